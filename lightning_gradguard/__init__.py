@@ -1,0 +1,52 @@
+"""One PyTorch Lightning callback that sees gradient trouble, repairs the run and shows it in TensorBoard.
+
+Public names are resolved on first use (PEP 562): TensorBoard imports this package for its plug-in, and must not pay
+for torch and Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that defines it.
+_EXPORTS = {
+    "Finding": "findings",
+    "GradGuard": "guard",
+    "GradStats": "stats",
+    "Incident": "findings",
+    "MONITOR": "policy",
+    "PROTECT": "policy",
+    "Policy": "policy",
+    "REPAIR": "policy",
+    "Report": "report",
+    "detectors": "detectors",
+    "fixes": "fixes",
+    "policy": "policy",
+    "remedies": "remedies",
+    "zoo": "zoo",
+}
+_MODULES = {"detectors", "fixes", "policy", "remedies", "zoo"}
+
+__all__ = sorted([*_EXPORTS, "__version__"])
+
+if TYPE_CHECKING:
+    from lightning_gradguard import detectors, fixes, policy, remedies, zoo
+    from lightning_gradguard.findings import Finding, Incident
+    from lightning_gradguard.guard import GradGuard
+    from lightning_gradguard.policy import MONITOR, PROTECT, REPAIR, Policy
+    from lightning_gradguard.report import Report
+    from lightning_gradguard.stats import GradStats
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'lightning_gradguard' has no attribute {name!r}")
+    module = importlib.import_module(f"lightning_gradguard.{_EXPORTS[name]}")
+    return module if name in _MODULES else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,146 @@
+"""What was seen, in words and numbers.
+
+A `Finding` is what one detector says of one step. An `Incident` groups the findings of one episode with what was
+done about them. Kinds are open strings: each detector declares its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+#: How an incident ended. "open" means the run ended, or goes on, with the symptom still there.
+RESOLVED, OPEN, UNRECOVERABLE = "resolved", "open", "unrecoverable"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One detector's statement about one optimizer step.
+
+    Args:
+        kind: The symptom, as declared by the detector, e.g. `"exploding"`.
+        step: Optimizer step of this fit, counted from 0.
+        layers: Layers concerned, worst first; empty when the whole model (or the loss) is meant.
+        value: The number that crossed the limit.
+        limit: The limit it crossed, in the same unit as `value`.
+        detail: The rest of the sentence: which quantity, or why it matters.
+
+    Example:
+        >>> print(Finding("exploding", 412, ("net.2",), 9.1e5, 24.0, "gradient norm"))
+        step 412: exploding in net.2: gradient norm (9.1e+05, limit 24)
+    """
+
+    kind: str
+    step: int
+    layers: tuple[str, ...] = ()
+    value: float = math.nan
+    limit: float = math.nan
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {describe(self.kind, self.layers, self.detail, self.value, self.limit)}"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """The findings of one episode of one kind, and what was done.
+
+    Args:
+        kind: As in `Finding`.
+        first_step: Step of the first finding.
+        last_step: Step of the last finding so far.
+        layers: Every layer named in the episode, in order of appearance.
+        actions: Names of the remedies applied, in order; a remedy repeated without another between is named once,
+            so that an incident stays small however long it lasts.
+        outcome: `"resolved"`, `"open"` or `"unrecoverable"`.
+        count: Number of findings in the episode.
+        value: The worst value seen.
+        limit: The limit at that moment.
+        detail: From the first finding.
+        optimizer: Which optimizer, by index, when there are several; otherwise empty.
+
+    Example:
+        >>> first = Incident.start(Finding("nonfinite", 7, detail="loss"), actions=("SkipStep",))
+        >>> later = first.extended(Finding("nonfinite", 8, detail="loss"), actions=("SkipStep",))
+        >>> print(later.closed("resolved"))
+        steps 7-8: nonfinite: loss, 2 findings; SkipStep; resolved
+    """
+
+    kind: str
+    first_step: int
+    last_step: int
+    layers: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    outcome: str = OPEN
+    count: int = 1
+    value: float = math.nan
+    limit: float = math.nan
+    detail: str = ""
+    optimizer: str = ""
+
+    @classmethod
+    def start(cls, finding: Finding, actions: Iterable[str] = (), optimizer: str = "") -> Incident:
+        """Opens an incident with its first finding."""
+        return cls(
+            finding.kind, finding.step, finding.step, finding.layers, tuple(actions),
+            value=finding.value, limit=finding.limit, detail=finding.detail, optimizer=optimizer,
+        )  # fmt: skip
+
+    def extended(self, finding: Finding, actions: Iterable[str] = ()) -> Incident:
+        """The same incident with one more finding."""
+        layers = (*self.layers, *(name for name in finding.layers if name not in self.layers))
+        taken = tuple(actions)
+        repeated = self.actions[len(self.actions) - len(taken) :] == taken
+        worse = finding.value > self.value or math.isnan(self.value)
+        value, limit = (finding.value, finding.limit) if worse else (self.value, self.limit)
+        return replace(
+            self, last_step=finding.step, layers=layers, count=self.count + 1, value=value, limit=limit,
+            actions=self.actions if repeated else (*self.actions, *taken),
+        )  # fmt: skip
+
+    def closed(self, outcome: str) -> Incident:
+        """The same incident with its final `outcome`."""
+        return replace(self, outcome=outcome)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as written to `incidents.jsonl`; non-finite numbers become text so that it stays JSON."""
+        plain = {**asdict(self), "layers": list(self.layers), "actions": list(self.actions)}
+        for key in ("value", "limit"):
+            plain[key] = plain[key] if math.isfinite(plain[key]) else str(plain[key])
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Incident:
+        """The reverse of `to_dict`."""
+        fields = {**plain, "layers": tuple(plain["layers"]), "actions": tuple(plain["actions"])}
+        return cls(**{**fields, "value": float(plain["value"]), "limit": float(plain["limit"])})
+
+    def __str__(self) -> str:
+        one = self.first_step == self.last_step
+        steps = f"step {self.first_step}" if one else f"steps {self.first_step}-{self.last_step}"
+        what = describe(self.kind, self.layers, self.detail, self.value, self.limit)
+        times = f", {self.count} findings" if self.count > 1 else ""
+        where = f"optimizer {self.optimizer}, " if self.optimizer else ""
+        return f"{where}{steps}: {what}{times}; {', '.join(self.actions) or 'no action'}; {self.outcome}"
+
+
+def describe(kind: str, layers: tuple[str, ...], detail: str, value: float, limit: float) -> str:
+    """One sentence without its step: `exploding in net.2: gradient norm (9.1e+05, limit 24)`."""
+    where = f" in {shortlist(layers)}" if layers else ""
+    why = f": {detail}" if detail else ""
+    numbers = [] if math.isnan(value) else [f"{value:.3g}"]
+    numbers += [] if math.isnan(limit) else [f"limit {limit:.3g}"]
+    return f"{kind}{where}{why}" + (f" ({', '.join(numbers)})" if numbers else "")
+
+
+def shortlist(names: tuple[str, ...], most: int = 3) -> str:
+    """The first `most` names and how many more there are.
+
+    Example:
+        >>> shortlist(("a", "b", "c", "d", "e"))
+        'a, b, c and 2 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,256 @@
+"""COLLECT: the norms of the gradients that an optimizer is about to use.
+
+A *layer* is a module that owns parameters itself: `encoder.0.linear` stands for its weight and bias together.
+Statistics are small float64 numpy arrays on the host, one entry per layer in registration order, so that everything
+after `collect` is pure arithmetic on plain values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+#: Prefixes that wrappers put into parameter names; users never see them.
+WRAPPER_PREFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """What does not change while training: the layers of one optimizer, in registration order.
+
+    Args:
+        names: Name of each layer, `[L]`.
+        numel: Number of trainable elements in each layer, `[L]`.
+        matrix: Whether the layer has a weight of two or more dimensions, `[L]`; only these have a place in depth.
+    """
+
+    names: tuple[str, ...]
+    numel: NDArray[np.int64]
+    matrix: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pick(self, mask: NDArray[np.bool_], by: Floats | None = None) -> tuple[str, ...]:
+        """Names where `mask` is true; the largest `by` first when it is given."""
+        where = np.flatnonzero(mask)
+        if by is not None:
+            where = where[np.argsort(-by[where], kind="stable")]
+        return tuple(self.names[i] for i in where)
+
+
+@dataclass(frozen=True, eq=False)
+class GradStats:
+    """What one optimizer step is about to use, measured before any clipping.
+
+    Args:
+        step: Optimizer step of this fit, counted from 0.
+        layers: The layers, `[L]`.
+        grad_norm: L2 norm of each layer's gradient, `[L]`; 0 where it received none, NaN or inf where not finite.
+        loss: Mean training loss of the step's batches; None when the loop showed none.
+        lr: Largest learning rate the step will use, after any reduction by the guard.
+        overflow: A GradScaler will skip this step by itself: routine under fp16, not a symptom.
+        stepped: Whether the previous step really reached the weights.
+        buffers: Names of the float buffers that training changes (BatchNorm statistics), `[B]`.
+        buffer_norm: Their L2 norms, `[B]`.
+        param_norm: L2 norm of each layer's parameters, `[L]`; only on sampled steps.
+        update_ratio: Norm of the last sampled update over `param_norm`, `[L]`; only on sampled steps.
+
+    Example:
+        >>> stats = GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=5, loss=0.7)
+        >>> stats.global_norm
+        5.0
+    """
+
+    step: int
+    layers: Layers
+    grad_norm: Floats
+    loss: float | None = None
+    lr: float = math.nan
+    overflow: bool = False
+    stepped: bool = True
+    buffers: tuple[str, ...] = ()
+    buffer_norm: Floats = field(default_factory=lambda: np.empty(0))
+    param_norm: Floats | None = None
+    update_ratio: Floats | None = None
+
+    @classmethod
+    def of(cls, grad_norm: Mapping[str, float], *, numel: int = 1, **fields: Any) -> GradStats:
+        """Statistics written by hand, for tests and examples: every layer is a matrix of `numel` elements."""
+        count = len(grad_norm)
+        layers = Layers(tuple(grad_norm), np.full(count, numel), np.ones(count, bool))
+        return cls(**{"step": 0, **fields}, layers=layers, grad_norm=np.array(list(grad_norm.values()), float))
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether every gradient is finite."""
+        return bool(np.isfinite(self.grad_norm).all())
+
+    @cached_property
+    def loss_finite(self) -> bool:
+        """Whether the loss is finite; an unknown loss counts as finite."""
+        return self.loss is None or math.isfinite(self.loss)
+
+    @cached_property
+    def clean(self) -> bool:
+        """Whether loss and gradients are finite, so that the step may enter a baseline."""
+        return self.finite and self.loss_finite and not self.overflow
+
+    @cached_property
+    def global_norm(self) -> float:
+        """L2 norm of all gradients as one vector."""
+        peak = float(self.grad_norm.max(initial=0.0))
+        if not math.isfinite(peak) or peak == 0.0:
+            return peak if self.finite else math.nan
+        return peak * math.sqrt(float(np.square(self.grad_norm / peak).sum()))
+
+    @cached_property
+    def log_rms(self) -> Floats:
+        """Log10 of each layer's root-mean-square gradient, `[L]`; -inf where the gradient is zero."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log10(self.grad_norm) - 0.5 * np.log10(self.layers.numel)
+
+    @cached_property
+    def depth_slope(self) -> float:
+        """Decades of RMS gradient gained per layer from input to output; NaN with fewer than three matrix layers.
+
+        Positive when gradients vanish on their way back to the input, negative when they explode.
+        """
+        usable = self.layers.matrix & np.isfinite(self.log_rms)
+        heights = self.log_rms[usable]
+        if len(heights) < 3:
+            return math.nan
+        depth = np.arange(len(heights), dtype=float)
+        depth -= depth.mean()
+        return float(depth @ heights / (depth @ depth))
+
+
+def clean_name(name: str) -> str:
+    """A parameter's or module's name without the prefixes that wrappers add.
+
+    Example:
+        >>> clean_name("net._orig_mod.0.weight")
+        'net.0.weight'
+    """
+    for prefix in WRAPPER_PREFIXES:
+        name = name.replace(prefix, "")
+    return name
+
+
+class ParamTable:
+    """The trainable parameters of one optimizer, grouped by layer: built once, read at every step.
+
+    Args:
+        named_parameters: All names and parameters of the module, in registration order.
+        owned: The optimizer's parameters; others are ignored, so that a GAN's two optimizers never mix.
+    """
+
+    def __init__(self, named_parameters: Iterable[tuple[str, Tensor]], owned: Sequence[Tensor]) -> None:
+        mine = {id(p) for p in owned}
+        named = [(clean_name(n), p) for n, p in named_parameters if id(p) in mine]
+        known = {id(p) for _, p in named}
+        named += [(f"param_{i}", p) for i, p in enumerate(owned) if id(p) not in known]
+        position: dict[str, int] = {}
+        self.owned_count = len(owned)
+        self.params = [p for _, p in named]
+        self.layer_of = np.array([position.setdefault(layer_name(n), len(position)) for n, _ in named], dtype=np.intp)
+        numel, matrix = np.zeros(len(position), np.int64), np.zeros(len(position), bool)
+        for i, p in zip(self.layer_of, self.params, strict=True):
+            numel[i] += p.numel()
+            matrix[i] |= p.ndim >= 2
+        self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
+
+    def per_layer(self, norms: Floats) -> Floats:
+        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow: scaled by the largest first."""
+        peak = norms.max(initial=0.0)
+        if peak == 0.0:
+            return np.zeros(len(self.layers))
+        scale = peak if math.isfinite(peak) else 1.0
+        squares = np.bincount(self.layer_of, np.square(norms / scale), minlength=len(self.layers))
+        return np.asarray(scale * np.sqrt(squares), dtype=np.float64)
+
+
+def layer_name(parameter: str) -> str:
+    """The layer that a parameter belongs to.
+
+    Example:
+        >>> layer_name("encoder.0.weight"), layer_name("scale")
+        ('encoder.0', 'scale')
+    """
+    return parameter.rpartition(".")[0] or parameter
+
+
+def read_norms(tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), scale: float = 1.0) -> tuple[Floats, Floats]:
+    """L2 norms of `tensors` and the values of the 0-d tensors `extra`, in one pass and one transfer to the host.
+
+    A norm that overflows fp32 while its tensor is finite comes out right, so that inf or NaN in the result means
+    inf or NaN in the tensor.
+
+    Args:
+        tensors: Gradients, parameters or buffers of any float dtype and layout; None counts as zero.
+        extra: Scalars that ride on the same transfer, e.g. the losses.
+        scale: What the tensors are multiplied by, e.g. a GradScaler's scale; divided out.
+
+    Returns:
+        Norms `[T]` and extra values `[E]`, float64.
+
+    Example:
+        >>> read_norms([torch.full((4,), 2.0**100), None, torch.tensor([3.0, 4.0])])[0]
+        array([2.53530120e+30, 0.00000000e+00, 5.00000000e+00])
+    """
+    present = [t.detach() for t in tensors if t is not None]
+    measured = foreach_norm(present)
+    column = [s.detach().reshape(1) for s in extra]
+    device = measured.device if present else (column[0].device if column else torch.device("cpu"))
+    joined = torch.cat([measured, *(c.to(device, measured.dtype) for c in column)]).cpu().to(torch.float64).numpy()
+    norms, values = joined[: len(present)].copy(), joined[len(present) :]
+    for i in np.flatnonzero(~np.isfinite(norms)):
+        norms[i] = unbounded_norm(present[i])
+    norms /= scale
+    if len(present) == len(tensors):
+        return norms, values
+    full = np.zeros(len(tensors))
+    full[[i for i, t in enumerate(tensors) if t is not None]] = norms
+    return full, values
+
+
+def foreach_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of each tensor as one vector `[T]`, in fp32 or better, on the first tensor's device."""
+    if not tensors:
+        return torch.zeros(0)
+    try:
+        return torch.stack(torch._foreach_norm(tensors, 2, dtype=wide_dtype(tensors[0].dtype)))
+    except (RuntimeError, TypeError, NotImplementedError):  # sparse or complex layout, mixed devices or precisions
+        device = tensors[0].device
+        norms = [torch.linalg.vector_norm(v, dtype=wide_dtype(v.dtype)) for v in map(real_values, tensors)]
+        return torch.stack([n.to(device, torch.promote_types(n.dtype, norms[0].dtype)) for n in norms])
+
+
+def real_values(tensor: Tensor) -> Tensor:
+    """The stored numbers of a sparse or complex tensor as a dense real one."""
+    dense = tensor.coalesce().values() if tensor.is_sparse else tensor
+    return torch.view_as_real(dense) if dense.is_complex() else dense
+
+
+def unbounded_norm(tensor: Tensor) -> float:
+    """L2 norm as a host float even where fp32 would overflow; inf or NaN only if the tensor holds one."""
+    values = real_values(tensor)
+    peak = float(torch.linalg.vector_norm(values, math.inf, dtype=wide_dtype(values.dtype)))
+    if not math.isfinite(peak) or peak == 0.0:
+        return peak
+    return peak * float(torch.linalg.vector_norm(values.to(wide_dtype(values.dtype)) / peak))
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 stays, everything narrower is measured in float32."""
+    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
