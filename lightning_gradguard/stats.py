@@ -206,7 +206,7 @@ def read_norms(tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), s
 
     Example:
         >>> read_norms([torch.full((4,), 2.0**100), None, torch.tensor([3.0, 4.0])])[0]
-        array([2.53530120e+30, 0.00000000e+00, 5.00000000e+00])
+        array([2.5353012e+30, 0.0000000e+00, 5.0000000e+00])
     """
     present = [t.detach() for t in tensors if t is not None]
     measured = foreach_norm(present)
