@@ -60,11 +60,11 @@ class GradStats:
         loss: Mean training loss of the step's batches; None when the loop showed none.
         lr: Largest learning rate the step will use, after any reduction by the guard.
         overflow: A GradScaler will skip this step by itself: routine under fp16, not a symptom.
-        stepped: Whether the previous step really reached the weights.
+        adversarial: Whether other optimizers work on the same module, so that this loss is no objective (a GAN).
         buffers: Names of the float buffers that training changes (BatchNorm statistics), `[B]`.
         buffer_norm: Their L2 norms, `[B]`.
-        param_norm: L2 norm of each layer's parameters, `[L]`; only on sampled steps.
-        update_ratio: Norm of the last sampled update over `param_norm`, `[L]`; only on sampled steps.
+        param_norm: L2 norm of each layer's parameters before the last update, `[L]`; comes with `update_ratio`.
+        update_ratio: Norm of the last update over `param_norm`, `[L]`; only on the step after a sampled one.
 
     Example:
         >>> stats = GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=5, loss=0.7)
@@ -78,7 +78,7 @@ class GradStats:
     loss: float | None = None
     lr: float = math.nan
     overflow: bool = False
-    stepped: bool = True
+    adversarial: bool = False
     buffers: tuple[str, ...] = ()
     buffer_norm: Floats = field(default_factory=lambda: np.empty(0))
     param_norm: Floats | None = None
@@ -113,6 +113,14 @@ class GradStats:
         if not math.isfinite(peak) or peak == 0.0:
             return peak if self.finite else math.nan
         return peak * math.sqrt(float(np.square(self.grad_norm / peak).sum()))
+
+    @cached_property
+    def global_update_ratio(self) -> float:
+        """Norm of the last sampled update of all layers over that of their parameters; NaN when not sampled."""
+        if self.update_ratio is None or self.param_norm is None:
+            return math.nan
+        weight = float(np.linalg.norm(self.param_norm))
+        return float(np.linalg.norm(self.update_ratio * self.param_norm)) / weight if weight else math.nan
 
     @cached_property
     def log_rms(self) -> Floats:

@@ -1,0 +1,38 @@
+"""DIAGNOSE: one file a symptom; pure reducers from a stream of `GradStats` to findings."""
+
+from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
+from lightning_gradguard.detectors.exploding import Exploding
+from lightning_gradguard.detectors.exploding_buffer import ExplodingBuffer
+from lightning_gradguard.detectors.loss_spike import LossSpike
+from lightning_gradguard.detectors.nonfinite import NonFinite
+from lightning_gradguard.detectors.oscillating import Oscillating
+from lightning_gradguard.detectors.overshooting import Overshooting
+from lightning_gradguard.detectors.stalled import Stalled
+from lightning_gradguard.detectors.vanishing import Vanishing
+
+__all__ = [
+    "DETECTORS",
+    "AbstractDetector",
+    "Exploding",
+    "ExplodingBuffer",
+    "LossSpike",
+    "NonFinite",
+    "Oscillating",
+    "Overshooting",
+    "Stalled",
+    "State",
+    "Vanishing",
+    "diagnose",
+]
+
+#: What `GradGuard()` looks for.
+DETECTORS: tuple[AbstractDetector, ...] = (
+    NonFinite(),
+    Exploding(),
+    ExplodingBuffer(),
+    LossSpike(),
+    Overshooting(),
+    Vanishing(),
+    Stalled(),
+    Oscillating(),
+)

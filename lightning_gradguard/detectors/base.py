@@ -1,0 +1,104 @@
+"""DIAGNOSE: what every detector is: frozen configuration, plain state, a pure `update`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.stats import Floats, GradStats
+
+#: Everything a detector remembers: a dict of numbers, strings, lists and numpy arrays.
+State = dict[str, Any]
+
+
+class AbstractDetector(ABC):
+    """A symptom, looked for in a stream of `GradStats`.
+
+    Subclasses are final frozen dataclasses: their fields are the configuration, every default has a source, a
+    measurement or the word "chosen". What evolves is the state, a plain value that goes in and comes out; `update`
+    never changes the state it was given. So resuming, rewinding, replaying and testing are all the same thing.
+
+    Attributes:
+        kind: The symptom reported, the key of the policy's ladders.
+        name: Key of this detector's state; give two detectors of one class different names.
+    """
+
+    kind: ClassVar[str]
+    name: str
+
+    @abstractmethod
+    def init(self) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        """The state after one more step, and what was found in it.
+
+        A finding is repeated at every step at which the symptom is there. A step that is flagged never enters a
+        baseline. When the number of layers changes (a layer was unfrozen), per-layer baselines begin anew.
+        A state may hold `"limit"`, the gradient-norm limit in force: it is drawn in the panels.
+        """
+
+
+def require(condition: bool, call: str, rule: str, value: object) -> None:
+    """Raises the one form of configuration error.
+
+    Example:
+        >>> require(False, "Exploding(factor=...)", "must be above 1", 0.5)
+        Traceback (most recent call last):
+        ValueError: `Exploding(factor=...)` must be above 1, got 0.5.
+    """
+    if not condition:
+        raise ValueError(f"`{call}` {rule}, got {value!r}.")
+
+
+def median(values: Iterable[float]) -> float:
+    """The median; NaN of nothing."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    if not ordered:
+        return math.nan
+    return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
+
+
+def diagnose(
+    detectors: Iterable[AbstractDetector], states: dict[str, State], stats: GradStats
+) -> tuple[dict[str, State], tuple[Finding, ...]]:
+    """Runs every detector over one step: the new states by detector name, and all findings."""
+    outcomes = {detector.name: detector.update(states[detector.name], stats) for detector in detectors}
+    findings = tuple(finding for _, found in outcomes.values() for finding in found)
+    return {name: state for name, (state, _) in outcomes.items()}, findings
+
+
+def log10(values: Floats) -> Floats:
+    """Log10 with -inf for zero, without numpy's warning."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log10(values), dtype=np.float64)
+
+
+def empty_record() -> State:
+    """State of a `record`: nothing seen yet."""
+    return {"early": [], "highest": None}
+
+
+def learn(record: State, row: Floats, warmup: int, decades: float) -> State:
+    """A record with one more healthy row of log10 values: the highest seen so far, element by element.
+
+    The first `warmup` rows are kept and judged together, so that an outlier among them (more than `decades` above
+    their median) does not become the record. A row of another length begins anew.
+    """
+    highest = record["highest"]
+    if highest is not None and len(highest) == len(row):
+        return {"early": [], "highest": np.maximum(highest, row)}
+    early = [kept for kept in record["early"] if len(kept) == len(row)] + [row]
+    if len(early) < warmup:
+        return {"early": early, "highest": None}
+    rows = np.stack(early)
+    with np.errstate(invalid="ignore"):
+        usual = rows <= np.median(rows, axis=0) + decades
+    return {"early": [], "highest": np.where(usual, rows, -np.inf).max(axis=0)}

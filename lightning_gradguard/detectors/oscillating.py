@@ -1,0 +1,81 @@
+"""DIAGNOSE: a loss that swings to and fro instead of falling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.stats import GradStats
+
+
+@dataclass(frozen=True)
+class Oscillating(AbstractDetector):
+    """Reports a smoothed loss that swings, again and again, by a large part of all the progress ever made.
+
+    The last `window` losses are smoothed by medians over blocks of five. A swing is a passage from the lowest to the
+    highest quarter of their range, or back. The run oscillates when there are at least `swings` of them, the range is
+    more than `share` of the progress (first median loss minus lowest) and of the loss itself, and more than eight
+    times the scatter inside a block: small batches make noise, not swings.
+
+    Args:
+        window: Steps looked at. Chosen.
+        swings: Passages that make an oscillation. Chosen.
+        share: Part of the progress, and of the loss, that the range must exceed. Chosen.
+        name: Key of the state.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> detector = Oscillating()
+        >>> state = detector.init()
+        >>> for step in range(200):
+        ...     loss = 2.0 if step < 20 else 1.0 + (step // 10 % 2)
+        ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
+        >>> print(*found)
+        step 199: oscillating: swings of the loss (9, limit 5)
+    """
+
+    kind: ClassVar[str] = "oscillating"
+    window: int = 100
+    swings: int = 5
+    share: float = 0.5
+    name: str = "oscillating"
+
+    def __post_init__(self) -> None:
+        require(self.window >= 20, "Oscillating(window=...)", "must be at least 20", self.window)
+        require(self.swings >= 2, "Oscillating(swings=...)", "must be at least 2", self.swings)
+        require(self.share > 0, "Oscillating(share=...)", "must be positive", self.share)
+
+    def init(self) -> State:
+        return {"first": [], "block": [], "smooth": [], "scatter": [], "lowest": float("inf"), "count": 0}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        if stats.loss is None or not stats.clean or stats.adversarial:
+            return state, ()
+        first = [*state["first"], stats.loss] if len(state["first"]) < 20 else state["first"]
+        block, smooth, scatter = [*state["block"], stats.loss], state["smooth"], state["scatter"]
+        count, lowest = state["count"], state["lowest"]
+        if len(block) == 5:
+            blocks, middle = self.window // 5, median(block)
+            smooth = [*smooth, middle][-blocks:]
+            scatter = [*scatter, median(abs(loss - middle) for loss in block)][-blocks:]
+            block, lowest = [], min(lowest, middle)
+            count = self._count(smooth, 8 * median(scatter), median(first) - lowest)
+        state = {
+            "first": first, "block": block, "smooth": smooth, "scatter": scatter, "lowest": lowest, "count": count,
+        }  # fmt: skip
+        if count < self.swings:
+            return state, ()
+        return state, (Finding(self.kind, stats.step, (), count, self.swings, "swings of the loss"),)
+
+    def _count(self, smooth: list[float], noise: float, progress: float) -> int:
+        """Passages between the outer quarters of the range, or 0 while the range is unremarkable."""
+        bottom, top = min(smooth), max(smooth)
+        span = top - bottom
+        if len(smooth) < self.window // 5 or span <= max(noise, self.share * max(progress, abs(median(smooth)))):
+            return 0
+        marks = [loss > top - span / 4 for loss in smooth if not bottom + span / 4 <= loss <= top - span / 4]
+        return sum(here != before for before, here in zip(marks, marks[1:], strict=False))

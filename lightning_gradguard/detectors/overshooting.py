@@ -1,0 +1,53 @@
+"""DIAGNOSE: an update many times larger than the weights it changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lightning_gradguard.detectors.base import AbstractDetector, State, require
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.stats import GradStats
+
+
+@dataclass(frozen=True)
+class Overshooting(AbstractDetector):
+    """Reports a sampled update whose norm is more than `limit` times that of all the optimizer's weights.
+
+    It needs no history, so it sees the explosion of the very first step, which leaves no healthy norm to compare with.
+    The ratio is taken over all layers together: a layer that starts at zero has no ratio of its own.
+
+    Args:
+        limit: Largest update-to-weight ratio. Amazon SageMaker Debugger's `WeightUpdateRatio` warns above 10; a
+            healthy RMSprop run on a 1-to-1 linear layer reaches 4 in its first step (`benchmarks/calibrate.py`).
+        name: Key of the state.
+
+    Raises:
+        ValueError: If `limit` is not positive.
+
+    Example:
+        >>> layers = dict(grad_norm={"a": 1e9}, loss=0.5)
+        >>> stats = GradStats.of(**layers, step=1, param_norm=np.array([2.0]), update_ratio=np.array([1e8]))
+        >>> print(*Overshooting().update({}, stats)[1])
+        step 1: overshooting in a: update-to-weight ratio (1e+08, limit 100)
+    """
+
+    kind: ClassVar[str] = "overshooting"
+    limit: float = 100.0
+    name: str = "overshooting"
+
+    def __post_init__(self) -> None:
+        require(self.limit > 0, "Overshooting(limit=...)", "must be positive", self.limit)
+
+    def init(self) -> State:
+        return {}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        ratio = stats.global_update_ratio
+        if stats.update_ratio is None or not ratio > self.limit:
+            return state, ()
+        sick = ~(stats.update_ratio <= self.limit)
+        layers = stats.layers.pick(sick, by=np.nan_to_num(stats.update_ratio, nan=np.inf))
+        return state, (Finding(self.kind, stats.step, layers, ratio, self.limit, "update-to-weight ratio"),)
