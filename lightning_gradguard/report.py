@@ -34,6 +34,7 @@ class StepReport:
         lr_factor: What the user's learning rate was multiplied by.
         limit: The gradient-norm limit in force, NaN while there is none.
         optimizer: The optimizer's index when there are several; otherwise empty.
+        stop_reason: Why training should end, if it should.
     """
 
     stats: GradStats
@@ -44,6 +45,7 @@ class StepReport:
     lr_factor: float = 1.0
     limit: float = math.nan
     optimizer: str = ""
+    stop_reason: str = ""
 
     @property
     def prefix(self) -> str:

@@ -198,7 +198,9 @@ def layer_name(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
 
 
-def read_norms(tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), scale: float = 1.0) -> tuple[Floats, Floats]:
+def read_norms(
+    tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), scale: float = 1.0
+) -> tuple[Floats, Floats]:
     """L2 norms of `tensors` and the values of the 0-d tensors `extra`, in one pass and one transfer to the host.
 
     A norm that overflows fp32 while its tensor is finite comes out right, so that inf or NaN in the result means

@@ -25,12 +25,13 @@ __all__ = [
     "diagnose",
 ]
 
-#: What `GradGuard()` looks for.
+#: What `GradGuard()` looks for. A spike of the loss comes before the explosion it brings: a step that is skipped
+#: needs no clipping.
 DETECTORS: tuple[AbstractDetector, ...] = (
     NonFinite(),
+    LossSpike(),
     Exploding(),
     ExplodingBuffer(),
-    LossSpike(),
     Overshooting(),
     Vanishing(),
     Stalled(),

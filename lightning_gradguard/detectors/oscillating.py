@@ -16,7 +16,7 @@ class Oscillating(AbstractDetector):
 
     The last `window` losses are smoothed by medians over blocks of five. A swing is a passage from the lowest to the
     highest quarter of their range, or back. The run oscillates when there are at least `swings` of them, the range is
-    more than `share` of the progress (first median loss minus lowest) and of the loss itself, and more than eight
+    more than `share` of the progress (first median loss minus lowest) and of the loss itself, and more than twelve
     times the scatter inside a block: small batches make noise, not swings.
 
     Args:
@@ -63,7 +63,7 @@ class Oscillating(AbstractDetector):
             smooth = [*smooth, middle][-blocks:]
             scatter = [*scatter, median(abs(loss - middle) for loss in block)][-blocks:]
             block, lowest = [], min(lowest, middle)
-            count = self._count(smooth, 8 * median(scatter), median(first) - lowest)
+            count = self._count(smooth, 12 * median(scatter), median(first) - lowest)
         state = {
             "first": first, "block": block, "smooth": smooth, "scatter": scatter, "lowest": lowest, "count": count,
         }  # fmt: skip

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.stats import GradStats
@@ -59,7 +57,9 @@ class Stalled(AbstractDetector):
         if not stats.clean:
             return state, ()
         first = abs(stats.loss) if state["first"] is None and stats.loss is not None else state["first"]
-        idle = stats.lr == 0 or (first is not None and stats.loss is not None and abs(stats.loss) < self.arrived * first)
+        idle = stats.lr == 0 or (
+            first is not None and stats.loss is not None and abs(stats.loss) < self.arrived * first
+        )
         zeros = 0 if idle or stats.global_norm > 0 else state["zeros"] + 1
         lost = state["lost"]
         if stats.update_ratio is not None:

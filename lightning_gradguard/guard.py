@@ -1,0 +1,382 @@
+"""GradGuard, the callback: five words a step, bound to Lightning's hooks. The only file of the core that imports it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn as warn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_gradguard.detectors import DETECTORS, AbstractDetector
+from lightning_gradguard.findings import OPEN, Finding, Incident
+from lightning_gradguard.pending import BatchState, human_bytes, total_bytes
+from lightning_gradguard.policy import MONITOR, PRESETS, Policy
+from lightning_gradguard.recording import FOLDER, Recorder
+from lightning_gradguard.remedies import AbstractClip
+from lightning_gradguard.report import INCIDENT_LOG, Report, StepReport, append_incident
+from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+from lightning_gradguard.watch import Watch
+
+
+def _callback_bases() -> tuple[type, ...]:
+    """`Callback` of every installed namespace: a class with both is at home in both Trainers and both CLIs."""
+    bases = []
+    for package in ("pytorch_lightning", "lightning.pytorch"):
+        try:
+            bases.append(importlib.import_module(package).Callback)
+        except ImportError:
+            continue
+    return tuple(bases)
+
+
+log = logging.getLogger("lightning_gradguard")
+if (
+    not log.handlers and not logging.getLogger().handlers
+):  # as Lightning does: visible unless the user configures logging
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+
+#: Findings remembered for `guard.findings`. Chosen.
+FINDINGS_KEPT = 10_000
+STATE_VERSION = 1
+
+
+class GradGuard(*_callback_bases()):  # type: ignore[misc]
+    """Watches every training step's gradients, repairs the run, and shows it in TensorBoard.
+
+    Example::
+
+        trainer = Trainer(callbacks=[GradGuard()])
+
+    Put it last among the callbacks that change gradients. Each step, before the optimizer (and before Lightning's
+    own clipping) uses the gradients, it measures one norm for each layer, asks the detectors, and lets the policy
+    choose a remedy for what they found. A healthy run ends with bit-identical weights with and without it.
+
+    Args:
+        policy: `"monitor"` never touches anything; `"protect"` uses only remedies that can be undone (clip, skip,
+            reduce the learning rate, roll back, stop); `"repair"` may also change the model; or a `Policy`.
+        detectors: What to look for; `lightning_gradguard.detectors.DETECTORS` when None.
+        clip: Adaptive clipping for every step (`AutoClip`, `ZClip` or `AGC`); none by default.
+        name: Distinguishes several guards in one Trainer and in checkpoints.
+        sample_every: Steps between two measurements of the update-to-weight ratio. Chosen.
+        snapshot_every: Steps between two snapshots for rollback. Chosen: see the cost in `benchmarks/overhead.py`.
+        snapshots: How many snapshots are kept in host memory, each about three times the weights under Adam. Chosen.
+        record: Whether to keep every step's statistics on disk for `gradguard replay`.
+
+    Raises:
+        ValueError: If `policy` is unknown or names a kind that no detector reports, if two detectors share a name, or
+            if a count is not positive.
+
+    Attributes:
+        findings: The last 10,000 findings.
+        incidents: Every incident so far, open ones last.
+    """
+
+    def __init__(
+        self,
+        policy: Literal["monitor", "protect", "repair"] | Policy = "protect",
+        detectors: Sequence[AbstractDetector] | None = None,
+        clip: AbstractClip | None = None,
+        name: str | None = None,
+        sample_every: int = 50,
+        snapshot_every: int = 50,
+        snapshots: int = 2,
+        record: bool = True,
+    ) -> None:
+        super().__init__()
+        self.detectors = tuple(DETECTORS if detectors is None else detectors)
+        self.policy = check_policy(policy, self.detectors, given=detectors is not None)
+        for field, value in {
+            "sample_every": sample_every,
+            "snapshot_every": snapshot_every,
+            "snapshots": snapshots,
+        }.items():
+            if value < 1:
+                raise ValueError(f"`GradGuard({field}=...)` must be at least 1, got {value!r}.")
+        self.clip, self.name, self.record = clip, name, record
+        self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
+        self._start()
+
+    def __repr__(self) -> str:
+        return f"GradGuard(policy={self.policy.name!r}, detectors={list(self.detectors)!r}, clip={self.clip!r})"
+
+    def _start(self) -> None:
+        """Nothing seen yet: what belongs to one run and is not saved."""
+        self._watches: dict[int, Watch] = {}
+        self._saved: dict[str, Any] = {}
+        self._findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT)
+        self._closed: list[Incident] = []
+        self._losses: list[Tensor] = []
+        self._batch: BatchState | None = None
+        self._reports: dict[str, StepReport] = {}
+        self._verdict = ""
+        self._calls = self._silent_batches = 0
+        self._folder: Path | None = None
+        self._recorders: dict[str, Recorder] = {}
+        self._writers: list[tuple[Any, RunWriter | None]] = []
+        self._broken: set[str] = set()
+
+    # ---------------------------------------------------------------- what it has seen
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the detectors said, oldest first."""
+        return tuple(self._findings)
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """Closed incidents, then the open ones."""
+        return (*self._closed, *(i for w in self._watches.values() for i in w.episodes.values() if i.outcome == OPEN))
+
+    def report(self) -> Report:
+        """The run's story so far; `print(guard.report())`."""
+        steps = max((watch.steps for watch in self._watches.values()), default=0)
+        return Report(steps, tuple(sorted(self.incidents, key=lambda i: i.first_step)), self._verdict)
+
+    # ---------------------------------------------------------------- Lightning's hooks
+
+    @property
+    def state_key(self) -> str:
+        """Key in a checkpoint: depends on the name alone, so that a changed threshold keeps the state."""
+        return f"GradGuard{{'name': {self.name!r}}}" if self.name else "GradGuard"
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            self._start()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._batch = BatchState(pl_module, lambda: logged_metrics(trainer))
+        policy = self.policy if can_act(trainer) else MONITOR
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        several = len(trainer.optimizers) > 1
+        for index, optimizer in enumerate(trainer.optimizers):
+            watch = Watch(
+                pl_module, optimizer, self.detectors, policy, clip=self.clip if policy is not MONITOR else None,
+                batch=self._batch, name=str(index) if several else "", sample_every=self.sample_every,
+                snapshot_every=self.snapshot_every, snapshots=self.snapshots, scaler=scaler,
+                scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
+            )  # fmt: skip
+            watch.adversarial = several
+            if watch.name in self._saved.get("watches", {}):
+                watch.load_state_dict(self._saved["watches"][watch.name])
+            self._watches[id(optimizer)] = watch
+        self._closed = [Incident.from_dict(plain) for plain in self._saved.get("incidents", ())]
+        if getattr(trainer, "gradient_clip_val", None):
+            warn(
+                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound wins, "
+                "and the norms logged here are from before both."
+            )
+        self._open_logs(trainer)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._calls = 0
+        if not self._losses and self._batch is not None:
+            self._batch.save()
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = getattr(scaler, "_scale", None)
+        self._losses.append(loss.detach().float() / scale if scale is not None else loss.detach())
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
+        watch = self._watches.get(id(optimizer))
+        if watch is None:
+            return
+        self._calls += 1
+        divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        report = watch.before_step(self._losses, divisor)
+        self._losses = []
+        self._findings.extend(report.findings)
+        self._reports[watch.name] = report
+        if watch.changed or report.findings:
+            self._tell(trainer, watch, report)
+        if report.stop_reason:
+            self._verdict = report.stop_reason
+            trainer.should_stop = True
+        if self._recorders:
+            self._quietly("recording", self._recorders[watch.name].add, report.stats)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._check_hooks(trainer, pl_module)
+        if self._reports and should_log(trainer):
+            x = log_step(trainer)
+            for report in self._reports.values():
+                self._write(report, x)
+            self._quietly("recording", lambda: [recorder.flush() for recorder in self._recorders.values()])
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._finish(trainer)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._finish(trainer)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._release()
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        # A checkpoint is also a point to roll back to, so that a resumed run rolls back to where this one would.
+        for watch in self._watches.values():
+            watch.snapshot_due = watch.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers, strings and tensors, with a version."""
+        if not self._watches:
+            return self._saved
+        return {
+            "version": STATE_VERSION,
+            "watches": {watch.name: watch.state_dict() for watch in self._watches.values()},
+            "incidents": [incident.to_dict() for incident in self._closed],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes effect in `on_train_start`, when the optimizers are there."""
+        if state_dict.get("version") != STATE_VERSION:
+            warn(f"The checkpoint's GradGuard state has version {state_dict.get('version')!r}; starting afresh.")
+            return
+        self._saved = state_dict
+        for watch in state_dict["watches"].values():
+            watch["snapshot_due"] = watch["steps"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `log` and `log_dict` are put on callbacks by the Trainer and hold the whole module.
+        kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
+        fresh = dict(
+            _watches={}, _saved=self.state_dict(), _losses=[], _batch=None, _reports={}, _recorders={}, _writers=[]
+        )
+        return {**kept, **fresh, "_closed": list(self.incidents)}
+
+    # ---------------------------------------------------------------- record
+
+    def _open_logs(self, trainer: Any) -> None:
+        home = (trainer.log_dir if trainer.loggers else None) or trainer.default_root_dir  # on all ranks: it broadcasts
+        if trainer.fast_dev_run or not trainer.is_global_zero:
+            return
+        self._folder = Path(home)
+        if self.record and trainer.loggers:
+            self._recorders = {w.name: Recorder(self._folder / FOLDER, w.name) for w in self._watches.values()}
+        for logger in trainer.loggers:
+            board = logger.experiment if hasattr(logger, "experiment") else None
+            self._writers.append((logger, RunWriter(board) if isinstance(board, SummaryWriter) else None))
+
+    def _tell(self, trainer: Any, watch: Watch, report: StepReport) -> None:
+        """Incidents that changed: console, incident log, loggers."""
+        self._closed += [incident for incident in watch.changed if incident.outcome != OPEN]
+        if not trainer.is_global_zero:
+            return
+        if report.actions:
+            words = "; ".join(str(f).partition(": ")[2] for f in report.findings)
+            prefix = f"optimizer {watch.name}, " if watch.name else ""
+            log.warning("%sstep %d: %s: %s", prefix, report.stats.step, words, ", ".join(report.actions))
+        x = log_step(trainer)
+        if report.findings and watch.changed:
+            self._write(report, x)
+        for incident in watch.changed:
+            if self._folder is not None:
+                self._quietly(INCIDENT_LOG, append_incident, self._folder / INCIDENT_LOG, incident)
+            for _, writer in self._writers:
+                if writer is not None:
+                    self._quietly("TensorBoard", writer.incident, incident, x)
+
+    def _write(self, report: StepReport, x: int) -> None:
+        for logger, writer in self._writers:
+            if writer is not None:
+                self._quietly("TensorBoard", writer.step, report, x)
+            else:
+                self._quietly(type(logger).__name__, logger.log_metrics, report.scalars(), x)
+
+    def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
+        """A failure in showing is said once and never stops the run."""
+        try:
+            write(*args)
+        except Exception as error:
+            if what not in self._broken:
+                self._broken.add(what)
+                warn(f"GradGuard could not write to {what} ({type(error).__name__}: {error}); the run goes on.")
+
+    def _check_hooks(self, trainer: Any, pl_module: Any) -> None:
+        if self._calls or pl_module.automatic_optimization:
+            return
+        self._silent_batches += 1
+        if self._silent_batches == 20 and not self._reports:
+            warn(
+                "20 batches of manual optimization ended without one optimizer step that GradGuard could see. Use "
+                "`self.optimizers()` without `use_pl_optimizer=False`, and step those."
+            )
+
+    def _finish(self, trainer: Any) -> None:
+        if not self._watches or self._batch is None:
+            return
+        report = self.report()
+        if trainer.is_global_zero:
+            held = total_bytes(s for watch in self._watches.values() for s in watch.snapshots.ring)
+            log.info("%s%s", report, f" Snapshots held {human_bytes(held)}." if held else "")
+            for incident in (i for i in report.incidents if i.outcome == OPEN):
+                if self._folder is not None:
+                    self._quietly(INCIDENT_LOG, append_incident, self._folder / INCIDENT_LOG, incident)
+            x = log_step(trainer)
+            for _, writer in self._writers:
+                if writer is not None:
+                    self._quietly("TensorBoard", writer.close, report, x)
+            self._quietly("recording", lambda: [recorder.flush() for recorder in self._recorders.values()])
+        self._release()
+
+    def _release(self) -> None:
+        """Removes every hook and lets go of the module; what was seen stays readable."""
+        for watch in self._watches.values():
+            watch.close()
+        self._batch = None
+        self._losses = []
+        self._writers, self._recorders = [], {}
+
+
+def check_policy(policy: str | Policy, detectors: Iterable[AbstractDetector], given: bool) -> Policy:
+    """The policy as a value, held against the detectors."""
+    names = [detector.name for detector in detectors]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"`GradGuard(detectors=...)` must have different names, got {doubled[0]!r} twice; set `name`.")
+    if isinstance(policy, str):
+        if policy not in PRESETS:
+            raise ValueError(f"`GradGuard(policy=...)` must be one of {sorted(PRESETS)} or a Policy, got {policy!r}.")
+        return PRESETS[policy]
+    if not isinstance(policy, Policy):
+        raise ValueError(f"`GradGuard(policy=...)` must be one of {sorted(PRESETS)} or a Policy, got {policy!r}.")
+    kinds = sorted({detector.kind for detector in detectors})
+    for kind in policy.ladders:
+        if kind not in kinds:
+            raise ValueError(
+                f"`GradGuard(policy=...)` names {kind!r}, but no detector reports it; they report: {', '.join(kinds)}."
+            )
+    return policy
+
+
+def can_act(trainer: Any) -> bool:
+    """Whether the strategy leaves the step to the optimizer; DeepSpeed's engine does not."""
+    if "DeepSpeed" in type(trainer.strategy).__name__:
+        warn("DeepSpeed owns the gradients and the step: GradGuard only monitors here.")
+        return False
+    return True
+
+
+def logged_metrics(trainer: Any) -> Iterable[Any]:
+    """The metrics behind `self.log` in the training loop."""
+    return tuple(getattr(trainer.fit_loop.epoch_loop, "_results", {}).values())
+
+
+def should_log(trainer: Any) -> bool:
+    """Whether this is a logging step, as Lightning's own monitors ask."""
+    connector = getattr(trainer, "_logger_connector", None)
+    if connector is not None and hasattr(connector, "should_update_logs"):
+        return bool(connector.should_update_logs)
+    return bool(trainer.log_every_n_steps) and trainer.global_step % trainer.log_every_n_steps == 0
+
+
+def log_step(trainer: Any) -> int:
+    """Position on the loggers' step axis, the same as `self.log` uses."""
+    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))

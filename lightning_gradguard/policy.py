@@ -1,0 +1,137 @@
+"""DECIDE: which remedy answers a finding, by a ladder for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.remedies import AbstractRemedy, AdaptiveClip, ReduceLR, Rollback, SkipStep, Stop
+
+#: One rung: what is done at once. An empty rung does nothing.
+Rung = tuple[AbstractRemedy, ...]
+#: Where each kind stands on its ladder: kind -> [rungs climbed, healthy steps since the last finding].
+Standing = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Ladders of remedies: the first finding of a kind gets the first rung, and every further one climbs.
+
+    Args:
+        ladders: Kind of finding -> its ladder, a sequence whose items are a remedy, or several to be applied
+            together, or `()` for none. The last rung repeats. Kinds without a ladder are only recorded.
+        patience: Healthy steps after which a kind goes one rung down. Three times as many end its incident. Chosen.
+        name: How the policy is called in messages.
+
+    Raises:
+        ValueError: If a ladder holds something that is no remedy, or `patience` is not positive.
+
+    Example:
+        >>> policy = Policy({"nonfinite": [SkipStep(), SkipStep(), (Rollback(), ReduceLR())]})
+        >>> policy.rung("nonfinite", 2)
+        (Rollback(), ReduceLR(factor=0.1, floor=1e-05))
+    """
+
+    ladders: Mapping[str, Iterable[AbstractRemedy | Iterable[AbstractRemedy]]] = field(default_factory=dict)
+    patience: int = 3
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ValueError(f"`Policy(patience=...)` must be at least 1, got {self.patience!r}.")
+        ladders = {kind: tuple(as_rung(kind, item) for item in ladder) for kind, ladder in self.ladders.items()}
+        object.__setattr__(self, "ladders", ladders)
+
+    def rung(self, kind: str, climbed: int) -> Rung:
+        """What a kind gets that has climbed so many rungs."""
+        ladder: tuple[Rung, ...] = self.ladders.get(kind, ())  # type: ignore[assignment]
+        return ladder[min(climbed, len(ladder) - 1)] if ladder else ()
+
+    def height(self, kind: str) -> int:
+        """Number of rungs, at least 1: a kind without remedies still has an episode."""
+        return max(1, len(self.ladders.get(kind, ())))  # type: ignore[arg-type]
+
+    @property
+    def calm(self) -> int:
+        """Healthy steps after which an incident counts as resolved: three rungs down."""
+        return 3 * self.patience
+
+    @property
+    def remedies(self) -> set[AbstractRemedy]:
+        """Every remedy on any ladder."""
+        return {remedy for ladder in self.ladders.values() for rung in ladder for remedy in rung}  # type: ignore[union-attr]
+
+    @property
+    def uses_snapshots(self) -> bool:
+        """Whether any remedy needs snapshots."""
+        return any(remedy.uses_snapshots for remedy in self.remedies)
+
+
+def as_rung(kind: str, item: AbstractRemedy | Iterable[AbstractRemedy]) -> Rung:
+    """One rung as a tuple, checked."""
+    rung = (item,) if isinstance(item, AbstractRemedy) else tuple(item)
+    for remedy in rung:
+        if not isinstance(remedy, AbstractRemedy):
+            raise ValueError(f"`Policy(ladders=...)`: the ladder of {kind!r} must hold remedies, got {remedy!r}.")
+    return rung
+
+
+def decide(
+    standing: Standing, findings: Iterable[Finding], policy: Policy
+) -> tuple[Standing, tuple[tuple[Finding, Rung], ...]]:
+    """The new standing, and each finding with its remedies; a remedy chosen twice in a step is applied once.
+
+    Example:
+        >>> policy = Policy({"nonfinite": [SkipStep(), Rollback()]}, patience=1)
+        >>> nan = Finding("nonfinite", 5)
+        >>> standing, chosen = decide({}, [nan], policy)
+        >>> standing, chosen[0][1]
+        ({'nonfinite': [1, 0]}, (SkipStep(),))
+        >>> decide(standing, [nan], policy)[1][0][1]
+        (Rollback(),)
+        >>> decide(standing, [], policy)[0]
+        {}
+    """
+    found = {finding.kind: finding for finding in reversed(tuple(findings))}
+    after: Standing = {}
+    for kind, (climbed, calm) in standing.items():
+        calm = 0 if kind in found else calm + 1
+        down = calm > 0 and calm % policy.patience == 0
+        if climbed - down > 0:
+            after[kind] = [climbed - down, calm]
+    chosen: list[tuple[Finding, Rung]] = []
+    taken: set[AbstractRemedy] = set()
+    for finding in reversed(found.values()):
+        climbed = after.get(finding.kind, [0, 0])[0]
+        rung = tuple(r for r in policy.rung(finding.kind, climbed) if r not in taken)
+        taken.update(rung)
+        chosen.append((finding, rung))
+        after[finding.kind] = [min(climbed + 1, policy.height(finding.kind)), 0]
+    return after, tuple(chosen)
+
+
+def _times(count: int, *remedies: AbstractRemedy) -> list[Rung]:
+    return [remedies] * count
+
+
+#: Nothing is ever touched.
+MONITOR = Policy(name="monitor")
+
+#: Only what can be undone. The counts are chosen: ten skips survive a burst of bad batches; then the weights are
+#: suspected, and after about fifty findings that healthy steps do not outweigh the run is given up.
+PROTECT = Policy(
+    {
+        "nonfinite": [*_times(10, SkipStep()), *_times(40, Rollback(), ReduceLR()), (Stop(),)],
+        "exploding": [*_times(20, AdaptiveClip()), *_times(30, Rollback(), ReduceLR()), (Stop(),)],
+        "exploding_buffer": [*_times(20, SkipStep()), ()],
+        "loss_spike": [*_times(2, SkipStep()), (Rollback(),), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
+        "overshooting": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
+    },
+    name="protect",
+)
+
+#: May also change the model.
+REPAIR = Policy(PROTECT.ladders, name="repair")
+
+PRESETS = {policy.name: policy for policy in (MONITOR, PROTECT, REPAIR)}

@@ -1,0 +1,134 @@
+"""ACT: adaptive clipping for every step, by three published rules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_gradguard.pending import PendingStep, owned_params
+from lightning_gradguard.remedies.base import AbstractClip
+
+
+@dataclass(frozen=True)
+class AutoClip(AbstractClip):
+    """Clips the global norm to a percentile of the run's own recent norms.
+
+    Args:
+        percentile: In (0, 100). 10 is the authors' recommendation.
+        window: Norms remembered; the paper keeps all of them, which grows without end. Chosen.
+
+    References:
+        Seetharaman et al. 2020, arXiv 2007.14469.
+    """
+
+    percentile: float = 10.0
+    window: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile < 100:
+            raise ValueError(f"`AutoClip(percentile=...)` must be in (0, 100), got {self.percentile!r}.")
+
+    def init(self) -> dict[str, Any]:
+        return {"norms": []}
+
+    def apply(self, state: dict[str, Any], step: PendingStep) -> dict[str, Any]:
+        norm = step.stats.global_norm
+        if not math.isfinite(norm):
+            return state
+        norms = [*state["norms"][1 - self.window :], norm]
+        clip_to(step, float(np.percentile(norms, self.percentile)))
+        return {"norms": norms}
+
+
+@dataclass(frozen=True)
+class ZClip(AbstractClip):
+    """Clips the global norm when its z-score against an exponential moving average is too high.
+
+    Args:
+        z: Largest z-score, 2.5 as in the paper.
+        decay: Of the moving mean and variance, 0.97 as in the paper.
+        warmup: Steps that only learn, 25 as in the paper.
+
+    References:
+        Kumar et al. 2025, arXiv 2504.02507.
+    """
+
+    z: float = 2.5
+    decay: float = 0.97
+    warmup: int = 25
+
+    def __post_init__(self) -> None:
+        if self.z <= 0:
+            raise ValueError(f"`ZClip(z=...)` must be positive, got {self.z!r}.")
+
+    def init(self) -> dict[str, Any]:
+        return {"early": [], "mean": math.nan, "var": math.nan}
+
+    def apply(self, state: dict[str, Any], step: PendingStep) -> dict[str, Any]:
+        norm = step.stats.global_norm
+        if not math.isfinite(norm):
+            return state
+        if math.isnan(state["mean"]):
+            early = [*state["early"], norm]
+            if len(early) < self.warmup:
+                return {**state, "early": early}
+            return {"early": [], "mean": float(np.mean(early)), "var": float(np.var(early))}
+        mean, std = state["mean"], math.sqrt(state["var"])
+        score = (norm - mean) / std if std > 0 else 0.0
+        kept = mean + self.z**2 * std / score if score > self.z else norm
+        clip_to(step, kept)
+        mean = self.decay * mean + (1 - self.decay) * kept
+        return {"early": [], "mean": mean, "var": self.decay * state["var"] + (1 - self.decay) * (kept - mean) ** 2}
+
+
+@dataclass(frozen=True)
+class AGC(AbstractClip):
+    """Clips each unit's gradient to a share of its weight's norm.
+
+    A unit is a row of the weight (an output neuron, a filter), a whole bias or a whole vector.
+
+    Args:
+        clipping: Largest ratio of gradient to weight norm, 0.01 as in the paper for batches of 1024 to 4096.
+        eps: Weights smaller than this count as this, 1e-3 as in the paper.
+
+    References:
+        Brock et al. 2021, arXiv 2102.06171.
+    """
+
+    clipping: float = 0.01
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.clipping <= 0:
+            raise ValueError(f"`AGC(clipping=...)` must be positive, got {self.clipping!r}.")
+
+    def init(self) -> dict[str, Any]:
+        return {}
+
+    @torch.no_grad()
+    def apply(self, state: dict[str, Any], step: PendingStep) -> dict[str, Any]:
+        for p in owned_params(step.optimizer):
+            if p.grad is None or p.grad.is_sparse:
+                continue
+            limit = self.clipping * unitwise_norm(p).clamp(min=self.eps) * step.grad_scale
+            norm = unitwise_norm(p.grad)
+            p.grad.mul_((limit / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0))
+        return state
+
+
+def unitwise_norm(tensor: Tensor) -> Tensor:
+    """L2 norm over all dimensions but the first, which stay with length 1; over everything for vectors."""
+    dims = tuple(range(1, tensor.ndim)) if tensor.ndim > 1 else None
+    return torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+
+
+def clip_to(step: PendingStep, limit: float) -> None:
+    """Scales the gradients so that their global norm does not exceed `limit`."""
+    norm = step.stats.global_norm * step.clip_coefficient
+    if norm > limit:
+        step.scale_gradients(limit / norm)

@@ -1,0 +1,281 @@
+"""The five words of a step for one optimizer, in plain torch: collect, diagnose, decide, act, record."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gradguard.detectors import AbstractDetector, State, diagnose
+from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident
+from lightning_gradguard.pending import BatchState, LRScale, PendingStep, Snapshots, owned_params
+from lightning_gradguard.policy import Policy, Rung, Standing, decide
+from lightning_gradguard.remedies import AbstractClip
+from lightning_gradguard.report import StepReport
+from lightning_gradguard.stats import Floats, GradStats, ParamTable, read_norms
+
+
+class Watch:
+    """Watches one optimizer of one module.
+
+    Args:
+        module: The module in training.
+        optimizer: The optimizer; only its parameters are looked at.
+        detectors: What to look for.
+        policy: What to do about it.
+        clip: Clipping for every step, beside the policy's.
+        batch: What the forward pass changes; shared by all optimizers of a module.
+        name: The optimizer's index when there are several; otherwise empty.
+        sample_every: Steps between two measurements of the update-to-weight ratio; each copies the parameters once.
+        snapshot_every: Steps between two snapshots.
+        snapshots: How many are kept.
+        scaler: The GradScaler, if any.
+        scaled: Whether gradients are still multiplied by the scaler's scale when the step begins (fused optimizers).
+
+    Example:
+        >>> from lightning_gradguard.detectors import DETECTORS
+        >>> from lightning_gradguard.policy import PROTECT
+        >>> net = nn.Linear(2, 1)
+        >>> watch = Watch(net, torch.optim.SGD(net.parameters(), lr=0.1), DETECTORS, PROTECT)
+        >>> def step(x):
+        ...     watch.begin()
+        ...     loss = net(x).square().mean()
+        ...     loss.backward()
+        ...     report = watch.before_step([loss])
+        ...     watch.optimizer.step()
+        ...     watch.optimizer.zero_grad()
+        ...     return report
+        >>> step(torch.ones(4, 2)).actions
+        ()
+        >>> step(torch.full((4, 2), torch.nan)).actions
+        ('skipped the step',)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        detectors: Sequence[AbstractDetector],
+        policy: Policy,
+        *,
+        clip: AbstractClip | None = None,
+        batch: BatchState | None = None,
+        name: str = "",
+        sample_every: int = 50,
+        snapshot_every: int = 50,
+        snapshots: int = 2,
+        scaler: Any = None,
+        scaled: bool = False,
+    ) -> None:
+        self.module, self.optimizer, self.name = module, optimizer, name
+        self.detectors, self.policy, self.clip = detectors, policy, clip
+        self.batch = batch if batch is not None else BatchState(module)
+        self.sample_every, self.snapshot_every = sample_every, snapshot_every
+        self.scaler, self.scaled = scaler, scaled
+        self.lr_scale = LRScale(optimizer)
+        self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
+        self.table = ParamTable(module.named_parameters(), owned_params(optimizer))
+        self.adversarial = False
+        self.steps = 0
+        self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
+        self.clip_state: State = clip.init() if clip is not None else {}
+        self.standing: Standing = {}
+        self.episodes: dict[str, Incident] = {}
+        self.changed: list[Incident] = []  # incidents that began, gained an action or ended in the last step
+        self.damage = True
+        self.snapshot_due = self.sample_due = 0
+        self._sample: tuple[Floats, Floats] | None = None  # (param norm, update ratio) of the last sampled step
+        self._before: list[Tensor] | None = None
+        self._hook = optimizer.register_step_post_hook(self._stepped)
+
+    def begin(self) -> None:
+        """To be called before the forward pass of a step's first batch."""
+        self.batch.save()
+
+    def before_step(self, losses: Sequence[Tensor], divisor: float = 1.0) -> StepReport:
+        """To be called when the gradients are ready: looks, judges, and acts on the step about to happen.
+
+        Args:
+            losses: The loss of each micro-batch, 0-d.
+            divisor: What the losses were divided by before they were summed (gradient accumulation).
+        """
+        stats = self._collect(losses, divisor)
+        self.states, findings = diagnose(self.detectors, self.states, stats)
+        self.standing, chosen = decide(self.standing, findings, self.policy)
+        pending = self._pending(stats)
+        done = [(finding, act(finding, rung, pending)) for finding, rung in chosen]
+        if self.clip is not None and not pending.cancelled:
+            self.clip_state = self.clip.apply(self.clip_state, pending)
+        self._follow(pending, chosen)
+        self._tell(done, stopped=bool(pending.stop_reason))
+        limit = max((s["limit"] for s in self.states.values() if "limit" in s), default=float("nan"))
+        return StepReport(
+            stats, findings, tuple(words for _, deeds in done for _, words in deeds), pending.clip_coefficient,
+            pending.cancelled, self.lr_scale.factor, limit, self.name, pending.stop_reason,
+        )  # fmt: skip
+
+    def _collect(self, losses: Sequence[Tensor], divisor: float) -> GradStats:
+        if len(owned := owned_params(self.optimizer)) != self.table.owned_count:  # a group was added
+            self.table = ParamTable(self.module.named_parameters(), owned)
+        moving = self.batch.moving
+        scale = self.grad_scale
+        params = self.table.params
+        norms, values = read_norms([*(p.grad for p in params), *(b for _, b in moving)], losses)
+        grad_norm = self.table.per_layer(norms[: len(params)] / scale)
+        loss = float(values.mean() * divisor) if len(values) else None
+        finite_loss = loss is None or np.isfinite(loss)
+        param_norm, update_ratio = self._sample or (None, None)
+        self._sample = None
+        return GradStats(
+            step=self.steps,
+            layers=self.table.layers,
+            grad_norm=grad_norm,
+            loss=loss,
+            lr=self.lr_scale.effective_lr(),
+            overflow=self.scaler is not None and finite_loss and not np.isfinite(grad_norm).all(),
+            adversarial=self.adversarial,
+            buffers=tuple(name for name, _ in moving),
+            buffer_norm=norms[len(params) :],
+            param_norm=param_norm,
+            update_ratio=update_ratio,
+        )
+
+    @property
+    def grad_scale(self) -> float:
+        """What the gradients are still multiplied by."""
+        return float(self.scaler.get_scale()) if self.scaled and self.scaler is not None else 1.0
+
+    def _pending(self, stats: GradStats) -> PendingStep:
+        scaler = self.scaler if self.scaled else None
+        return PendingStep(
+            self.optimizer, stats, self.lr_scale, self.snapshots, self.batch, scaler, self.damage, self.grad_scale
+        )
+
+    def _follow(self, pending: PendingStep, chosen: Sequence[tuple[Finding, Rung]]) -> None:
+        """What follows from the step's fate: samples, snapshots, recovery of the learning rate."""
+        stats, healthy = pending.stats, pending.stats.clean and not any(rung for _, rung in chosen)
+        if pending.restored is not None:
+            self.states = copy.deepcopy(pending.restored.memory)
+            self.sample_due = self.steps
+        if healthy:
+            self.lr_scale.recover()
+            if self.policy.uses_snapshots and self.steps >= self.snapshot_due:
+                self.snapshots.take(self.steps, copy.deepcopy(self.states))
+                self.snapshot_due = next_multiple(self.steps, self.snapshot_every)
+        if healthy or pending.restored is not None:
+            self.damage = False
+        self._before = None
+        if not pending.cancelled and not stats.overflow and self.steps >= self.sample_due:
+            self._before = [p.detach().clone() for p in self.table.params]
+            self.sample_due = next_multiple(self.steps, self.sample_every)
+        self.steps += 1
+
+    @torch.no_grad()
+    def _stepped(self, *_: Any) -> None:
+        """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
+        if any(p.grad is not None for p in self.table.params):
+            self.damage = True
+        if self._before is None:
+            return
+        count = len(self._before)
+        moved = torch._foreach_sub([p.detach() for p in self.table.params], self._before) if count else []
+        norms, _ = read_norms([*self._before, *moved])
+        self._before = None
+        weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
+        ratio = np.divide(update, weight, out=np.where(update > 0, np.inf, 0.0), where=weight > 0)
+        self._sample = (weight, ratio)
+
+    def _tell(self, done: Sequence[tuple[Finding, Sequence[tuple[str, str]]]], stopped: bool) -> None:
+        """Brings the incidents up to date."""
+        self.changed = []
+        for finding, deeds in done:
+            names = tuple(name for name, _ in deeds)
+            known = self.episodes.get(finding.kind)
+            if known is None:
+                incident = Incident.start(finding, names, self.name)
+            else:
+                incident = known.extended(finding, names)
+            if stopped and "Stop" in names:
+                incident = incident.closed(UNRECOVERABLE)
+            if known is None or incident.actions != known.actions or incident.outcome != OPEN:
+                self.changed.append(incident)
+            self.episodes[finding.kind] = incident
+        over = [k for k in self.episodes if self.standing.get(k, [0, self.policy.calm])[1] >= self.policy.calm]
+        for kind in over:
+            self.changed.append(self.episodes.pop(kind).closed(RESOLVED))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later decision depends on, as plain dicts, lists, numbers, strings and tensors."""
+        return {
+            "steps": self.steps,
+            "detectors": to_plain(self.states),
+            "clip": to_plain(self.clip_state),
+            "standing": to_plain(self.standing),
+            "episodes": {kind: incident.to_dict() for kind, incident in self.episodes.items()},
+            "lr_scale": self.lr_scale.state_dict(),
+            "snapshot_due": self.snapshot_due,
+            "sample_due": self.sample_due,
+            "sample": to_plain(self._sample),
+            "damage": self.damage,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`; a detector that was not there then starts anew."""
+        self.steps = int(state["steps"])
+        known = from_plain(state["detectors"])
+        self.states = {d.name: known.get(d.name, d.init()) for d in self.detectors}
+        self.clip_state = from_plain(state["clip"]) or self.clip_state
+        self.standing = from_plain(state["standing"])
+        self.episodes = {kind: Incident.from_dict(plain) for kind, plain in state["episodes"].items()}
+        self.lr_scale.load_state_dict(state["lr_scale"])
+        self.snapshot_due, self.sample_due = int(state["snapshot_due"]), int(state["sample_due"])
+        sample = from_plain(state["sample"])
+        self._sample = (sample[0], sample[1]) if sample is not None else None
+        self.damage = bool(state["damage"])
+
+    def close(self) -> None:
+        """Puts the learning rate back, removes the hooks and lets the snapshots go."""
+        self.lr_scale.close()
+        self._hook.remove()
+        self.snapshots.ring = []
+
+
+def act(finding: Finding, rung: Rung, pending: PendingStep) -> list[tuple[str, str]]:
+    """Applies a rung: the name of each remedy that did something, and what it did."""
+    done = [(remedy.name, remedy.apply(finding, pending)) for remedy in rung]
+    return [(name, words) for name, words in done if words]
+
+
+def next_multiple(step: int, every: int) -> int:
+    """The first multiple of `every` after `step`: snapshots keep to the same steps whatever happened before.
+
+    Example:
+        >>> next_multiple(50, 50), next_multiple(51, 50)
+        (100, 100)
+    """
+    return (step // every + 1) * every
+
+
+def to_plain(value: Any) -> Any:
+    """A state with numpy arrays as tensors, which a checkpoint loads under `weights_only=True`."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def from_plain(value: Any) -> Any:
+    """The reverse of `to_plain`."""
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [from_plain(item) for item in value]
+    return value.numpy().copy() if isinstance(value, Tensor) else value
