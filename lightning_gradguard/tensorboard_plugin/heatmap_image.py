@@ -1,4 +1,4 @@
-"""The layer-by-step heatmap as a picture, for TensorBoard's Images tab where the GradGuard tab is not at hand."""
+"""The layer-by-step heatmap as a picture, for TensorBoard's Images tab where there is no GradGuard tab."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lightning_gradguard.tensorboard_plugin.metadata import NONFINITE_COLOR, VIR
 WIDTH, HEIGHT = 640, 360
 LEFT, TOP, RIGHT, BOTTOM = 190, 30, 90, 40
 LABELS = 18
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 
 
@@ -73,7 +74,7 @@ def draw(window: Window, names: Sequence[str], marks: Sequence[int], title: str)
 
 
 def paint(field: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
-    """Colours `[L, T, 3]` of a field of logarithms; rows beyond the picture's height share a pixel by their largest."""
+    """Colours `[L, T, 3]` of a field of logarithms; rows that must share a pixel show their largest."""
     if len(field) > HEIGHT:
         edges = np.linspace(0, len(field), HEIGHT, endpoint=False).astype(int)
         field = np.maximum.reduceat(field, edges, axis=0)
@@ -83,9 +84,7 @@ def paint(field: NDArray[np.float64], low: float, high: float) -> NDArray[np.uin
     return colors
 
 
-def draw_axes(
-    pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont, steps: Sequence[int], names: Sequence[str]
-) -> None:
+def draw_axes(pen: ImageDraw.ImageDraw, font: Font, steps: Sequence[int], names: Sequence[str]) -> None:
     """Layer names at the left, first, middle and last step below."""
     for i in np.unique(np.linspace(0, len(names) - 1, min(len(names), LABELS)).astype(int)):
         middle = TOP + HEIGHT * (i + 0.5) / len(names)
@@ -101,9 +100,7 @@ def draw_axes(
     )
 
 
-def draw_colorbar(
-    page: Image.Image, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont, low: float, high: float
-) -> None:
+def draw_colorbar(page: Image.Image, pen: ImageDraw.ImageDraw, font: Font, low: float, high: float) -> None:
     """The scale, in powers of ten."""
     ramp = viridis(np.linspace(1, 0, HEIGHT))[:, None, :]
     page.paste(Image.fromarray(ramp).resize((14, HEIGHT)), (LEFT + WIDTH + 12, TOP))
@@ -122,7 +119,7 @@ def draw_marks(pen: ImageDraw.ImageDraw, steps: Sequence[int], marks: Sequence[i
 
 
 def ascii_only(text: str, most: int) -> str:
-    """`text` on one line in the characters that Pillow's built-in font has, its middle cut out when too long."""
+    """`text` on one line in characters that every font has, its middle cut out when too long."""
     plain = " ".join(text.split()).encode("ascii", "replace").decode()
     half = (most - 3) // 2
     return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"

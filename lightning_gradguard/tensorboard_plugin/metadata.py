@@ -2,9 +2,10 @@
 
 Everything the tab needs travels in a handful of packed tensors under `gradguard/tab/`:
 
-* `gradguard/tab/layers/<statistic>/<optimizer>/<digest>`: one number per layer, log10 in float16, so 2 bytes a layer
-  over the whole range of float64 at 0.5 % or better around 1. Layer names stand once, in the tag's metadata.
-* `gradguard/tab/curves/<optimizer>`: the run's scalars at the same steps, float64, names in the tag's metadata.
+* `gradguard/tab/layers/<statistic>/<optimizer>/<digest>`: one number per layer, log10 in float16: 2 bytes a
+  layer over the whole range of float64, exact to 0.5 % within a factor of 100 around 1. Layer names stand once, in
+  the tag's metadata.
+* `gradguard/tab/curves/<optimizer>`: the run's scalars at the same steps, float64; names in the tag's metadata.
 * `gradguard/tab/incidents`: one JSON text for each change of an incident.
 * `gradguard/tab/end`: one JSON text when the run ends.
 """
@@ -33,7 +34,8 @@ LAYERS, CURVES, INCIDENTS, END = "layers", "curves", "incidents", "end"
 
 #: Viridis at ten even steps: even in lightness, and readable with every common colour blindness.
 VIRIDIS = (
-    "#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725",
+    "#440154", "#482878", "#3e4989", "#31688e", "#26828e",
+    "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725",
 )  # fmt: skip
 #: Colours outside Viridis for what has no logarithm, from the palette of Okabe and Ito (2008).
 NONFINITE_COLOR, ZERO_COLOR = "#d55e00", "#9a9a9a"
@@ -42,8 +44,8 @@ _DTYPES = {"float16": DT_HALF, "float64": DT_DOUBLE}
 
 
 def layers_tag(statistic: str, optimizer: str, names: Sequence[str]) -> str:
-    """Tag of one statistic of one set of layers; other layers give another tag, so rows never get mixed up."""
-    digest = hashlib.sha1("\n".join(names).encode(), usedforsecurity=False).hexdigest()[:8]
+    """Tag of one statistic of one set of layers; other layers, another tag, so that rows never mix."""
+    digest = hashlib.sha1("\n".join(names).encode(errors="replace"), usedforsecurity=False).hexdigest()[:8]
     return f"{TAB}/{LAYERS}/{statistic}/{optimizer or '0'}/{digest}"
 
 
@@ -91,7 +93,7 @@ def text_value(tag: str, text: str, content: bytes = b"") -> Summary.Value:
 
 
 def summary_metadata(content: bytes) -> SummaryMetadata | None:
-    """Metadata that hands a tag to this plug-in; without a data class TensorBoard's fast loader would drop it."""
+    """Metadata that hands a tag to this plug-in; TensorBoard's fast loader drops what has no data class."""
     if not content:
         return None
     data = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content)

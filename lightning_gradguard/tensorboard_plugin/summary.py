@@ -1,7 +1,7 @@
 """RECORD: a guarded run into TensorBoard's event file, in bounded space.
 
-What grows with the number of layers is thinned: at most `BLOCK` vectors for every doubling of the logging steps, and
-`EXTRA` more for steps with findings. The run's scalars are written at every logging step, in one event.
+What grows with the number of layers is thinned: at most `BLOCK` vectors for every doubling of the logging steps,
+and `EXTRA` more for steps with findings. The run's scalars are written at every logging step, in one event.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning_gradguard.tensorboard_plugin.heatmap_image import Window, draw
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-#: Vectors written before the stride between them doubles. Chosen: more columns than a wide screen has pixels for.
+#: Vectors written before the stride between them doubles. Chosen: as many columns as can be told apart.
 BLOCK = 1024
 #: Vectors of steps with findings that are written whatever the stride. Chosen.
 EXTRA = 256
@@ -36,9 +36,9 @@ MAX_LAYERS = 64
 class RunWriter:
     """Writes one run into one TensorBoard event file: scalars, packed layer statistics, incidents, pictures.
 
-    Memory: one window of at most 320 heatmap columns for each optimizer, 2 bytes a layer and column. Event file: for `n`
-    logging steps and `L` layers at most `(BLOCK * (1 + log2(n / BLOCK)) + EXTRA)` vectors of `2 L + 60` bytes for each
-    statistic, which for 1,000 layers and 100,000 logging steps is 16 MB (measured: `benchmarks/tab.py`).
+    Memory: one window of at most 320 heatmap columns for each optimizer, 2 bytes a layer and column. Event file: for
+    `n` logging steps and `L` layers at most `BLOCK * (1 + log2(n / BLOCK)) + EXTRA` vectors of about `2 L + 100` bytes
+    for each statistic, and 600 bytes of scalars a logging step (measured: `benchmarks/tab.py`).
 
     Args:
         summary_writer: The `SummaryWriter` of a TensorBoard logger, `TensorBoardLogger.experiment`.
@@ -75,13 +75,9 @@ class RunWriter:
         self._write(x, *(Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()))
         force = bool(report.findings) and self._extra < EXTRA
         self._extra += force
-        self.curves(scalars, report.prefix, x, report.optimizer, force=force)
-        measured = {
-            "grad_norm": stats.grad_norm,
-            "update_ratio": stats.update_ratio,
-            "param_norm": stats.param_norm,
-        }
-        for statistic, values in measured.items():
+        self._curves(report, scalars, x, force)
+        for statistic in ("grad_norm", "update_ratio", "param_norm"):
+            values = getattr(stats, statistic)
             if values is not None:
                 self.layers(statistic, stats.layers.names, values, x, report.optimizer, force=force)
 
@@ -95,7 +91,7 @@ class RunWriter:
         *,
         force: bool = False,
     ) -> None:
-        """Writes a statistic of every layer, thinned; any new one gets its own entry in the tab's switch.
+        """Writes a statistic of every layer, thinned; a new one gets an entry in the tab's switch by itself.
 
         Args:
             statistic: Its name, e.g. `"grad_norm"`.
@@ -113,29 +109,27 @@ class RunWriter:
             content = {"statistic": statistic, "optimizer": optimizer, "names": list(names)}
             self._write(x, metadata.tensor_value(tag, packed, self._introduce(tag, metadata.LAYERS, content)))
 
-    def curves(
-        self, scalars: Mapping[str, float], prefix: str, x: int, optimizer: str = "", *, force: bool = False
-    ) -> None:
-        """Writes the scalars once more as one vector beside the layers', so that the tab has both at the same steps."""
-        tag = metadata.curves_tag(optimizer)
+    def _curves(self, report: StepReport, scalars: Mapping[str, float], x: int, force: bool) -> None:
+        """The scalars once more as one vector, so that the tab has them at the same steps as the layers."""
+        tag = metadata.curves_tag(report.optimizer)
         if self._due(tag, force):
-            vector = np.array([scalars.get(f"{prefix}/{name}", math.nan) for name in CURVES], np.float64)
-            content = {"optimizer": optimizer, "names": CURVES}
+            vector = np.array([scalars.get(f"{report.prefix}/{name}", math.nan) for name in CURVES], np.float64)
+            content = {"optimizer": report.optimizer, "names": CURVES}
             self._write(x, metadata.tensor_value(tag, vector, self._introduce(tag, metadata.CURVES, content)))
 
     def incident(self, incident: Incident, x: int) -> None:
-        """Writes an incident when it starts, gains an action or ends: text, data for the tab, a picture at its start.
+        """Writes an incident when it starts, gains an action or ends: text, data for the tab, at first a picture.
 
         Args:
             incident: Its present state.
             x: Position on the loggers' step axis, now.
         """
         key = (incident.optimizer, incident.kind, incident.first_step)
-        started = key not in self._first_x
-        first_x = self._first_x.setdefault(key, max(0, x - (incident.last_step - incident.first_step)))
         if self._incident_events >= MAX_INCIDENT_EVENTS:
             return
         self._incident_events += 1
+        started = key not in self._first_x
+        first_x = self._first_x.setdefault(key, max(0, x - (incident.last_step - incident.first_step)))
         plain = {
             **incident.to_dict(),
             "layers": incident.layers[:MAX_LAYERS],
@@ -213,12 +207,13 @@ class RunWriter:
 
 #: The scalars that the tab draws, in the order of the packed vector.
 CURVES = [
-    "grad_norm", "grad_norm_clipped", "grad_norm_limit", "loss", "lr_factor", "lr", "clip_coefficient", "depth_slope",
+    "grad_norm", "grad_norm_clipped", "grad_norm_limit", "loss",
+    "lr_factor", "lr", "clip_coefficient", "depth_slope",
 ]  # fmt: skip
 
 
 class Thinned:
-    """Says which of a stream to keep: all of the first block, every second of the next, every fourth of the next...
+    """Says which of a stream to keep: all of the first block, every second of the next, every fourth then...
 
     Example:
         >>> thinned = Thinned(block=2)

@@ -1,0 +1,234 @@
+// The GradGuard tab: one state, one way from it to the screen (`refresh`).
+
+import * as Model from "./model.js";
+import * as Views from "./views.js";
+
+const WORDS = {grad_norm: "Gradient norm", update_ratio: "Update / weight ratio", param_norm: "Weight norm"};
+const state = {
+  runs: [], chosen: null, statistic: "grad_norm", optimizer: "", depth: "auto", within: "", layer: "",
+  from: null, to: null, focus: null, theme: "light", figures: [],
+};
+const page = {};
+let latest = 0;
+
+export async function render() {
+  document.head.append(
+    Views.element("meta", {charset: "utf-8"}),
+    Views.element("link", {rel: "stylesheet", href: new URL("style.css", import.meta.url).href}),
+  );
+  build();
+  await loadPlotly();
+  Model.onTheme((theme) => {
+    state.theme = theme;
+    document.documentElement.dataset.theme = theme;
+    refresh();
+  });
+  Model.onReload(reload);
+  window.addEventListener("resize", debounced(refresh, 200));
+  await reload();
+}
+
+function loadPlotly() {
+  return new Promise((resolve, reject) => document.head.append(Views.element("script", {
+    src: new URL("plotly.min.js", import.meta.url).href, onload: resolve,
+    onerror: () => reject(showError(new Error("plotly.min.js could not be loaded; is the package `plotly` installed?"))),
+  })));
+}
+
+function build() {
+  const labelled = (text, control) => Views.element("label", {textContent: text}, [control]);
+  const select = (id, key) => page[id] = Views.element("select", {id, onchange: () => set({[key]: page[id].value})});
+  page.layer = Views.element("input", {
+    id: "layer", type: "search", placeholder: "click a row, or type", autocomplete: "off",
+    onchange: () => set({layer: page.layer.value}),
+  });
+  page.layer.setAttribute("list", "rows");
+  page.all = Views.element("button", {id: "all", textContent: "All steps", onclick: () => set({from: null, to: null, focus: null})});
+  page.module = Views.element("button", {id: "module", hidden: true});
+  page.rows = Views.element("datalist", {id: "rows"});
+  page.runs = Views.element("div", {id: "runs"});
+  page.incidents = Views.element("div", {id: "incidents"});
+  page.main = Views.element("main", {id: "figures"});
+  page.optimizerLabel = labelled("Optimizer", select("optimizer", "optimizer"));
+  document.body.replaceChildren(
+    Views.element("header", {}, [
+      labelled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
+      labelled("Rows", select("depth", "depth")), labelled("Layer", page.layer), page.module, page.all, page.rows,
+    ]),
+    Views.element("aside", {}, [
+      Views.element("h2", {textContent: "Runs"}), page.runs,
+      Views.element("h2", {textContent: "Incidents"}), page.incidents,
+    ]),
+    page.main,
+  );
+  document.body.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") set({from: null, to: null, focus: null, layer: "", within: ""});
+  });
+}
+
+function set(changes) {
+  Object.assign(state, changes);
+  return refresh();
+}
+
+async function reload() {
+  try {
+    state.runs = await Model.getRuns();
+  } catch (error) {
+    return showError(error);
+  }
+  const names = state.runs.map((run) => run.run);
+  state.chosen = state.chosen?.filter((run) => names.includes(run));
+  if (!state.chosen?.length) state.chosen = names.slice(0, names.length === 2 ? 2 : 1);
+  await refresh();
+}
+
+async function refresh() {
+  if (state.chosen === null) return;
+  if (!state.runs.length) return page.main.replaceChildren(Views.emptyState());
+  showRuns();
+  if (!state.chosen.length) return page.main.replaceChildren(Views.element("p", {className: "message", textContent: "Choose a run."}));
+  const request = ++latest;
+  const width = Math.floor(page.main.clientWidth / state.chosen.length) - 16;
+  const height = Math.max(window.innerHeight - page.main.offsetTop - 64, 560);
+  const {statistic, optimizer, depth, within, layer, from, to, theme} = state;
+  page.main.setAttribute("aria-busy", "true");
+  try {
+    const question = {statistic, optimizer, depth, within, layer, from, to, theme, width, height};
+    const figures = await Model.getFigures(state.chosen, question);
+    if (request !== latest) return; // the user has asked for something else meanwhile
+    state.figures = figures;
+    showControls();
+    showIncidents();
+    await showFigures(width);
+  } catch (error) {
+    if (request === latest) showError(error);
+  } finally {
+    if (request === latest) page.main.setAttribute("aria-busy", "false");
+  }
+}
+
+function showError(error) {
+  page.main.replaceChildren(Views.errorState(error));
+  return error;
+}
+
+function showRuns() {
+  const focused = [...page.runs.querySelectorAll("input")].indexOf(document.activeElement);
+  page.runs.replaceChildren(...state.runs.map((run) => Views.runChoice(run, state.chosen.includes(run.run), chooseRun)));
+  if (focused >= 0) page.runs.querySelectorAll("input")[focused]?.focus();
+}
+
+function chooseRun(name, chosen) {
+  const rest = state.chosen.filter((run) => run !== name);
+  set({chosen: chosen ? [...rest, name].slice(-4) : rest});
+}
+
+function showControls() {
+  const chosen = state.runs.filter((run) => state.chosen.includes(run.run));
+  const optimizers = [...new Set(chosen.flatMap((run) => Object.keys(run.optimizers)))].sort();
+  if (optimizers.length && !optimizers.includes(state.optimizer)) return set({optimizer: optimizers[0]});
+  const statistics = [...new Set(chosen.flatMap((run) => run.optimizers[state.optimizer] ?? []))].sort();
+  const deepest = Math.max(...state.figures.map((figure) => figure.max_depth));
+  const parts = Array.from({length: deepest - 1}, (_, i) => [String(i + 1), `Modules, ${i + 1} name part${i ? "s" : ""}`]);
+  Views.options(page.statistic, statistics.map((name) => [name, WORDS[name] ?? name]), state.statistic);
+  Views.options(page.optimizer, optimizers.map((name) => [name, `Optimizer ${name || 0}`]), state.optimizer);
+  Views.options(page.depth, [["auto", "As many as fit"], ["0", "Every layer"], ...parts], state.depth);
+  page.optimizerLabel.hidden = optimizers.length < 2;
+  page.rows.replaceChildren(...state.figures[0].rows.map((row) => Views.element("option", {value: row.name})));
+  if (document.activeElement !== page.layer) page.layer.value = state.layer;
+  showModuleButton();
+  page.all.disabled = state.from === null;
+}
+
+// A folded row can be opened, and an opened module closed again.
+function showModuleButton() {
+  const row = state.figures[0].rows.find((each) => each.name === state.layer);
+  page.module.hidden = !state.within && !(row?.layers > 1);
+  const open = row?.layers > 1 && row.name !== state.within;
+  page.module.textContent = open ? `Open ${row.name}` : `Back from ${state.within} to all`;
+  page.module.onclick = () => set(open ? {within: row.name, depth: "auto"} : {within: ""});
+}
+
+function showIncidents() {
+  const focused = [...page.incidents.querySelectorAll("button")].indexOf(document.activeElement);
+  page.incidents.replaceChildren(...state.figures.flatMap((figure) => {
+    const items = figure.incidents.slice(0, 200).map((incident) => {
+      const key = `${figure.run} ${incident.kind} ${incident.x}`;
+      return Views.incidentItem(incident, state.focus?.key === key, () => goTo(figure, incident, key));
+    });
+    const more = figure.incidents.length - items.length;
+    const note = more > 0 ? [Views.element("p", {textContent: `and ${more} more: see incidents.jsonl in the run's folder`})] : [];
+    const list = items.length ? Views.element("ul", {}, items) : Views.element("p", {textContent: "None."});
+    return [...(state.figures.length > 1 ? [Views.element("h3", {textContent: figure.run})] : []), list, ...note];
+  }));
+  if (focused >= 0) page.incidents.querySelectorAll("button")[focused]?.focus();
+}
+
+// Moves every panel of every run to an incident, with room on both sides to see before and after.
+function goTo(figure, incident, key) {
+  if (state.focus?.key === key) return set({from: null, to: null, focus: null});
+  const length = figure.extent[1] - figure.extent[0];
+  const last = Math.max(incident.x_last ?? incident.x, incident.x);
+  const room = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
+  return set({from: incident.x - room, to: last + room, focus: {key, x0: incident.x, x1: last}});
+}
+
+async function showFigures(width) {
+  const wanted = state.figures.map((figure) => figure.run);
+  const present = [...page.main.querySelectorAll("section.figure")].map((section) => section.dataset.run);
+  if (JSON.stringify(wanted) !== JSON.stringify(present)) {
+    page.main.replaceChildren(...wanted.map((run) => {
+      const section = Views.element("section", {className: "figure"}, [
+        Views.element("div", {className: "runheader"}), Views.element("div", {className: "plot"}),
+        Views.element("div", {className: "problems"}),
+      ]);
+      section.dataset.run = run;
+      return section;
+    }));
+  }
+  const sections = page.main.querySelectorAll("section.figure");
+  await Promise.all(state.figures.map((figure, i) => showFigure(sections[i], figure, width)));
+}
+
+async function showFigure(section, figure, width) {
+  const [header, plot, problems] = section.children;
+  header.replaceChildren(...Views.runHeader(figure));
+  problems.replaceChildren(...Views.problems(figure));
+  const shapes = [...(figure.figure.layout.shapes ?? [])];
+  if (state.focus) shapes.push({
+    type: "rect", xref: "x", yref: "paper", y0: 0, y1: 1, x0: state.focus.x0, x1: state.focus.x1,
+    fillcolor: state.theme === "dark" ? "#ffffff" : "#000000", opacity: 0.08, line: {width: 0},
+  });
+  const layout = {...figure.figure.layout, shapes, width};
+  await window.Plotly.react(plot, figure.figure.data, layout, {displaylogo: false, displayModeBar: false});
+  if (plot.dataset.wired) return;
+  plot.dataset.wired = "true";
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", `Gradients of ${figure.run} by layer and step; incidents are listed beside it`);
+  plot.on("plotly_click", (event) => clicked(section, event.points[0]));
+  plot.on("plotly_relayout", debounced((change) => zoomed(change), 150));
+}
+
+function clicked(section, point) {
+  if (point.data.type !== "heatmap") return;
+  const figure = state.figures.find((each) => each.run === section.dataset.run);
+  const name = figure.rows[point.pointIndex[0]]?.name;
+  if (name) set({layer: name === state.layer ? "" : name});
+}
+
+function zoomed(change) {
+  const key = Object.keys(change).find((each) => /^xaxis\d*\.(range\[0\]|autorange)$/.test(each));
+  if (!key) return;
+  if (key.endsWith("autorange")) return set({from: null, to: null, focus: null});
+  const [low, high] = [change[key], change[key.replace("[0]", "[1]")]];
+  set({from: low, to: high});
+}
+
+function debounced(callback, milliseconds) {
+  let timer;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => callback(...values), milliseconds);
+  };
+}

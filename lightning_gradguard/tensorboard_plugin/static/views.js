@@ -1,0 +1,69 @@
+// Builds DOM from plain data. Every text goes through textContent, so no name is ever taken for markup.
+
+export function element(tag, properties = {}, children = []) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+export function runChoice(run, chosen, onChange) {
+  const box = element("input", {type: "checkbox", checked: chosen, onchange: () => onChange(run.run, box.checked)});
+  const name = element("span", {className: "name", textContent: run.run, title: run.run});
+  return element("label", {className: "run"}, [box, badge(run.state, run.incidents), name]);
+}
+
+export function badge(state, incidents) {
+  const count = incidents ? ` ${incidents}` : "";
+  const signs = {healthy: "✓", resolved: "✓", open: "!", unrecoverable: "✕"};
+  return element("span", {
+    className: `badge ${state}`, textContent: `${signs[state] ?? "!"}${count}`,
+    title: incidents ? `${incidents} incident${incidents > 1 ? "s" : ""}, ${state}` : state,
+  });
+}
+
+export function incidentItem(incident, pressed, onClick) {
+  const button = element("button", {className: `incident ${incident.outcome}`, onclick: onClick}, [
+    element("strong", {textContent: incident.kind}),
+    element("span", {className: "outcome", textContent: incident.outcome}),
+    element("span", {className: "text", textContent: incident.text}),
+  ]);
+  button.setAttribute("aria-pressed", String(pressed));
+  return element("li", {}, [button]);
+}
+
+export function runHeader(figure) {
+  return [
+    element("h2", {textContent: figure.run, title: figure.run}),
+    element("span", {className: `state ${figure.state}`, textContent: figure.state}),
+    element("span", {className: "headline", textContent: figure.headline, title: figure.headline}),
+  ];
+}
+
+export function problems(figure) {
+  const lines = [...new Set(figure.problems)].slice(0, 5);
+  return lines.map((line) => element("p", {className: "problem", textContent: `Not shown: ${line}`}));
+}
+
+export function emptyState() {
+  const code = "from lightning_gradguard import GradGuard\n\ntrainer = Trainer(\n    callbacks=[GradGuard()],\n" +
+    "    logger=TensorBoardLogger(\"lightning_logs\"),\n)";
+  return element("section", {className: "message"}, [
+    element("h2", {textContent: "No run here was trained with GradGuard"}),
+    element("p", {textContent: "Add the callback to the Trainer, and log to TensorBoard:"}),
+    element("pre", {textContent: code}),
+    element("p", {textContent: "The first steps appear here after TensorBoard's next reload."}),
+  ]);
+}
+
+export function errorState(error) {
+  return element("section", {className: "message error"}, [
+    element("h2", {textContent: "GradGuard could not show this"}),
+    element("p", {textContent: error.message}),
+    element("p", {textContent: "The rest of TensorBoard is not affected. The full traceback is in TensorBoard's own output."}),
+  ]);
+}
+
+export function options(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) =>
+    element("option", {value, textContent: text, selected: value === chosen})));
+}
