@@ -1,0 +1,47 @@
+"""Fewer layers: take out blocks that keep their input's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lightning_gradguard.fixes.change import Change, Changes, recorded
+from lightning_gradguard.fixes.surgery import replace_block, shape_preserving_blocks
+
+
+def remove_layers(model: nn.Module, example: Any, keep: int) -> Changes:
+    """Takes out blocks that keep their input's shape, until `keep` of them are left, evenly spread over
+    depth.
+
+    The other layers keep their names and parameters: what is taken out becomes `nn.Identity`. Layers that
+    change the shape always stay.
+
+    Args:
+        model: Any module whose layers stand in `nn.Sequential` or `nn.ModuleList` containers.
+        example: What the model is called with, as in `trace`.
+        keep: How many of the blocks stay.
+
+    Returns:
+        One change for each block taken out.
+
+    Raises:
+        ValueError: If `keep` is negative.
+        NothingToChange: If there are no more than `keep` such blocks.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(2, 8), *(nn.Linear(8, 8) for _ in range(4)))
+        >>> print(*remove_layers(net, torch.zeros(1, 2), keep=2), sep="; ")
+        1: 1 -> taken out; 3: 3 -> taken out
+    """
+    if keep < 0:
+        raise ValueError(f"`remove_layers(keep=...)` must not be negative, got {keep!r}.")
+    blocks = shape_preserving_blocks(model, example)
+    kept = {round((i + 1) * len(blocks) / keep) - 1 for i in range(keep)} if keep else set()
+    changes = []
+    for position, block in enumerate(blocks):
+        if position not in kept:
+            replace_block(model, block, lambda _: nn.Identity())
+            changes.append(Change(block.name, ", ".join(block.members), "taken out"))
+    return recorded(changes, f"remove_layers(model, keep={keep})", f"more than {keep} blocks that keep the shape")
