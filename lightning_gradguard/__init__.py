@@ -30,7 +30,23 @@ _EXPORTS = {
 }
 _MODULES = {"detectors", "fixes", "policy", "remedies", "zoo"}
 
-__all__ = sorted([*_EXPORTS, "__version__"])
+__all__ = [
+    "MONITOR",
+    "PROTECT",
+    "REPAIR",
+    "Finding",
+    "GradGuard",
+    "GradStats",
+    "Incident",
+    "Policy",
+    "Report",
+    "__version__",
+    "detectors",
+    "fixes",
+    "policy",
+    "remedies",
+    "zoo",
+]
 
 if TYPE_CHECKING:
     from lightning_gradguard import detectors, fixes, policy, remedies, zoo

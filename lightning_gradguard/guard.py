@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn as warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.tensorboard import SummaryWriter
 
+from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector
 from lightning_gradguard.findings import OPEN, Finding, Incident
-from lightning_gradguard.pending import BatchState, human_bytes, total_bytes
+from lightning_gradguard.logbook import Logbook
 from lightning_gradguard.policy import MONITOR, PRESETS, Policy
-from lightning_gradguard.recording import FOLDER, Recorder
 from lightning_gradguard.remedies import AbstractClip
-from lightning_gradguard.report import INCIDENT_LOG, Report, StepReport, append_incident
-from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+from lightning_gradguard.report import Report, StepReport
 from lightning_gradguard.watch import Watch
+
+#: Findings remembered for `guard.findings`. Chosen.
+FINDINGS_KEPT = 10_000
+STATE_VERSION = 1
 
 
 def _callback_bases() -> tuple[type, ...]:
@@ -34,18 +35,6 @@ def _callback_bases() -> tuple[type, ...]:
         except ImportError:
             continue
     return tuple(bases)
-
-
-log = logging.getLogger("lightning_gradguard")
-if (
-    not log.handlers and not logging.getLogger().handlers
-):  # as Lightning does: visible unless the user configures logging
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
-
-#: Findings remembered for `guard.findings`. Chosen.
-FINDINGS_KEPT = 10_000
-STATE_VERSION = 1
 
 
 class GradGuard(*_callback_bases()):  # type: ignore[misc]
@@ -108,20 +97,17 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         return f"GradGuard(policy={self.policy.name!r}, detectors={list(self.detectors)!r}, clip={self.clip!r})"
 
     def _start(self) -> None:
-        """Nothing seen yet: what belongs to one run and is not saved."""
+        """Forgets the last run."""
         self._watches: dict[int, Watch] = {}
         self._saved: dict[str, Any] = {}
         self._findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT)
         self._closed: list[Incident] = []
         self._losses: list[Tensor] = []
         self._batch: BatchState | None = None
+        self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}
         self._verdict = ""
-        self._calls = self._silent_batches = 0
-        self._folder: Path | None = None
-        self._recorders: dict[str, Recorder] = {}
-        self._writers: list[tuple[Any, RunWriter | None]] = []
-        self._broken: set[str] = set()
+        self._unseen_batches = 0
 
     # ---------------------------------------------------------------- what it has seen
 
@@ -169,14 +155,13 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
             self._watches[id(optimizer)] = watch
         self._closed = [Incident.from_dict(plain) for plain in self._saved.get("incidents", ())]
         if getattr(trainer, "gradient_clip_val", None):
-            warn(
-                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound wins, "
-                "and the norms logged here are from before both."
+            rank_zero_warn(
+                f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound "
+                "wins, and the norms logged here are from before both."
             )
-        self._open_logs(trainer)
+        self._logbook = self._open_logbook(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._calls = 0
         if not self._losses and self._batch is not None:
             self._batch.save()
 
@@ -189,27 +174,27 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         watch = self._watches.get(id(optimizer))
         if watch is None:
             return
-        self._calls += 1
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         report = watch.before_step(self._losses, divisor)
         self._losses = []
-        self._findings.extend(report.findings)
         self._reports[watch.name] = report
-        if watch.changed or report.findings:
-            self._tell(trainer, watch, report)
+        self._findings.extend(report.findings)
+        self._closed += [incident for incident in watch.changed if incident.outcome != OPEN]
         if report.stop_reason:
             self._verdict = report.stop_reason
             trainer.should_stop = True
-        if self._recorders:
-            self._quietly("recording", self._recorders[watch.name].add, report.stats)
+        if self._logbook is not None:
+            self._logbook.step(report)
+            if watch.changed:
+                self._logbook.write(report, log_step(trainer))
+            for incident in watch.changed:
+                self._logbook.incident(incident, log_step(trainer))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._check_hooks(trainer, pl_module)
-        if self._reports and should_log(trainer):
-            x = log_step(trainer)
+        self._notice_unseen_steps(pl_module)
+        if self._logbook is not None and should_log(trainer):
             for report in self._reports.values():
-                self._write(report, x)
-            self._quietly("recording", lambda: [recorder.flush() for recorder in self._recorders.values()])
+                self._logbook.write(report, log_step(trainer))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._finish(trainer)
@@ -238,102 +223,50 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes effect in `on_train_start`, when the optimizers are there."""
         if state_dict.get("version") != STATE_VERSION:
-            warn(f"The checkpoint's GradGuard state has version {state_dict.get('version')!r}; starting afresh.")
+            rank_zero_warn(
+                f"The checkpoint's GradGuard state has version {state_dict.get('version')!r}; starting afresh."
+            )
             return
         self._saved = state_dict
         for watch in state_dict["watches"].values():
             watch["snapshot_due"] = watch["steps"]
 
     def __getstate__(self) -> dict[str, Any]:
-        # `log` and `log_dict` are put on callbacks by the Trainer and hold the whole module.
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
-        fresh = dict(
-            _watches={}, _saved=self.state_dict(), _losses=[], _batch=None, _reports={}, _recorders={}, _writers=[]
-        )
-        return {**kept, **fresh, "_closed": list(self.incidents)}
+        # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.
+        kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
+        fresh: dict[str, Any] = dict(_watches={}, _losses=[], _batch=None, _logbook=None, _reports={})
+        return {**kept, **fresh, "_saved": self.state_dict(), "_closed": list(self.incidents)}
 
-    # ---------------------------------------------------------------- record
+    # ---------------------------------------------------------------- behind the hooks
 
-    def _open_logs(self, trainer: Any) -> None:
+    def _open_logbook(self, trainer: Any) -> Logbook | None:
         home = (trainer.log_dir if trainer.loggers else None) or trainer.default_root_dir  # on all ranks: it broadcasts
-        if trainer.fast_dev_run or not trainer.is_global_zero:
-            return
-        self._folder = Path(home)
-        if self.record and trainer.loggers:
-            self._recorders = {w.name: Recorder(self._folder / FOLDER, w.name) for w in self._watches.values()}
-        for logger in trainer.loggers:
-            board = logger.experiment if hasattr(logger, "experiment") else None
-            self._writers.append((logger, RunWriter(board) if isinstance(board, SummaryWriter) else None))
-
-    def _tell(self, trainer: Any, watch: Watch, report: StepReport) -> None:
-        """Incidents that changed: console, incident log, loggers."""
-        self._closed += [incident for incident in watch.changed if incident.outcome != OPEN]
         if not trainer.is_global_zero:
+            return None
+        recorded = [watch.name for watch in self._watches.values()] if self.record and trainer.loggers else []
+        return Logbook(None if trainer.fast_dev_run else Path(home), trainer.loggers, recorded)
+
+    def _notice_unseen_steps(self, pl_module: Any) -> None:
+        if self._reports or pl_module.automatic_optimization:
             return
-        if report.actions:
-            words = "; ".join(str(f).partition(": ")[2] for f in report.findings)
-            prefix = f"optimizer {watch.name}, " if watch.name else ""
-            log.warning("%sstep %d: %s: %s", prefix, report.stats.step, words, ", ".join(report.actions))
-        x = log_step(trainer)
-        if report.findings and watch.changed:
-            self._write(report, x)
-        for incident in watch.changed:
-            if self._folder is not None:
-                self._quietly(INCIDENT_LOG, append_incident, self._folder / INCIDENT_LOG, incident)
-            for _, writer in self._writers:
-                if writer is not None:
-                    self._quietly("TensorBoard", writer.incident, incident, x)
-
-    def _write(self, report: StepReport, x: int) -> None:
-        for logger, writer in self._writers:
-            if writer is not None:
-                self._quietly("TensorBoard", writer.step, report, x)
-            else:
-                self._quietly(type(logger).__name__, logger.log_metrics, report.scalars(), x)
-
-    def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
-        """A failure in showing is said once and never stops the run."""
-        try:
-            write(*args)
-        except Exception as error:
-            if what not in self._broken:
-                self._broken.add(what)
-                warn(f"GradGuard could not write to {what} ({type(error).__name__}: {error}); the run goes on.")
-
-    def _check_hooks(self, trainer: Any, pl_module: Any) -> None:
-        if self._calls or pl_module.automatic_optimization:
-            return
-        self._silent_batches += 1
-        if self._silent_batches == 20 and not self._reports:
-            warn(
+        self._unseen_batches += 1
+        if self._unseen_batches == 20:
+            rank_zero_warn(
                 "20 batches of manual optimization ended without one optimizer step that GradGuard could see. Use "
                 "`self.optimizers()` without `use_pl_optimizer=False`, and step those."
             )
 
     def _finish(self, trainer: Any) -> None:
-        if not self._watches or self._batch is None:
-            return
-        report = self.report()
-        if trainer.is_global_zero:
-            held = total_bytes(s for watch in self._watches.values() for s in watch.snapshots.ring)
-            log.info("%s%s", report, f" Snapshots held {human_bytes(held)}." if held else "")
-            for incident in (i for i in report.incidents if i.outcome == OPEN):
-                if self._folder is not None:
-                    self._quietly(INCIDENT_LOG, append_incident, self._folder / INCIDENT_LOG, incident)
-            x = log_step(trainer)
-            for _, writer in self._writers:
-                if writer is not None:
-                    self._quietly("TensorBoard", writer.close, report, x)
-            self._quietly("recording", lambda: [recorder.flush() for recorder in self._recorders.values()])
+        if self._logbook is not None:
+            self._logbook.close(self.report(), log_step(trainer))
         self._release()
 
     def _release(self) -> None:
-        """Removes every hook and lets go of the module; what was seen stays readable."""
+        """Removes every hook and lets go of the module's extras; what was seen stays readable."""
         for watch in self._watches.values():
             watch.close()
-        self._batch = None
+        self._batch = self._logbook = None
         self._losses = []
-        self._writers, self._recorders = [], {}
 
 
 def check_policy(policy: str | Policy, detectors: Iterable[AbstractDetector], given: bool) -> Policy:
@@ -359,7 +292,7 @@ def check_policy(policy: str | Policy, detectors: Iterable[AbstractDetector], gi
 def can_act(trainer: Any) -> bool:
     """Whether the strategy leaves the step to the optimizer; DeepSpeed's engine does not."""
     if "DeepSpeed" in type(trainer.strategy).__name__:
-        warn("DeepSpeed owns the gradients and the step: GradGuard only monitors here.")
+        rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only monitors here.")
         return False
     return True
 

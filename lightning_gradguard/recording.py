@@ -37,7 +37,8 @@ class Recorder:
 
     def __init__(self, folder: Path, optimizer: str = "") -> None:
         self.folder, self.stem = folder, f"steps{optimizer and '-'}{optimizer}"
-        self.written, self._names = 0, ((), ())  # type: ignore[var-annotated]
+        self.written = 0
+        self._names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._rows: list[Floats] = []
         self._path: Path | None = None
 

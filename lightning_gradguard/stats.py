@@ -234,7 +234,7 @@ def read_norms(
     return full, values
 
 
-def foreach_norm(tensors: Sequence[Tensor]) -> Tensor:
+def foreach_norm(tensors: list[Tensor]) -> Tensor:
     """L2 norm of each tensor as one vector `[T]`, in fp32 or better, on the first tensor's device."""
     if not tensors:
         return torch.zeros(0)

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident
-from lightning_gradguard.pending import BatchState, LRScale, PendingStep, Snapshots, owned_params
+from lightning_gradguard.lr_scale import LRScale
+from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import StepReport
+from lightning_gradguard.snapshots import Snapshots, owned_params
 from lightning_gradguard.stats import Floats, GradStats, ParamTable, read_norms
 
 
@@ -129,8 +132,7 @@ class Watch:
         grad_norm = self.table.per_layer(norms[: len(params)] / scale)
         loss = float(values.mean() * divisor) if len(values) else None
         finite_loss = loss is None or np.isfinite(loss)
-        param_norm, update_ratio = self._sample or (None, None)
-        self._sample = None
+        sample, self._sample = self._sample, None
         return GradStats(
             step=self.steps,
             layers=self.table.layers,
@@ -141,8 +143,8 @@ class Watch:
             adversarial=self.adversarial,
             buffers=tuple(name for name, _ in moving),
             buffer_norm=norms[len(params) :],
-            param_norm=param_norm,
-            update_ratio=update_ratio,
+            param_norm=sample[0] if sample else None,
+            update_ratio=sample[1] if sample else None,
         )
 
     @property
@@ -187,7 +189,8 @@ class Watch:
         norms, _ = read_norms([*self._before, *moved])
         self._before = None
         weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
-        ratio = np.divide(update, weight, out=np.where(update > 0, np.inf, 0.0), where=weight > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio: Floats = np.where(update > 0, update / weight, 0.0)
         self._sample = (weight, ratio)
 
     def _tell(self, done: Sequence[tuple[Finding, Sequence[tuple[str, str]]]], stopped: bool) -> None:

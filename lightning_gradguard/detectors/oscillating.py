@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
@@ -78,4 +79,4 @@ class Oscillating(AbstractDetector):
         if len(smooth) < self.window // 5 or span <= max(noise, self.share * max(progress, abs(median(smooth)))):
             return 0
         marks = [loss > top - span / 4 for loss in smooth if not bottom + span / 4 <= loss <= top - span / 4]
-        return sum(here != before for before, here in zip(marks, marks[1:], strict=False))
+        return sum(here != before for before, here in pairwise(marks))

@@ -1,0 +1,116 @@
+"""ACT: undoing what a forward pass has changed before anybody could judge its batch: buffers and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradguard.stats import clean_name
+
+
+class BatchState:
+    """What the forward pass changes before anybody can judge the batch: buffers and the states of metrics.
+
+    `save` before the batch, `restore` when its step is cancelled. A buffer that the first batch leaves alone (a mask,
+    a table of positions) costs nothing afterwards; its version counter tells when that changes.
+
+    Args:
+        module: The module in training, with its torchmetrics inside.
+        logged: Returns further torchmetrics, e.g. those behind `self.log`.
+    """
+
+    def __init__(self, module: nn.Module, logged: Callable[[], Iterable[Any]] = tuple) -> None:
+        self.slots = [
+            _Slot(clean_name(f"{path}.{key}".lstrip(".")), owner._buffers, key)
+            for path, owner in module.named_modules()
+            for key in owner._buffers
+        ]
+        self._own = [m for m in module.modules() if is_metric(m)]
+        self._logged = logged
+        self._metrics: list[tuple[Any, dict[str, Any], int, Any]] = []
+
+    @property
+    def moving(self) -> list[tuple[str, Tensor]]:
+        """The float buffers that training changes, with their names."""
+        return [(s.name, s.tensor) for s in self.slots if s.moves and s.tensor.is_floating_point() and s.tensor.numel()]
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Remembers buffers and metrics as they are now."""
+        for slot in self.slots:
+            slot.save()
+        self._metrics = [
+            (m, {key: mark(getattr(m, key)) for key in m._defaults}, m._update_count, m._computed)
+            for m in self._all_metrics()
+        ]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts buffers and metrics back to where `save` found them."""
+        for slot in self.slots:
+            slot.restore()
+        saved = {id(entry[0]) for entry in self._metrics}
+        for metric, states, count, computed in self._metrics:
+            for key, kept in states.items():
+                setattr(metric, key, unmark(getattr(metric, key), kept))
+            metric._update_count, metric._computed = count, computed
+        for metric in self._all_metrics():
+            if id(metric) not in saved:  # born in the cancelled batch
+                metric.reset()
+
+    def _all_metrics(self) -> list[Any]:
+        return [*self._own, *(m for m in self._logged() if is_metric(m) and m._defaults)]
+
+
+@dataclass
+class _Slot:
+    """One buffer: where it lives, the version last seen and a copy as of then (None for a constant)."""
+
+    name: str
+    home: dict[str, Tensor | None]
+    key: str
+    version: int = -1
+    kept: Tensor | None = None
+    moves: bool = False
+
+    @property
+    def tensor(self) -> Tensor:
+        buffer = self.home.get(self.key)
+        return torch.empty(0) if buffer is None or buffer.is_inference() else buffer
+
+    def save(self) -> None:
+        buffer, first = self.tensor, self.version == -1
+        if buffer._version == self.version:
+            self.kept = self.kept if self.moves else None
+            return
+        self.moves = not first
+        same = self.kept is not None and self.kept.shape == buffer.shape and self.kept.device == buffer.device
+        self.kept = self.kept.copy_(buffer) if same and self.kept is not None else buffer.detach().clone()
+        self.version = buffer._version
+
+    def restore(self) -> None:
+        buffer = self.tensor
+        if self.kept is not None and buffer._version != self.version and self.kept.shape == buffer.shape:
+            buffer.copy_(self.kept)
+            self.version, self.moves = buffer._version, True
+
+
+def is_metric(module: Any) -> bool:
+    """Whether it is a torchmetrics metric, without importing torchmetrics."""
+    return hasattr(module, "_defaults") and hasattr(module, "_update_count")
+
+
+def mark(state: Any) -> Any:
+    """How to come back to a metric's state: a copy of a tensor, the length of a list."""
+    return state.clone() if isinstance(state, Tensor) else len(state)
+
+
+def unmark(state: Any, kept: Any) -> Any:
+    """The state that `mark` described; in place where shapes allow, since metrics of a collection share tensors."""
+    if not isinstance(kept, Tensor):
+        return state[:kept]
+    return state.copy_(kept) if state.shape == kept.shape and state.dtype == kept.dtype else kept

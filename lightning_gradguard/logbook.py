@@ -1,0 +1,89 @@
+"""RECORD: where a run is written down: console, incident log, recorded steps, TensorBoard and every other logger.
+
+A failure in showing never stops a run: it is said once, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_gradguard.findings import OPEN, Incident
+from lightning_gradguard.recording import FOLDER, Recorder
+from lightning_gradguard.report import INCIDENT_LOG, Report, StepReport, append_incident
+from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+log = logging.getLogger("lightning_gradguard")
+if not log.handlers and not logging.getLogger().handlers:  # as Lightning does: seen unless the user set logging up
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+
+
+class Logbook:
+    """Writes a run down, on rank zero.
+
+    Args:
+        folder: The run's directory; None writes no files.
+        loggers: Lightning's loggers.
+        optimizers: Names of the optimizers whose every step is recorded for `gradguard replay`.
+    """
+
+    def __init__(self, folder: Path | None, loggers: Iterable[Any], optimizers: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
+        boards = [(logger, getattr(logger, "experiment", None)) for logger in loggers]
+        self.boards = [RunWriter(board) for _, board in boards if isinstance(board, SummaryWriter)]
+        self.loggers = [logger for logger, board in boards if not isinstance(board, SummaryWriter)]
+        self._broken: set[str] = set()
+
+    def step(self, report: StepReport) -> None:
+        """Every step: keeps its statistics for replay, and says on the console what was done."""
+        if report.optimizer in self.recorders:
+            self._quietly("the record of steps", self.recorders[report.optimizer].add, report.stats)
+        if report.actions:
+            which = f"optimizer {report.optimizer}, " if report.optimizer else ""
+            found = "; ".join(str(finding).partition(": ")[2] for finding in report.findings)
+            log.warning("%sstep %d: %s: %s", which, report.stats.step, found, ", ".join(report.actions))
+
+    def write(self, report: StepReport, x: int) -> None:
+        """On logging steps, and when an incident changes: the step's curves, at `x` of the loggers' axis."""
+        for board in self.boards:
+            self._quietly("TensorBoard", board.step, report, x)
+        for logger in self.loggers:
+            self._quietly(type(logger).__name__, logger.log_metrics, report.scalars(), x)
+        for recorder in self.recorders.values():
+            self._quietly("the record of steps", recorder.flush)
+
+    def incident(self, incident: Incident, x: int) -> None:
+        """An incident that began, gained an action or ended."""
+        if self.folder is not None:
+            self._quietly(INCIDENT_LOG, append_incident, self.folder / INCIDENT_LOG, incident)
+        for board in self.boards:
+            self._quietly("TensorBoard", board.incident, incident, x)
+
+    def close(self, report: Report, x: int) -> None:
+        """The end of the run."""
+        log.info("%s", report)
+        for incident in report.incidents:
+            if incident.outcome == OPEN:
+                self.incident(incident, x)
+        for board in self.boards:
+            self._quietly("TensorBoard", board.close, report, x)
+        for recorder in self.recorders.values():
+            self._quietly("the record of steps", recorder.flush)
+
+    def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
+        try:
+            write(*args)
+        except Exception as error:
+            if what not in self._broken:
+                self._broken.add(what)
+                warnings.warn(
+                    f"GradGuard could not write to {what} ({type(error).__name__}: {error}); the run goes on.",
+                    stacklevel=2,
+                )

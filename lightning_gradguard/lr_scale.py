@@ -1,0 +1,96 @@
+"""ACT: a factor on the learning rate that no schedule, checkpoint or monitor ever sees."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LRScale:
+    """A factor on an optimizer's learning rate that is only there while the optimizer steps.
+
+    The schedule, checkpoints and learning-rate monitors see the user's value: the factor is multiplied in by a
+    step-pre-hook and the old values are put back by a step-post-hook. After `hold` healthy steps the factor grows back
+    to 1, tenfold in `ramp` steps; a reduction after that began doubles the hold.
+
+    Example:
+        >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> scale = LRScale(sgd)
+        >>> scale.reduce(0.1, floor=1e-4)
+        0.1
+        >>> scale.effective_lr(), sgd.param_groups[0]["lr"]
+        (0.1, 1.0)
+    """
+
+    def __init__(self, optimizer: Optimizer, hold: int = 200, ramp: int = 100) -> None:
+        self.optimizer, self.ramp = optimizer, ramp
+        self.factor, self.hold, self.healthy = 1.0, hold, 0
+        self._inside: list[tuple[dict[str, Any], Any]] = []
+        self._handles = [
+            optimizer.register_step_pre_hook(self._enter),
+            optimizer.register_step_post_hook(self._leave),
+        ]
+
+    def _enter(self, *_: Any) -> None:
+        self.restore()
+        if self.factor != 1.0:
+            self._inside = [(group, copy.deepcopy(group["lr"])) for group in self.optimizer.param_groups]
+            self._apply()
+
+    def _leave(self, *_: Any) -> None:
+        self.restore()
+
+    def _apply(self) -> None:
+        for group, lr in self._inside:
+            set_lr(group, lr * self.factor)
+
+    def restore(self) -> None:
+        """Puts the user's learning rates back; needed when a step was left by an exception."""
+        for group, lr in self._inside:
+            set_lr(group, lr)
+        self._inside = []
+
+    def reduce(self, factor: float, floor: float) -> float:
+        """Multiplies the factor by `factor`, not below `floor`, from the present step on; returns the new factor."""
+        self.hold *= 2 if self.healthy > self.hold else 1
+        self.factor, self.healthy = max(self.factor * factor, floor), 0
+        self._apply()
+        return self.factor
+
+    def recover(self) -> None:
+        """Counts one healthy step; past the hold the factor grows towards 1."""
+        if self.factor < 1.0:
+            self.healthy += 1
+            if self.healthy > self.hold:
+                self.factor = min(1.0, self.factor * 10 ** (1 / self.ramp))
+
+    def effective_lr(self) -> float:
+        """The largest learning rate of the next step."""
+        user = {id(group): lr for group, lr in self._inside}
+        rates = [float(user.get(id(g), g["lr"])) for g in self.optimizer.param_groups if "lr" in g]
+        return self.factor * max(rates, default=float("nan"))
+
+    def state_dict(self) -> dict[str, float]:
+        """Plain numbers."""
+        return {"factor": self.factor, "hold": self.hold, "healthy": self.healthy}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`."""
+        self.factor, self.hold, self.healthy = float(state["factor"]), int(state["hold"]), int(state["healthy"])
+
+    def close(self) -> None:
+        """Puts the learning rates back and removes the hooks."""
+        self.restore()
+        for handle in self._handles:
+            handle.remove()
+
+
+def set_lr(group: dict[str, Any], lr: Any) -> None:
+    """Sets a group's learning rate; one that is a tensor (capturable, compiled) is changed in place."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].copy_(lr)
+    else:
+        group["lr"] = lr
