@@ -14,7 +14,8 @@ from lightning_gradguard.fixes.activations import Untraceable, replace_activatio
 from lightning_gradguard.fixes.change import Change, Changes, NothingToChange
 from lightning_gradguard.fixes.clipping import clip_adaptive, clip_by_norm, clip_by_value
 from lightning_gradguard.fixes.depth import remove_layers
-from lightning_gradguard.fixes.initialization import gain_of, glorot, he, lecun, orthogonal, small_random
+from lightning_gradguard.fixes.gains import gain_of
+from lightning_gradguard.fixes.initialization import glorot, he, lecun, orthogonal, small_random
 from lightning_gradguard.fixes.inputs import Standardize, normalize_inputs
 from lightning_gradguard.fixes.normalization import add_batch_norm, add_layer_norm, pre_norm
 from lightning_gradguard.fixes.optimization import scale_lr, set_batch_size, set_weight_decay, switch_optimizer

@@ -7,7 +7,6 @@ gets the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
+from lightning_gradguard.fixes.gains import gain_of
 from lightning_gradguard.fixes.tracing import ActivationCall, Trace, trace
 
 #: Layers whose `weight` these functions draw. Recurrent layers have `recurrent.orthogonal_recurrent`.
@@ -184,35 +184,6 @@ def small_random(
         raise ValueError(f"`small_random(std=...)` must be positive, got {std!r}.")
     draw = partial(nn.init.uniform_, a=-std, b=std) if uniform else partial(nn.init.normal_, std=std)
     return _initialize(model, None, "small random", lambda weight, _: draw(weight), **options, gain=1.0)
-
-
-def gain_of(activation: Callable[[Tensor], Tensor] | None) -> float:
-    """What weights must be multiplied by so that gradients keep their scale through this activation.
-
-    `1/√E[φ'(z)²]` with z ~ N(0, 1): √2 for ReLU, √(2/(1 + a²)) for a leaky one, as torch has them. For a φ
-    that levels off on both sides `1/φ'(0)`, its linear part: 1 for tanh, 4 for sigmoid.
-    (`torch.nn.init.calculate_gain` has 5/3 and 1 for these two: 20 layers of sigmoid at gain 1 lose 0.6
-    decades of gradient each, at gain 4 none.)
-
-    Args:
-        activation: Any elementwise function; None, no activation, has gain 1.
-
-    Example:
-        >>> [round(gain_of(f), 3) for f in (torch.relu, torch.tanh, torch.sigmoid, nn.functional.gelu, None)]
-        [1.414, 1.0, 4.0, 1.481, 1.0]
-    """
-    if activation is None:
-        return 1.0
-    with torch.enable_grad():
-        z = torch.linspace(-8, 8, 16001, dtype=torch.float64, requires_grad=True)
-        y = activation(z * 1.0)
-        (slope,) = torch.autograd.grad(y.sum(), z)
-    low, left, centre, right, high = (float(y[i]) for i in (0, 4000, 8000, 12000, 16000))
-    flat = abs(high - right) < 0.25 * abs(right - centre) and abs(left - low) < 0.25 * abs(centre - left)
-    if flat:
-        return 2e-3 / float(y[8001] - y[7999])
-    density = torch.exp(-0.5 * z.detach() ** 2) / math.sqrt(2 * math.pi)
-    return 1 / math.sqrt(float((slope**2 * density).sum()) * 1e-3)
 
 
 def _initialize(

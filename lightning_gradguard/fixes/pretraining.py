@@ -43,6 +43,13 @@ class RBM(nn.Module):
         self.register_buffer("visible_bias", torch.zeros(visible))
         self.register_buffer("hidden_bias", torch.zeros(hidden))
 
+    def reset(self, data: Tensor, generator: torch.Generator) -> None:
+        """Begins anew: small weights, no hidden bias, a visible bias that reproduces the data's mean (Hinton, 2010)."""
+        self.weight.normal_(0, 0.01, generator=generator)
+        self.hidden_bias.zero_()
+        mean = data.mean(0)
+        self.visible_bias.copy_(mean if self.gaussian else torch.logit(mean, eps=1e-2))
+
     def forward(self, visible: Tensor) -> Tensor:
         """Probabilities of the hidden units, `[batch, hidden]`."""
         return torch.sigmoid(nn.functional.linear(visible, self.weight, self.hidden_bias))
@@ -115,7 +122,7 @@ def train_rbm(
         guide to training restricted Boltzmann machines".
     """
     generator = torch.Generator(data.device).manual_seed(seed)
-    rbm.weight.normal_(0, 0.01, generator=generator)
+    rbm.reset(data, generator)
     states = (rbm.weight, rbm.visible_bias, rbm.hidden_bias)
     speeds = [torch.zeros_like(state) for state in states]
     task = progress.add_task(label, total=epochs) if progress else None
@@ -187,7 +194,10 @@ def pretrain(
             data = _input_of(model, layer, inputs)
             rbm = RBM(layer.in_features, layer.out_features, gaussian and position == 0).to(data.device)
             with torch.no_grad():
-                before = _error(rbm, layer, data)
+                rbm.reset(data, torch.Generator(data.device))
+                rbm.weight.copy_(layer.weight)
+                rbm.hidden_bias.copy_(layer.bias)
+                before = rbm.reconstruction_error(data)
                 after = train_rbm(rbm, data, progress=bars, label=f"RBM {name}", **settings)
                 layer.weight.copy_(rbm.weight)
                 layer.bias.copy_(rbm.hidden_bias)
@@ -202,15 +212,6 @@ def pretrain(
 def _is_sigmoid_layer(model: nn.Module, name: str, activation: Any) -> bool:
     linear = isinstance(model.get_submodule(name), nn.Linear)
     return linear and activation is not None and activation.hidden and activation.kind == "sigmoid"
-
-
-def _error(rbm: RBM, layer: Any, data: Tensor) -> float:
-    """Reconstruction error with the layer's weights as they are and the data's mean as visible bias."""
-    rbm.weight.copy_(layer.weight)
-    rbm.hidden_bias.copy_(layer.bias)
-    mean = data.mean(0)
-    rbm.visible_bias.copy_(mean if rbm.gaussian else torch.logit(mean, eps=1e-3))
-    return rbm.reconstruction_error(data)
 
 
 def _input_of(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Tensor:
