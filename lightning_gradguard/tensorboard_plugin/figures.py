@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lightning_gradguard.tensorboard_plugin.heatmap_figure import add_heatmap, color_range, heat_title
-from lightning_gradguard.tensorboard_plugin.looks import DARK, LIGHT, Theme, label, statistic_words
+from lightning_gradguard.tensorboard_plugin.looks import DARK, LIGHT, Theme, bulk, kind_symbols, label, statistic_words
 from lightning_gradguard.tensorboard_plugin.view import View
 
 #: Incidents whose start is drawn as a line through all panels. Chosen.
@@ -31,20 +31,23 @@ class Panel:
         title: What it shows.
         curves: Name of each curve, its word in the title, and its dash.
         log: Whether the axis is logarithmic.
+        always: Values that the axis always takes in, so that a constant is not drawn as drama.
     """
 
     title: str
     curves: tuple[tuple[str, str, str], ...]
     log: bool = False
+    always: tuple[float, ...] = ()
 
 
 NORM = (("grad_norm", "before", "solid"), ("grad_norm_clipped", "after", "dot"), ("grad_norm_limit", "limit", "dash"))
+FACTORS = (("clip_coefficient", "clip coefficient", "solid"), ("lr_factor", "LR factor", "dash"))
 PANELS = (
     Panel("global gradient norm", NORM, log=True),
     Panel("loss", (("loss", "", "solid"),)),
-    Panel("multipliers", (("clip_coefficient", "clip coefficient", "solid"), ("lr_factor", "LR factor", "dash"))),
-    Panel("effective learning rate", (("lr", "", "solid"),)),
-    Panel("depth slope, decades per layer", (("depth_slope", "", "solid"),)),
+    Panel("multipliers", FACTORS, always=(0, 1)),
+    Panel("effective learning rate", (("lr", "", "solid"),), always=(0,)),
+    Panel("depth slope, decades per layer", (("depth_slope", "", "solid"),), always=(-0.1, 0.1)),
 )
 
 
@@ -59,6 +62,7 @@ class Stage:
         panels: Under the heatmap, each with the limits of its value axis.
         scale: Log10 at both ends of the colour scale.
         steps: Ends of the step axis.
+        symbols: Of the kinds of incidents.
     """
 
     theme: Theme
@@ -67,6 +71,7 @@ class Stage:
     panels: list[tuple[Panel, list[float]]]
     scale: tuple[float, float]
     steps: list[float]
+    symbols: dict[str, tuple[str, str]]
 
     @property
     def left(self) -> int:
@@ -85,7 +90,8 @@ def draw(views: Sequence[View], *, dark: bool = False, width: int = 960, height:
     """
     limits = [(panel, value_range(panel, views)) for panel in (*layer_panels(views), *PANELS)]
     shown = [(panel, span) for panel, span in limits if span is not None]
-    stage = Stage(DARK if dark else LIGHT, width, height, shown, color_range(views), step_range(views))
+    symbols = kind_symbols(incident["kind"] for view in views for incident in view.incidents)
+    stage = Stage(DARK if dark else LIGHT, width, height, shown, color_range(views), step_range(views), symbols)
     return [draw_run(view, stage) for view in views]
 
 
@@ -95,7 +101,7 @@ def draw_run(view: View, stage: Stage) -> go.Figure:
     heights = [3.4, *(1.0 for _ in stage.panels)]
     figure = make_subplots(rows, 1, shared_xaxes=True, row_heights=heights, vertical_spacing=22 / stage.height)
     style(figure, stage)
-    add_heatmap(figure, view, stage.theme, stage.scale, characters=stage.left // 7)
+    add_heatmap(figure, view, stage.theme, stage.scale, stage.left // 7, stage.symbols)
     for row, (panel, span) in enumerate(stage.panels, start=2):
         add_panel(figure, view, panel, row, span, stage.theme)
     add_lines(figure, view.incidents, stage.theme)
@@ -108,7 +114,7 @@ def style(figure: go.Figure, stage: Stage) -> None:
     theme = stage.theme
     figure.update_xaxes(
         range=stage.steps, gridcolor=theme.grid, zeroline=False, tickformat=",d", showspikes=True, spikemode="across",
-        spikethickness=1, spikecolor=theme.muted, spikedash="solid", spikesnap="cursor",
+        spikethickness=1, spikecolor=theme.muted, spikedash="solid", spikesnap="cursor", ticks="",
     )  # fmt: skip
     figure.update_xaxes(title={"text": "step", "standoff": 2}, row=1 + len(stage.panels), col=1)
     figure.update_yaxes(gridcolor=theme.grid, zeroline=False, tickfont={"size": 10}, fixedrange=True)
@@ -136,12 +142,15 @@ def add_panel(figure: go.Figure, view: View, panel: Panel, row: int, span: list[
 
 
 def add_lines(figure: go.Figure, incidents: Sequence[dict[str, Any]], theme: Theme) -> None:
-    """A line through all panels where an incident starts."""
+    """A line through all panels where an incident starts, and a shade as long as it lasts."""
     for incident in incidents[:LINES]:
+        color, first = theme.outcome(incident.get("outcome")), incident["x"]
+        across = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "x0": first}
+        figure.add_shape(type="line", x1=first, line={"color": color, "width": 1, "dash": "dot"}, **across)
+        last = max(first, incident.get("x_last") or first)
         figure.add_shape(
-            type="line", xref="x", yref="paper", x0=incident["x"], x1=incident["x"], y0=0, y1=1,
-            line={"color": theme.outcome(incident.get("outcome")), "width": 1, "dash": "dot"},
-        )  # fmt: skip
+            type="rect", x1=last, fillcolor=color, opacity=0.10, line={"width": 0}, layer="below", **across
+        )
 
 
 def add_titles(figure: go.Figure, titles: Sequence[str], theme: Theme) -> None:
@@ -184,9 +193,9 @@ def value_range(panel: Panel, views: Sequence[View]) -> list[float] | None:
     curves = [v.curves[name][1] for v in views for name, _, _ in panel.curves if name in v.curves]
     values = np.concatenate([*curves, np.zeros(0)])
     values = values[np.isfinite(values)]
-    values = np.log10(values[values > 0]) if panel.log else values
-    if not len(values):
+    span = bulk(np.log10(values[values > 0]) if panel.log else values)
+    if span is None:
         return None
-    low, high = float(values.min()), float(values.max())
+    low, high = min(span[0], *panel.always, math.inf), max(span[1], *panel.always, -math.inf)
     pad = max(0.08 * (high - low), 0.2 if panel.log else 0.02 * max(abs(low), abs(high)), 1e-12)
     return [low - pad, high + pad]

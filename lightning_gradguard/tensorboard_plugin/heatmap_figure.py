@@ -9,12 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lightning_gradguard.tensorboard_plugin import fields, metadata
-from lightning_gradguard.tensorboard_plugin.history import Field
-from lightning_gradguard.tensorboard_plugin.looks import Theme, row_labels, statistic_words, wrapped
+from lightning_gradguard.tensorboard_plugin.looks import Theme, bulk, row_labels, statistic_words, wrapped
 from lightning_gradguard.tensorboard_plugin.view import View
 
-#: Symbols for kinds of incidents in order of appearance, so that colour is never the only difference.
-SYMBOLS = ("triangle-up", "triangle-down", "x", "square", "diamond", "star", "pentagon", "hexagon2")
+Symbols = dict[str, tuple[str, str]]
 #: Layers marked for one incident. Chosen.
 MARKED = 64
 #: The colour scale spans at least this many decades, so that a healthy run's noise does not look like drama. Chosen.
@@ -23,7 +21,9 @@ MIN_DECADES = 4.0
 SPECIAL = (("zero", np.isneginf, metadata.ZERO_COLOR), ("NaN or inf", np.isposinf, metadata.NONFINITE_COLOR))
 
 
-def add_heatmap(figure: go.Figure, view: View, theme: Theme, scale: tuple[float, float], characters: int) -> None:
+def add_heatmap(
+    figure: go.Figure, view: View, theme: Theme, scale: tuple[float, float], characters: int, symbols: Symbols
+) -> None:
     """Draws a view's field and incidents into the first row.
 
     Args:
@@ -32,6 +32,7 @@ def add_heatmap(figure: go.Figure, view: View, theme: Theme, scale: tuple[float,
         theme: The colours.
         scale: Log10 at both ends of the colour scale.
         characters: Room for a row's label.
+        symbols: Of the kinds of incidents.
     """
     if view.heat is None or not len(view.heat.x) or not view.heat.names:
         return
@@ -48,8 +49,8 @@ def add_heatmap(figure: go.Figure, view: View, theme: Theme, scale: tuple[float,
                 colorscale=[color, color], showscale=False,
                 hovertemplate=f"%{{y}}<br>step %{{x}}<br>{name}<extra></extra>", row=1, col=1,
             )  # fmt: skip
-    add_markers(figure, view, view.heat, labels, theme)
-    figure.update_yaxes(autorange="reversed", type="category", ticks="", showgrid=False, row=1, col=1)
+    add_markers(figure, view, dict(zip(view.heat.names, labels, strict=True)), theme, symbols)
+    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], type="category", ticks="", showgrid=False, row=1, col=1)
 
 
 def color_bar(figure: go.Figure, theme: Theme, scale: tuple[float, float]) -> dict[str, Any]:
@@ -63,15 +64,12 @@ def color_bar(figure: go.Figure, theme: Theme, scale: tuple[float, float]) -> di
     }  # fmt: skip
 
 
-def add_markers(figure: go.Figure, view: View, field: Field, labels: Sequence[str], theme: Theme) -> None:
+def add_markers(figure: go.Figure, view: View, row_of: dict[str, str], theme: Theme, symbols: Symbols) -> None:
     """Each incident at its step, on the rows of its layers: its kind's symbol on the first, dots on the others."""
-    kinds = sorted({str(incident["kind"]) for incident in view.incidents})
-    symbols = {kind: SYMBOLS[i % len(SYMBOLS)] for i, kind in enumerate(kinds)}
-    row_of = dict(zip(field.names, labels, strict=True))
     points: list[dict[str, Any]] = []
     for incident in view.incidents:
         for i, row in enumerate(incident_rows(incident, view, row_of)):
-            look = {"symbol": symbols[incident["kind"]], "size": 12} if i == 0 else {"symbol": "circle", "size": 5}
+            look = {"symbol": symbols[incident["kind"]][0], "size": 12} if i == 0 else {"symbol": "circle", "size": 5}
             words = {"color": theme.outcome(incident.get("outcome")), "text": wrapped(str(incident.get("text", "")))}
             points.append({"x": incident["x"], "y": row, **look, **words})
     if points:
@@ -104,11 +102,8 @@ def heat_title(view: View) -> str:
 
 
 def color_range(views: Sequence[View]) -> tuple[float, float]:
-    """Ends of the colour scale shared by all runs: all but the most extreme thousandth on either side."""
+    """Ends of the colour scale shared by all runs."""
     finite = [v.heat.log[np.isfinite(v.heat.log)] for v in views if v.heat is not None]
-    every = np.concatenate(finite) if finite else np.zeros(0)
-    if not len(every):
-        return -MIN_DECADES / 2, MIN_DECADES / 2
-    low, high = (float(q) for q in np.quantile(every, (0.001, 0.999)))
+    low, high = bulk(np.concatenate([*finite, np.zeros(0)]), least=MIN_DECADES / 2) or (0.0, 0.0)
     spare = max(0.0, MIN_DECADES - (high - low)) / 2
     return low - spare, high + spare

@@ -46,11 +46,13 @@ class Index:
     Args:
         statistics: Optimizer -> statistic -> tags and their layers.
         curves: Optimizer -> tag and the names of its curves.
+        incidents: The tags with incidents.
         problems: What could not be read, in words.
     """
 
     statistics: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
     curves: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    incidents: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -86,14 +88,14 @@ class History:
     def incidents(self) -> list[dict[str, Any]]:
         """The incidents in their last form, by the step at which they started."""
         latest: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for incident in self._texts(metadata.INCIDENTS_TAG):
+        for incident in self._texts(self.index.incidents):
             if isinstance(incident.get("x"), int) and isinstance(incident.get("kind"), str):
                 latest[incident.get("optimizer"), incident["kind"], incident["x"]] = incident
         return sorted(latest.values(), key=lambda incident: incident["x"])
 
     def end(self) -> dict[str, Any] | None:
         """How the run ended; None while it goes on, or where it was interrupted."""
-        return next(iter(reversed(list(self._texts(metadata.END_TAG)))), None)
+        return next(iter(reversed(list(self._texts([metadata.END_TAG])))), None)
 
     def _read(self, tags: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         chosen = RunTagFilter(runs=[self.run], tags=list(tags))
@@ -103,8 +105,10 @@ class History:
         )  # fmt: skip
         return found.get(self.run, {})
 
-    def _texts(self, tag: str) -> Iterator[dict[str, Any]]:
-        for datum in self._read([tag]).get(tag, []):
+    def _texts(self, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
+        if not tags:
+            return
+        for tag, datum in ((tag, datum) for tag, data in self._read(tags).items() for datum in data):
             try:
                 fields = json.loads(datum.numpy.item())
             except (ValueError, TypeError, AttributeError):
@@ -137,6 +141,8 @@ def read_index(tags: Mapping[str, Any]) -> Index:
                 owner.setdefault(str(content["statistic"]), {})[tag] = [str(name) for name in content["names"]]
             elif content["what"] == metadata.CURVES:
                 index.curves[str(content["optimizer"])] = (tag, [str(name) for name in content["names"]])
+            elif content["what"] == metadata.INCIDENTS:
+                index.incidents.append(tag)
         except (ValueError, KeyError, TypeError) as error:
             index.problems.append(f"{tag} is not readable: {error}")
     return index

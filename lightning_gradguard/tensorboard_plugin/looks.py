@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: Names of statistics in words; others are shown by their own name.
 WORDS = {"grad_norm": "gradient norm", "update_ratio": "update-to-weight ratio", "param_norm": "weight norm"}
+#: Symbols for kinds of incidents, plotly's name and the same as text, so that colour is never the only difference.
+SYMBOLS = (
+    ("triangle-up", "\u25b2"), ("triangle-down", "\u25bc"), ("x", "\u2716"), ("square", "\u25a0"),
+    ("diamond", "\u25c6"), ("star", "\u2605"), ("pentagon", "\u2b1f"), ("hexagon2", "\u2b22"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,11 @@ LIGHT = Theme("#202124", "#5f6368", "#e3e5e8", ("#0072b2", "#d55e00", "#5f6368")
 DARK = Theme("#e8eaed", "#b4b8bd", "#45484c", ("#56b4e9", "#f0a04b", "#b4b8bd"), "#2fc799", "#f5b74f", "#ff8a80")
 
 
+def kind_symbols(kinds: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A symbol for each kind, the same wherever the same kinds are shown."""
+    return {kind: SYMBOLS[i % len(SYMBOLS)] for i, kind in enumerate(sorted(set(kinds)))}
+
+
 def statistic_words(statistic: str) -> str:
     """A statistic's name as it may stand in a figure."""
     return escape(WORDS.get(statistic, statistic))
@@ -51,7 +65,7 @@ def row_labels(names: Sequence[str], counts: Sequence[int], most: int = 24) -> l
 
     Example:
         >>> row_labels(["encoder.layer.0", "encoder.layer.1", "head"], [4, 4, 1], most=12)
-        ['encod…yer.0 (4)', 'encod…yer.1 (4)', 'head']
+        ['enc….layer.0 (4)', 'enc….layer.1 (4)', 'head']
     """
     labels: dict[str, None] = {}
     for i, (name, count) in enumerate(zip(names, counts, strict=True)):
@@ -65,16 +79,33 @@ def label(name: str, most: int) -> str:
 
     Example:
         >>> label("<b>encoder</b>.layers.0.attention.query", 24)
-        '&lt;b&gt;encoder&lt;…ntion.query'
+        '&lt;b&gt;enc…0.attention.query'
     """
     line = "\u23ce".join(name.splitlines()) or "(no name)"
-    head = most // 2 - 1
-    return escape(line if len(line) <= most else f"{line[:head]}\u2026{line[-head:]}")
+    head = most // 4
+    return escape(line if len(line) <= most else f"{line[:head]}\u2026{line[head + 1 - most :]}")
 
 
 def wrapped(text: str, width: int = 70, lines: int = 8) -> str:
     """A hover text in lines of `width` characters."""
     return "<br>".join(escape(text[i : i + width]) for i in range(0, min(len(text), lines * width), width))
+
+
+def bulk(values: NDArray[Any], least: float = 0.0) -> tuple[float, float] | None:
+    """Ends of an axis that fits the bulk of finite `values` and keeps their spikes recognisable.
+
+    The middle 96 % count as the bulk; beyond it the axis follows the extremes for as much as its width again (or
+    `least`), so that one step at 1e30 does not flatten the rest of the run.
+
+    Example:
+        >>> bulk(np.array([1.0] * 50 + [2.0] * 50)), bulk(np.array([1.0] * 50 + [2.0] * 50 + [1e30]))
+        ((1.0, 2.0), (1.0, 3.0))
+    """
+    if not len(values):
+        return None
+    low, high = (float(q) for q in np.quantile(values, (0.02, 0.98)))
+    room = max(high - low, least)
+    return max(float(values.min()), low - room), min(float(values.max()), high + room)
 
 
 def escape(text: str) -> str:

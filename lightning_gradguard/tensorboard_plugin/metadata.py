@@ -6,7 +6,8 @@ Everything the tab needs travels in a handful of packed tensors under `gradguard
   layer over the whole range of float64, exact to 0.5 % within a factor of 100 around 1. Layer names stand once, in
   the tag's metadata.
 * `gradguard/tab/curves/<optimizer>`: the run's scalars at the same steps, float64; names in the tag's metadata.
-* `gradguard/tab/incidents`: one JSON text for each change of an incident.
+* `gradguard/tab/incidents/<optimizer>/<kind>`: one JSON text for each change of an incident. A tag for each kind,
+  because TensorBoard's fast loader keeps one event of a tag and step.
 * `gradguard/tab/end`: one JSON text when the run ends.
 """
 
@@ -29,7 +30,7 @@ PLUGIN_NAME = "gradguard"
 VERSION = 1
 
 TAB = f"{PLUGIN_NAME}/tab"
-INCIDENTS_TAG, END_TAG = f"{TAB}/incidents", f"{TAB}/end"
+END_TAG = f"{TAB}/end"
 LAYERS, CURVES, INCIDENTS, END = "layers", "curves", "incidents", "end"
 
 #: Viridis at ten even steps: even in lightness, and readable with every common colour blindness.
@@ -52,6 +53,11 @@ def layers_tag(statistic: str, optimizer: str, names: Sequence[str]) -> str:
 def curves_tag(optimizer: str) -> str:
     """Tag of one optimizer's scalars."""
     return f"{TAB}/{CURVES}/{optimizer or '0'}"
+
+
+def incidents_tag(optimizer: str, kind: str) -> str:
+    """Tag of one optimizer's incidents of one kind."""
+    return f"{TAB}/{INCIDENTS}/{optimizer or '0'}/{kind}"
 
 
 def encode_content(what: str, **fields: Any) -> bytes:

@@ -20,6 +20,7 @@ from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.tensorboard_plugin import metadata
 from lightning_gradguard.tensorboard_plugin.history import History, list_tags, outcome
+from lightning_gradguard.tensorboard_plugin.looks import kind_symbols
 from lightning_gradguard.tensorboard_plugin.view import DEFAULT_STATISTIC, Question, View, read_view
 
 STATIC = Path(__file__).parent / "static"
@@ -74,8 +75,9 @@ class GradGuardPlugin(base_plugin.TBPlugin):
             raise LookupError(f"There is no GradGuard data in run {missing[0]!r}.")
         views = [read_view(History(self._provider, context, experiment, run), question) for run in runs]
         figures = draw(views, **look)
+        symbols = kind_symbols(incident["kind"] for view in views for incident in view.incidents)
         return [
-            {**describe_view(view), "figure": figure.to_plotly_json()}
+            {**describe_view(view, symbols), "figure": figure.to_plotly_json()}
             for view, figure in zip(views, figures, strict=True)
         ]
 
@@ -201,7 +203,7 @@ def describe_run(history: History) -> dict[str, Any]:
     }
 
 
-def describe_view(view: View) -> dict[str, Any]:
+def describe_view(view: View, symbols: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     """What stands beside a figure."""
     names = view.heat.names if view.heat is not None else ()
     return {
@@ -216,6 +218,7 @@ def describe_view(view: View) -> dict[str, Any]:
         "extent": list(view.extent),
         "incidents": [
             {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers")}
+            | {"symbol": symbols[incident["kind"]][1]}
             for incident in view.incidents
         ],
         "problems": view.problems,

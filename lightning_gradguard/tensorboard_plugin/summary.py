@@ -129,16 +129,17 @@ class RunWriter:
             return
         self._incident_events += 1
         started = key not in self._first_x
-        first_x = self._first_x.setdefault(key, max(0, x - (incident.last_step - incident.first_step)))
+        lasted = incident.last_step - incident.first_step
+        first_x = self._first_x.setdefault(key, max(0, x - lasted))
         plain = {
             **incident.to_dict(),
             "layers": incident.layers[:MAX_LAYERS],
             "layer_count": len(incident.layers),
         }
-        packed = json.dumps({**plain, "x": first_x, "x_last": x, "text": str(incident)})
-        content = self._introduce(metadata.INCIDENTS_TAG, metadata.INCIDENTS, {})
-        self._write(x, metadata.text_value(metadata.INCIDENTS_TAG, packed, content))
-        self.summary_writer.add_text(f"{PREFIX}/incidents", as_code(str(incident)), x)
+        packed = json.dumps({**plain, "x": first_x, "x_last": first_x + lasted, "text": str(incident)})
+        tag = metadata.incidents_tag(incident.optimizer, incident.kind)
+        self._write(x, metadata.text_value(tag, packed, self._introduce(tag, metadata.INCIDENTS, {})))
+        self.summary_writer.add_text(f"{PREFIX}/incidents/{incident.kind}", as_code(str(incident)), x)
         if started and self._pictures < MAX_PICTURES:
             self._pictures += 1
             self._picture(incident.optimizer, x, str(incident))

@@ -100,7 +100,7 @@ async function refresh() {
     state.figures = figures;
     showControls();
     showIncidents();
-    await showFigures(width);
+    await showFigures();
   } catch (error) {
     if (request === latest) showError(error);
   } finally {
@@ -121,7 +121,9 @@ function showRuns() {
 
 function chooseRun(name, chosen) {
   const rest = state.chosen.filter((run) => run !== name);
-  set({chosen: chosen ? [...rest, name].slice(-4) : rest});
+  const order = state.runs.map((run) => run.run);
+  const chosenNow = chosen ? [...rest, name].slice(-4) : rest;
+  set({chosen: chosenNow.sort((a, b) => order.indexOf(a) - order.indexOf(b))});
 }
 
 function showControls() {
@@ -155,7 +157,7 @@ function showIncidents() {
   page.incidents.replaceChildren(...state.figures.flatMap((figure) => {
     const items = figure.incidents.slice(0, 200).map((incident) => {
       const key = `${figure.run} ${incident.kind} ${incident.x}`;
-      return Views.incidentItem(incident, state.focus?.key === key, () => goTo(figure, incident, key));
+      return Views.incidentItem(incident, state.focus === key, () => goTo(figure, incident, key));
     });
     const more = figure.incidents.length - items.length;
     const note = more > 0 ? [Views.element("p", {textContent: `and ${more} more: see incidents.jsonl in the run's folder`})] : [];
@@ -167,14 +169,14 @@ function showIncidents() {
 
 // Moves every panel of every run to an incident, with room on both sides to see before and after.
 function goTo(figure, incident, key) {
-  if (state.focus?.key === key) return set({from: null, to: null, focus: null});
+  if (state.focus === key) return set({from: null, to: null, focus: null});
   const length = figure.extent[1] - figure.extent[0];
   const last = Math.max(incident.x_last ?? incident.x, incident.x);
   const room = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
-  return set({from: incident.x - room, to: last + room, focus: {key, x0: incident.x, x1: last}});
+  return set({from: incident.x - room, to: last + room, focus: key});
 }
 
-async function showFigures(width) {
+async function showFigures() {
   const wanted = state.figures.map((figure) => figure.run);
   const present = [...page.main.querySelectorAll("section.figure")].map((section) => section.dataset.run);
   if (JSON.stringify(wanted) !== JSON.stringify(present)) {
@@ -188,20 +190,15 @@ async function showFigures(width) {
     }));
   }
   const sections = page.main.querySelectorAll("section.figure");
-  await Promise.all(state.figures.map((figure, i) => showFigure(sections[i], figure, width)));
+  await Promise.all(state.figures.map((figure, i) => showFigure(sections[i], figure)));
 }
 
-async function showFigure(section, figure, width) {
+async function showFigure(section, figure) {
   const [header, plot, problems] = section.children;
   header.replaceChildren(...Views.runHeader(figure));
   problems.replaceChildren(...Views.problems(figure));
-  const shapes = [...(figure.figure.layout.shapes ?? [])];
-  if (state.focus) shapes.push({
-    type: "rect", xref: "x", yref: "paper", y0: 0, y1: 1, x0: state.focus.x0, x1: state.focus.x1,
-    fillcolor: state.theme === "dark" ? "#ffffff" : "#000000", opacity: 0.08, line: {width: 0},
-  });
-  const layout = {...figure.figure.layout, shapes, width};
-  await window.Plotly.react(plot, figure.figure.data, layout, {displaylogo: false, displayModeBar: false});
+  const {data, layout} = figure.figure;
+  await window.Plotly.react(plot, data, layout, {displayModeBar: false});
   if (plot.dataset.wired) return;
   plot.dataset.wired = "true";
   plot.setAttribute("role", "img");

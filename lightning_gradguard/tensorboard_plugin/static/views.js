@@ -23,7 +23,7 @@ export function badge(state, incidents) {
 
 export function incidentItem(incident, pressed, onClick) {
   const button = element("button", {className: `incident ${incident.outcome}`, onclick: onClick}, [
-    element("strong", {textContent: incident.kind}),
+    element("strong", {textContent: `${incident.symbol} ${incident.kind}`}),
     element("span", {className: "outcome", textContent: incident.outcome}),
     element("span", {className: "text", textContent: incident.text}),
   ]);
