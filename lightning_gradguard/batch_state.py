@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_gradguard.stats import clean_name
 
@@ -16,7 +17,8 @@ class BatchState:
     """What the forward pass changes before anybody can judge the batch: buffers and the states of metrics.
 
     `save` before the batch, `restore` when its step is cancelled. A buffer that the first batch leaves alone (a mask,
-    a table of positions) costs nothing afterwards; its version counter tells when that changes.
+    a table of positions) costs nothing afterwards; its version counter tells when that changes. BatchNorm's buffers
+    are copied every time: its kernels write them without counting.
 
     Args:
         module: The module in training, with its torchmetrics inside.
@@ -25,7 +27,7 @@ class BatchState:
 
     def __init__(self, module: nn.Module, logged: Callable[[], Iterable[Any]] = tuple) -> None:
         self.slots = [
-            _Slot(clean_name(f"{path}.{key}".lstrip(".")), owner._buffers, key)
+            _Slot(clean_name(f"{path}.{key}".lstrip(".")), owner._buffers, key, uncounted=isinstance(owner, _NormBase))
             for path, owner in module.named_modules()
             for key in owner._buffers
         ]
@@ -68,11 +70,15 @@ class BatchState:
 
 @dataclass
 class _Slot:
-    """One buffer: where it lives, the version last seen and a copy as of then (None for a constant)."""
+    """One buffer: where it lives, the version last seen and a copy as of then (None for a constant).
+
+    `uncounted`: the version counter says nothing about it.
+    """
 
     name: str
     home: dict[str, Tensor | None]
     key: str
+    uncounted: bool = False
     version: int = -1
     kept: Tensor | None = None
     moves: bool = False
@@ -84,17 +90,18 @@ class _Slot:
 
     def save(self) -> None:
         buffer, first = self.tensor, self.version == -1
-        if buffer._version == self.version:
+        if buffer._version == self.version and not self.uncounted:
             self.kept = self.kept if self.moves else None
             return
-        self.moves = not first
+        self.moves = self.uncounted or not first
         same = self.kept is not None and self.kept.shape == buffer.shape and self.kept.device == buffer.device
         self.kept = self.kept.copy_(buffer) if same and self.kept is not None else buffer.detach().clone()
         self.version = buffer._version
 
     def restore(self) -> None:
         buffer = self.tensor
-        if self.kept is not None and buffer._version != self.version and self.kept.shape == buffer.shape:
+        touched = self.uncounted or buffer._version != self.version
+        if touched and self.kept is not None and self.kept.shape == buffer.shape:
             buffer.copy_(self.kept)
             self.version, self.moves = buffer._version, True
 

@@ -117,9 +117,13 @@ class Incident:
         fields = {**plain, "layers": tuple(plain["layers"]), "actions": tuple(plain["actions"])}
         return cls(**{**fields, "value": float(plain["value"]), "limit": float(plain["limit"])})
 
+    @property
+    def steps(self) -> str:
+        """First and last step: `7`, or `7-16`."""
+        return f"{self.first_step}" + (f"-{self.last_step}" if self.last_step > self.first_step else "")
+
     def __str__(self) -> str:
-        one = self.first_step == self.last_step
-        steps = f"step {self.first_step}" if one else f"steps {self.first_step}-{self.last_step}"
+        steps = f"step{'s' * ('-' in self.steps)} {self.steps}"
         what = describe(self.kind, self.layers, self.detail, self.value, self.limit)
         times = f", {self.count} findings" if self.count > 1 else ""
         where = f"optimizer {self.optimizer}, " if self.optimizer else ""

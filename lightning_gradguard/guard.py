@@ -119,7 +119,10 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     @property
     def incidents(self) -> tuple[Incident, ...]:
         """Closed incidents, then the open ones."""
-        return (*self._closed, *(i for w in self._watches.values() for i in w.episodes.values() if i.outcome == OPEN))
+        return (
+            *self._closed,
+            *(i for w in self._watches.values() for i in w.episodes.incidents.values() if i.outcome == OPEN),
+        )
 
     def report(self) -> Report:
         """The run's story so far; `print(guard.report())`."""
@@ -240,11 +243,12 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     # ---------------------------------------------------------------- behind the hooks
 
     def _open_logbook(self, trainer: Any) -> Logbook | None:
-        home = (trainer.log_dir if trainer.loggers else None) or trainer.default_root_dir  # on all ranks: it broadcasts
+        home = Path((trainer.log_dir if trainer.loggers else None) or trainer.default_root_dir)  # a collective call
         if not trainer.is_global_zero:
             return None
+        nowhere = trainer.fast_dev_run or not (trainer.loggers or home != Path.cwd())  # leave no files behind unasked
         recorded = [watch.name for watch in self._watches.values()] if self.record and trainer.loggers else []
-        return Logbook(None if trainer.fast_dev_run else Path(home), trainer.loggers, recorded)
+        return Logbook(None if nowhere else home, trainer.loggers, recorded)
 
     def _notice_unseen_steps(self, pl_module: Any) -> None:
         if self._reports or pl_module.automatic_optimization:

@@ -17,6 +17,7 @@ class LRScale:
     to 1, tenfold in `ramp` steps; a reduction after that began doubles the hold.
 
     Example:
+        >>> import torch
         >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         >>> scale = LRScale(sgd)
         >>> scale.reduce(0.1, floor=1e-4)
@@ -36,14 +37,16 @@ class LRScale:
 
     def _enter(self, *_: Any) -> None:
         self.restore()
-        if self.factor != 1.0:
-            self._inside = [(group, copy.deepcopy(group["lr"])) for group in self.optimizer.param_groups]
-            self._apply()
+        groups = [group for group in self.optimizer.param_groups if "lr" in group]
+        self._inside = [(group, copy.deepcopy(group["lr"])) for group in groups]
+        self._apply()
 
     def _leave(self, *_: Any) -> None:
         self.restore()
 
     def _apply(self) -> None:
+        if self.factor == 1.0:
+            return
         for group, lr in self._inside:
             set_lr(group, lr * self.factor)
 
@@ -53,7 +56,7 @@ class LRScale:
             set_lr(group, lr)
         self._inside = []
 
-    def reduce(self, factor: float, floor: float) -> float:
+    def reduce(self, factor: float, floor: float = 0.0) -> float:
         """Multiplies the factor by `factor`, not below `floor`, from the present step on; returns the new factor."""
         self.hold *= 2 if self.healthy > self.hold else 1
         self.factor, self.healthy = max(self.factor * factor, floor), 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.remedies import AbstractRemedy, AdaptiveClip, ReduceLR, Rollback, SkipStep, Stop
+from lightning_gradguard.remedies import AbstractRemedy, AdaptiveClip, HoldLR, ReduceLR, Rollback, SkipStep, Stop
 
 #: One rung: what is done at once. An empty rung does nothing.
 Rung = tuple[AbstractRemedy, ...]
@@ -126,6 +126,8 @@ PROTECT = Policy(
         "exploding": [*_times(20, AdaptiveClip()), *_times(30, Rollback(), ReduceLR()), (Stop(),)],
         "exploding_buffer": [*_times(20, SkipStep()), ()],
         "loss_spike": [*_times(2, SkipStep()), (Rollback(),), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
+        "lr_jump": [HoldLR()],
+        "relapse": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
         "overshooting": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
     },
     name="protect",

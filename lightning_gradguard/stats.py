@@ -61,6 +61,7 @@ class GradStats:
         lr: Largest learning rate the step will use, after any reduction by the guard.
         overflow: A GradScaler will skip this step by itself: routine under fp16, not a symptom.
         adversarial: Whether other optimizers work on the same module, so that this loss is no objective (a GAN).
+        restored: Whether a rollback has just put these weights back: a symptom now is the data's, not theirs.
         buffers: Names of the float buffers that training changes (BatchNorm statistics), `[B]`.
         buffer_norm: Their L2 norms, `[B]`.
         param_norm: L2 norm of each layer's parameters before the last update, `[L]`; comes with `update_ratio`.
@@ -79,6 +80,7 @@ class GradStats:
     lr: float = math.nan
     overflow: bool = False
     adversarial: bool = False
+    restored: bool = False
     buffers: tuple[str, ...] = ()
     buffer_norm: Floats = field(default_factory=lambda: np.empty(0))
     param_norm: Floats | None = None

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
-from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident
+from lightning_gradguard.episodes import Episodes
+from lightning_gradguard.findings import Finding, Incident
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
@@ -88,9 +89,9 @@ class Watch:
         self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
         self.clip_state: State = clip.init() if clip is not None else {}
         self.standing: Standing = {}
-        self.episodes: dict[str, Incident] = {}
+        self.episodes = Episodes(name)
         self.changed: list[Incident] = []  # incidents that began, gained an action or ended in the last step
-        self.damage = True
+        self.damage, self.restored = True, False
         self.snapshot_due = self.sample_due = 0
         self._sample: tuple[Floats, Floats] | None = None  # (param norm, update ratio) of the last sampled step
         self._before: list[Tensor] | None = None
@@ -115,7 +116,8 @@ class Watch:
         if self.clip is not None and not pending.cancelled:
             self.clip_state = self.clip.apply(self.clip_state, pending)
         self._follow(pending, chosen)
-        self._tell(done, stopped=bool(pending.stop_reason))
+        named = [(finding, tuple(name for name, _ in deeds)) for finding, deeds in done]
+        self.changed = self.episodes.update(named, self.standing, self.policy.calm)
         limit = max((s["limit"] for s in self.states.values() if "limit" in s), default=float("nan"))
         return StepReport(
             stats, findings, tuple(words for _, deeds in done for _, words in deeds), pending.clip_coefficient,
@@ -141,6 +143,7 @@ class Watch:
             lr=self.lr_scale.effective_lr(),
             overflow=self.scaler is not None and finite_loss and not np.isfinite(grad_norm).all(),
             adversarial=self.adversarial,
+            restored=self.restored,
             buffers=tuple(name for name, _ in moving),
             buffer_norm=norms[len(params) :],
             param_norm=sample[0] if sample else None,
@@ -164,6 +167,7 @@ class Watch:
         if pending.restored is not None:
             self.states = copy.deepcopy(pending.restored.memory)
             self.sample_due = self.steps
+        self.restored = pending.restored is not None
         if healthy:
             self.lr_scale.recover()
             if self.policy.uses_snapshots and self.steps >= self.snapshot_due:
@@ -186,31 +190,12 @@ class Watch:
             return
         count = len(self._before)
         moved = torch._foreach_sub([p.detach() for p in self.table.params], self._before) if count else []
-        norms, _ = read_norms([*self._before, *moved])
+        norms = read_norms([*self._before, *moved])[0]
         self._before = None
         weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio: Floats = np.where(update > 0, update / weight, 0.0)
+            ratio = np.asarray(np.where(update > 0, update / weight, 0.0), dtype=np.float64)
         self._sample = (weight, ratio)
-
-    def _tell(self, done: Sequence[tuple[Finding, Sequence[tuple[str, str]]]], stopped: bool) -> None:
-        """Brings the incidents up to date."""
-        self.changed = []
-        for finding, deeds in done:
-            names = tuple(name for name, _ in deeds)
-            known = self.episodes.get(finding.kind)
-            if known is None:
-                incident = Incident.start(finding, names, self.name)
-            else:
-                incident = known.extended(finding, names)
-            if stopped and "Stop" in names:
-                incident = incident.closed(UNRECOVERABLE)
-            if known is None or incident.actions != known.actions or incident.outcome != OPEN:
-                self.changed.append(incident)
-            self.episodes[finding.kind] = incident
-        over = [k for k in self.episodes if self.standing.get(k, [0, self.policy.calm])[1] >= self.policy.calm]
-        for kind in over:
-            self.changed.append(self.episodes.pop(kind).closed(RESOLVED))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later decision depends on, as plain dicts, lists, numbers, strings and tensors."""
@@ -219,12 +204,13 @@ class Watch:
             "detectors": to_plain(self.states),
             "clip": to_plain(self.clip_state),
             "standing": to_plain(self.standing),
-            "episodes": {kind: incident.to_dict() for kind, incident in self.episodes.items()},
+            "episodes": self.episodes.state_dict(),
             "lr_scale": self.lr_scale.state_dict(),
             "snapshot_due": self.snapshot_due,
             "sample_due": self.sample_due,
             "sample": to_plain(self._sample),
             "damage": self.damage,
+            "restored": self.restored,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -234,12 +220,12 @@ class Watch:
         self.states = {d.name: known.get(d.name, d.init()) for d in self.detectors}
         self.clip_state = from_plain(state["clip"]) or self.clip_state
         self.standing = from_plain(state["standing"])
-        self.episodes = {kind: Incident.from_dict(plain) for kind, plain in state["episodes"].items()}
+        self.episodes.load_state_dict(state["episodes"])
         self.lr_scale.load_state_dict(state["lr_scale"])
         self.snapshot_due, self.sample_due = int(state["snapshot_due"]), int(state["sample_due"])
         sample = from_plain(state["sample"])
         self._sample = (sample[0], sample[1]) if sample is not None else None
-        self.damage = bool(state["damage"])
+        self.damage, self.restored = bool(state["damage"]), bool(state["restored"])
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""

@@ -4,9 +4,11 @@ from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.exploding import Exploding
 from lightning_gradguard.detectors.exploding_buffer import ExplodingBuffer
 from lightning_gradguard.detectors.loss_spike import LossSpike
+from lightning_gradguard.detectors.lr_jump import LRJump
 from lightning_gradguard.detectors.nonfinite import NonFinite
 from lightning_gradguard.detectors.oscillating import Oscillating
 from lightning_gradguard.detectors.overshooting import Overshooting
+from lightning_gradguard.detectors.relapse import Relapse
 from lightning_gradguard.detectors.stalled import Stalled
 from lightning_gradguard.detectors.vanishing import Vanishing
 
@@ -15,10 +17,12 @@ __all__ = [
     "AbstractDetector",
     "Exploding",
     "ExplodingBuffer",
+    "LRJump",
     "LossSpike",
     "NonFinite",
     "Oscillating",
     "Overshooting",
+    "Relapse",
     "Stalled",
     "State",
     "Vanishing",
@@ -32,6 +36,8 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     LossSpike(),
     Exploding(),
     ExplodingBuffer(),
+    Relapse(),
+    LRJump(),
     Overshooting(),
     Vanishing(),
     Stalled(),

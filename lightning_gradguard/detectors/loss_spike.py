@@ -16,20 +16,18 @@ class LossSpike(AbstractDetector):
 
     With median m and highest healthy loss h, a loss y is a spike when `y - m > factor * (h - m)`: the rule knows
     neither unit, sign nor offset of the loss, and a loss on its way to zero is measured against where it came from.
-    `sustained` steps in a row above `factor / 2` times that excess count as well.
 
     Several optimizers (a GAN) mean that no loss is an objective; there the guard shows this detector no loss.
 
     Args:
         factor: Multiple of the largest healthy excess. The largest of 78 healthy runs after its warm-up was 1.24
             (`benchmarks/calibrate.py`); 5 leaves a margin of four.
-        sustained: Steps in a row above half of `factor`. Chosen.
         warmup: Steps that only learn. Chosen.
         window: Steps of the moving median. Chosen.
         name: Key of the state.
 
     Raises:
-        ValueError: If `factor` is not above 2, or a count is not positive.
+        ValueError: If `factor` is not above 1, or a count is not positive.
 
     Example:
         >>> detector = LossSpike(warmup=5)
@@ -42,41 +40,32 @@ class LossSpike(AbstractDetector):
 
     kind: ClassVar[str] = "loss_spike"
     factor: float = 5.0
-    sustained: int = 5
     warmup: int = 20
     window: int = 100
     name: str = "loss_spike"
 
     def __post_init__(self) -> None:
-        require(self.factor > 2, "LossSpike(factor=...)", "must be above 2", self.factor)
-        for field in ("sustained", "warmup", "window"):
+        require(self.factor > 1, "LossSpike(factor=...)", "must be above 1", self.factor)
+        for field in ("warmup", "window"):
             require(getattr(self, field) >= 1, f"LossSpike({field}=...)", "must be at least 1", getattr(self, field))
 
     def init(self) -> State:
-        return {"losses": [], "seen": 0, "highest": float("-inf"), "high": []}
+        return {"losses": [], "seen": 0, "highest": float("-inf")}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.loss is None or not stats.clean or stats.adversarial:
             return state, ()
         usual = median(state["losses"])
-        excess = max(state["highest"] - usual, 0.1 * abs(usual))
-        height = stats.loss - usual
-        if state["seen"] < self.warmup or height <= 0.5 * self.factor * excess:
-            return self._learned(state, stats.loss), ()
-        spike = height > self.factor * excess
-        high = state["high"] if spike else [*state["high"], stats.loss][: self.sustained]
-        if not spike and len(high) < self.sustained:
-            return {**state, "high": high}, ()
-        limit = usual + (self.factor if spike else 0.5 * self.factor) * excess
-        return {**state, "high": high}, (Finding(self.kind, stats.step, (), stats.loss, limit, "loss"),)
+        limit = usual + self.factor * max(state["highest"] - usual, 0.1 * abs(usual))
+        if state["seen"] >= self.warmup and stats.loss > limit:
+            return state, (Finding(self.kind, stats.step, (), stats.loss, limit, "loss"),)
+        return self._learned(state, stats.loss), ()
 
     def _learned(self, state: State, loss: float) -> State:
-        """The state after an ordinary loss; losses that were only high, not spikes, are learnt with it."""
-        fresh = [*state["high"], loss] if len(state["high"]) < self.sustained else [loss]
-        seen, losses = state["seen"] + len(fresh), [*state["losses"], *fresh][-self.window :]
-        highest = max(state["highest"], *fresh)
-        if seen >= self.warmup > state["seen"]:  # a spike during warm-up must not become the record
+        seen, losses = state["seen"] + 1, [*state["losses"], loss][-self.window :]
+        highest = max(state["highest"], loss)
+        if seen == self.warmup:  # a spike during warm-up must not become the record
             usual = median(losses)
             spread = median(abs(y - usual) for y in losses)
             highest = max(y for y in losses if y - usual <= 100 * spread + abs(usual))
-        return {"losses": losses, "seen": seen, "highest": highest, "high": []}
+        return {"losses": losses, "seen": seen, "highest": highest}

@@ -48,4 +48,5 @@ class NonFinite(AbstractDetector):
         sick = stats.layers.pick(~np.isfinite(stats.grad_norm)) if sources["gradient"] else ()
         value = stats.loss if sources["loss"] and stats.loss is not None else math.nan
         detail = " and ".join(source for source, bad in sources.items() if bad)
-        return state, (Finding(self.kind, stats.step, (*sick, *bad_buffers), value, detail=detail),)
+        layers = sick or (tuple(bad_buffers) if stats.loss_finite else ())
+        return state, (Finding(self.kind, stats.step, layers, value, detail=detail),)

@@ -3,6 +3,7 @@
 from lightning_gradguard.remedies.adaptive_clip import AdaptiveClip
 from lightning_gradguard.remedies.base import AbstractClip, AbstractRemedy
 from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
+from lightning_gradguard.remedies.hold_lr import HoldLR
 from lightning_gradguard.remedies.reduce_lr import ReduceLR
 from lightning_gradguard.remedies.rollback import Rollback
 from lightning_gradguard.remedies.skip_step import SkipStep
@@ -14,6 +15,7 @@ __all__ = [
     "AbstractRemedy",
     "AdaptiveClip",
     "AutoClip",
+    "HoldLR",
     "ReduceLR",
     "Rollback",
     "SkipStep",
