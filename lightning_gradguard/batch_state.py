@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_gradguard.stats import clean_name
+from lightning_gradguard.stats import clean_paths
 
 
 class BatchState:
@@ -26,8 +26,9 @@ class BatchState:
     """
 
     def __init__(self, module: nn.Module, logged: Callable[[], Iterable[Any]] = tuple) -> None:
+        clean = clean_paths(module)
         self.slots = [
-            _Slot(clean_name(f"{path}.{key}".lstrip(".")), owner._buffers, key, uncounted=isinstance(owner, _NormBase))
+            _Slot(f"{clean[path]}.{key}".lstrip("."), owner._buffers, key, uncounted=isinstance(owner, _NormBase))
             for path, owner in module.named_modules()
             for key in owner._buffers
         ]
@@ -38,7 +39,7 @@ class BatchState:
     @property
     def moving(self) -> list[tuple[str, Tensor]]:
         """The float buffers that training changes, with their names."""
-        return [(s.name, s.tensor) for s in self.slots if s.moves and s.tensor.is_floating_point() and s.tensor.numel()]
+        return [(slot.name, slot.tensor) for slot in self.slots if slot.moving]
 
     @torch.no_grad()
     def save(self) -> None:
@@ -87,6 +88,11 @@ class _Slot:
     def tensor(self) -> Tensor:
         buffer = self.home.get(self.key)
         return torch.empty(0) if buffer is None or buffer.is_inference() else buffer
+
+    @property
+    def moving(self) -> bool:
+        """Whether it holds floats that training changes."""
+        return self.moves and self.tensor.is_floating_point() and self.tensor.numel() > 0
 
     def save(self) -> None:
         buffer, first = self.tensor, self.version == -1

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch.distributed as dist
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
@@ -19,6 +20,7 @@ from lightning_gradguard.logbook import Logbook
 from lightning_gradguard.policy import MONITOR, PRESETS, Policy
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import Report, StepReport
+from lightning_gradguard.shards import Ranks
 from lightning_gradguard.watch import Watch
 
 #: Findings remembered for `guard.findings`. Chosen.
@@ -145,10 +147,12 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         policy = self.policy if can_act(trainer) else MONITOR
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         several = len(trainer.optimizers) > 1
+        ranks = ranks_of(trainer, pl_module)
+        clip = self._clip_for(ranks) if policy is not MONITOR else None
         for index, optimizer in enumerate(trainer.optimizers):
             watch = Watch(
-                pl_module, optimizer, self.detectors, policy, clip=self.clip if policy is not MONITOR else None,
-                batch=self._batch, name=str(index) if several else "", sample_every=self.sample_every,
+                pl_module, optimizer, self.detectors, policy, clip=clip, ranks=ranks, batch=self._batch,
+                name=str(index) if several else "", sample_every=self.sample_every,
                 snapshot_every=self.snapshot_every, snapshots=self.snapshots, scaler=scaler,
                 scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
             )  # fmt: skip
@@ -172,6 +176,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = getattr(scaler, "_scale", None)
         self._losses.append(loss.detach().float() / scale if scale is not None else loss.detach())
+        if len(self._watches) == 1 and pl_module.automatic_optimization and steps_now(trainer):
+            next(iter(self._watches.values())).announce(self._losses, trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         watch = self._watches.get(id(optimizer))
@@ -250,6 +256,12 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         recorded = [watch.name for watch in self._watches.values()] if self.record and trainer.loggers else []
         return Logbook(None if nowhere else home, trainer.loggers, recorded)
 
+    def _clip_for(self, ranks: Ranks) -> AbstractClip | None:
+        if self.clip is not None and self.clip.unitwise and ranks.flattened:
+            rank_zero_warn(f"{self.clip} needs whole rows of weights, which FSDP1 flattens: it is left out. Use FSDP2.")
+            return None
+        return self.clip
+
     def _notice_unseen_steps(self, pl_module: Any) -> None:
         if self._reports or pl_module.automatic_optimization:
             return
@@ -299,6 +311,21 @@ def can_act(trainer: Any) -> bool:
         rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only monitors here.")
         return False
     return True
+
+
+def ranks_of(trainer: Any, pl_module: Any) -> Ranks:
+    """The processes of this trainer; XLA sums by its own means."""
+    root = trainer.strategy.model
+    root, device = root if isinstance(root, nn.Module) else pl_module, trainer.strategy.root_device
+    if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
+        return Ranks(root, trainer.world_size, device, lambda t: trainer.strategy.reduce(t, reduce_op="sum"))
+    return Ranks(root, trainer.world_size, device)
+
+
+def steps_now(trainer: Any) -> bool:
+    """Whether the optimizer steps after this batch, as Lightning's own loop asks; False when it cannot be known."""
+    accumulates = getattr(trainer.fit_loop, "_should_accumulate", None)
+    return accumulates is not None and not accumulates()
 
 
 def logged_metrics(trainer: Any) -> Iterable[Any]:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.lr_scale import LRScale
+from lightning_gradguard.shards import local
 from lightning_gradguard.snapshots import Snapshot, Snapshots, owned_params
 from lightning_gradguard.stats import GradStats
 
@@ -52,8 +53,8 @@ class PendingStep:
 
     @property
     def grads(self) -> list[Tensor]:
-        """The gradients of this optimizer's parameters that have one."""
-        return [p.grad for p in owned_params(self.optimizer) if p.grad is not None]
+        """The gradients of this optimizer's parameters that have one; this process's pieces, under sharding."""
+        return [local(p.grad) for p in owned_params(self.optimizer) if p.grad is not None]
 
     def cancel(self) -> None:
         """Makes the step an exact no-op: weights, optimizer state, buffers and metrics stay as before the batch."""
@@ -62,7 +63,7 @@ class PendingStep:
         self.cancelled = True
         if self.scaler is not None:
             # A fused optimizer under a GradScaler needs a recorded inf check; the scaler then skips the step itself.
-            for grad in self.grads[:1]:
+            for grad in [g for g in self.grads if g.numel()][:1]:
                 grad.fill_(float("inf"))
         else:
             for p in owned_params(self.optimizer):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gradguard.shards import like, local
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
@@ -85,11 +87,11 @@ class Snapshots:
             self.ring, self.tries = self.ring[:-1], 0
         params = owned_params(self.optimizer)
         for p, saved in zip(params, snapshot.params, strict=False):
-            p.copy_(saved)
+            local(p).copy_(saved)
         buffers = dict(self.module.named_buffers())
         for name, saved in snapshot.buffers.items():
-            if name in buffers and buffers[name].shape == saved.shape:
-                buffers[name].copy_(saved)
+            if name in buffers and local(buffers[name]).shape == saved.shape:
+                local(buffers[name]).copy_(saved)
         for i, p in enumerate(params):
             put_back(self.optimizer, p, snapshot.optimizer.get(i))
         if self.scaler is not None:
@@ -103,8 +105,8 @@ def owned_params(optimizer: Optimizer) -> list[Tensor]:
 
 
 def to_host(tensor: Tensor) -> Tensor:
-    """A copy in host memory, pinned when the tensor lives on a CUDA device."""
-    source = tensor.detach()
+    """A copy in host memory (of the local piece, under sharding), pinned when the tensor lives on a CUDA device."""
+    source = local(tensor.detach())
     if source.device.type == "cpu":
         return source.clone()
     host = torch.empty_like(source, device="cpu", pin_memory=source.device.type == "cuda")
@@ -126,10 +128,10 @@ def put_back(optimizer: Optimizer, param: Tensor, saved: dict[str, Any] | None) 
         del state[key]
     for key, value in saved.items():
         present = state.get(key)
-        if isinstance(value, Tensor) and isinstance(present, Tensor) and present.shape == value.shape:
-            present.copy_(value)
+        if isinstance(value, Tensor) and isinstance(present, Tensor) and local(present).shape == value.shape:
+            local(present).copy_(value)
         else:
-            state[key] = value.to(param.device) if isinstance(value, Tensor) else copy.deepcopy(value)
+            state[key] = like(value, param) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def total_bytes(snapshots: Iterable[Snapshot]) -> int:

@@ -8,7 +8,7 @@ after `collect` is pure arithmetic on plain values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 
-#: Prefixes that wrappers put into parameter names; users never see them.
-WRAPPER_PREFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+#: What wrappers put into the names of parameters; users never see it.
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+#: Wrappers that call the inner module `module`, which a user may do as well: told by their type.
+REPLICATING = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +148,38 @@ class GradStats:
 
 
 def clean_name(name: str) -> str:
-    """A parameter's or module's name without the prefixes that wrappers add.
+    """A parameter's or module's name without what `torch.compile`, FSDP and activation checkpointing put into it.
 
     Example:
         >>> clean_name("net._orig_mod.0.weight")
         'net.0.weight'
     """
-    for prefix in WRAPPER_PREFIXES:
-        name = name.replace(prefix, "")
-    return name
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def clean_paths(module: nn.Module) -> dict[str, str]:
+    """Path of every submodule -> the path without wrappers, also those whose inner module is called `module`.
+
+    Example:
+        >>> wrapped = nn.Sequential(nn.DataParallel(nn.Sequential(nn.Linear(1, 1))))
+        >>> clean_paths(wrapped)["0.module.0"]
+        '0.0'
+    """
+    inner = {f"{path}.module".lstrip(".") for path, m in module.named_modules() if isinstance(m, REPLICATING)}
+    clean = {"": ""}
+    for path, _ in module.named_modules():
+        above, _, last = path.rpartition(".")
+        hidden = path in inner or last in WRAPPERS
+        clean[path] = clean[above] if hidden else f"{clean[above]}.{last}".lstrip(".")
+    return clean
+
+
+def clean_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """`module.named_parameters()` with clean names."""
+    clean = clean_paths(module)
+    for name, p in module.named_parameters():
+        path, _, last = name.rpartition(".")
+        yield f"{clean[path]}.{last}".lstrip("."), p
 
 
 class ParamTable:
@@ -163,9 +188,15 @@ class ParamTable:
     Args:
         named_parameters: All names and parameters of the module, in registration order.
         owned: The optimizer's parameters; others are ignored, so that a GAN's two optimizers never mix.
+        shapes: Shapes of the whole tensors behind a parameter; its own by default.
     """
 
-    def __init__(self, named_parameters: Iterable[tuple[str, Tensor]], owned: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        owned: Sequence[Tensor],
+        shapes: Callable[[Tensor], Sequence[torch.Size]] = lambda p: (p.shape,),
+    ) -> None:
         mine = {id(p) for p in owned}
         named = [(clean_name(n), p) for n, p in named_parameters if id(p) in mine]
         known = {id(p) for _, p in named}
@@ -176,8 +207,8 @@ class ParamTable:
         self.layer_of = np.array([position.setdefault(layer_name(n), len(position)) for n, _ in named], dtype=np.intp)
         numel, matrix = np.zeros(len(position), np.int64), np.zeros(len(position), bool)
         for i, p in zip(self.layer_of, self.params, strict=True):
-            numel[i] += p.numel()
-            matrix[i] |= p.ndim >= 2
+            numel[i] += sum(shape.numel() for shape in shapes(p))
+            matrix[i] |= any(len(shape) >= 2 for shape in shapes(p))
         self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
 
     def per_layer(self, norms: Floats) -> Floats:
@@ -236,15 +267,15 @@ def read_norms(
     return full, values
 
 
-def foreach_norm(tensors: list[Tensor]) -> Tensor:
-    """L2 norm of each tensor as one vector `[T]`, in fp32 or better, on the first tensor's device."""
+def foreach_norm(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    """L2 norm of each tensor as one vector `[T]`, in fp32 or better (or `dtype`), on the first tensor's device."""
     if not tensors:
         return torch.zeros(0)
     try:
-        return torch.stack(torch._foreach_norm(tensors, 2, dtype=wide_dtype(tensors[0].dtype)))
+        return torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype or wide_dtype(tensors[0].dtype)))
     except (RuntimeError, TypeError, NotImplementedError):  # sparse or complex layout, mixed devices or precisions
         device = tensors[0].device
-        norms = [torch.linalg.vector_norm(v, dtype=wide_dtype(v.dtype)) for v in map(real_values, tensors)]
+        norms = [torch.linalg.vector_norm(v, dtype=dtype or wide_dtype(v.dtype)) for v in map(real_values, tensors)]
         return torch.stack([n.to(device, torch.promote_types(n.dtype, norms[0].dtype)) for n in norms])
 
 

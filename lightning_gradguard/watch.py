@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
+from lightning_gradguard.collector import Collector
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import Finding, Incident
@@ -20,8 +22,9 @@ from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import StepReport
-from lightning_gradguard.snapshots import Snapshots, owned_params
-from lightning_gradguard.stats import Floats, GradStats, ParamTable, read_norms
+from lightning_gradguard.shards import Ranks
+from lightning_gradguard.snapshots import Snapshots
+from lightning_gradguard.stats import GradStats, ParamTable
 
 
 class Watch:
@@ -40,6 +43,7 @@ class Watch:
         snapshots: How many are kept.
         scaler: The GradScaler, if any.
         scaled: Whether gradients are still multiplied by the scaler's scale when the step begins (fused optimizers).
+        ranks: The processes that train together; this one alone when None.
 
     Example:
         >>> from lightning_gradguard.detectors import DETECTORS
@@ -75,15 +79,16 @@ class Watch:
         snapshots: int = 2,
         scaler: Any = None,
         scaled: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.module, self.optimizer, self.name = module, optimizer, name
+        self.optimizer, self.name = optimizer, name
         self.detectors, self.policy, self.clip = detectors, policy, clip
         self.batch = batch if batch is not None else BatchState(module)
         self.sample_every, self.snapshot_every = sample_every, snapshot_every
-        self.scaler, self.scaled = scaler, scaled
+        self.scaler = scaler
         self.lr_scale = LRScale(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
-        self.table = ParamTable(module.named_parameters(), owned_params(optimizer))
+        self.collector = Collector(module, optimizer, self.batch, ranks or Ranks(), scaler if scaled else None)
         self.adversarial = False
         self.steps = 0
         self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
@@ -91,10 +96,8 @@ class Watch:
         self.standing: Standing = {}
         self.episodes = Episodes(name)
         self.changed: list[Incident] = []  # incidents that began, gained an action or ended in the last step
-        self.damage, self.restored = True, False
+        self.damage, self.restored, self._cancelled = True, False, False
         self.snapshot_due = self.sample_due = 0
-        self._sample: tuple[Floats, Floats] | None = None  # (param norm, update ratio) of the last sampled step
-        self._before: list[Tensor] | None = None
         self._hook = optimizer.register_step_post_hook(self._stepped)
 
     def begin(self) -> None:
@@ -124,42 +127,27 @@ class Watch:
             pending.cancelled, self.lr_scale.factor, limit, self.name, pending.stop_reason,
         )  # fmt: skip
 
-    def _collect(self, losses: Sequence[Tensor], divisor: float) -> GradStats:
-        if len(owned := owned_params(self.optimizer)) != self.table.owned_count:  # a group was added
-            self.table = ParamTable(self.module.named_parameters(), owned)
-        moving = self.batch.moving
-        scale = self.grad_scale
-        params = self.table.params
-        norms, values = read_norms([*(p.grad for p in params), *(b for _, b in moving)], losses)
-        grad_norm = self.table.per_layer(norms[: len(params)] / scale)
-        loss = float(values.mean() * divisor) if len(values) else None
-        finite_loss = loss is None or np.isfinite(loss)
-        sample, self._sample = self._sample, None
-        return GradStats(
-            step=self.steps,
-            layers=self.table.layers,
-            grad_norm=grad_norm,
-            loss=loss,
-            lr=self.lr_scale.effective_lr(),
-            overflow=self.scaler is not None and finite_loss and not np.isfinite(grad_norm).all(),
-            adversarial=self.adversarial,
-            restored=self.restored,
-            buffers=tuple(name for name, _ in moving),
-            buffer_norm=norms[len(params) :],
-            param_norm=sample[0] if sample else None,
-            update_ratio=sample[1] if sample else None,
-        )
+    def announce(self, losses: Sequence[Tensor], divisor: float = 1.0) -> None:
+        """May be called just before the last backward pass, which then hides the processes' talk about the loss."""
+        self.collector.announce(losses, divisor)
 
     @property
-    def grad_scale(self) -> float:
-        """What the gradients are still multiplied by."""
-        return float(self.scaler.get_scale()) if self.scaled and self.scaler is not None else 1.0
+    def table(self) -> ParamTable:
+        """The optimizer's parameters by layer."""
+        return self.collector.table
+
+    def _collect(self, losses: Sequence[Tensor], divisor: float) -> GradStats:
+        stats = self.collector.collect(
+            losses, divisor, step=self.steps, lr=self.lr_scale.effective_lr(), adversarial=self.adversarial,
+            restored=self.restored,
+        )  # fmt: skip
+        return replace(stats, overflow=True) if self.scaler is not None and overflowed(stats) else stats
 
     def _pending(self, stats: GradStats) -> PendingStep:
-        scaler = self.scaler if self.scaled else None
         return PendingStep(
-            self.optimizer, stats, self.lr_scale, self.snapshots, self.batch, scaler, self.damage, self.grad_scale
-        )
+            self.optimizer, stats, self.lr_scale, self.snapshots, self.batch, self.collector.scaler, self.damage,
+            self.collector.grad_scale,
+        )  # fmt: skip
 
     def _follow(self, pending: PendingStep, chosen: Sequence[tuple[Finding, Rung]]) -> None:
         """What follows from the step's fate: samples, snapshots, recovery of the learning rate."""
@@ -175,27 +163,18 @@ class Watch:
                 self.snapshot_due = next_multiple(self.steps, self.snapshot_every)
         if healthy or pending.restored is not None:
             self.damage = False
-        self._before = None
-        if not pending.cancelled and not stats.overflow and self.steps >= self.sample_due:
-            self._before = [p.detach().clone() for p in self.table.params]
+        self._cancelled = pending.cancelled
+        sampled = not pending.cancelled and not stats.overflow and self.steps >= self.sample_due
+        self.collector.keep_weights(sampled)
+        if sampled:
             self.sample_due = next_multiple(self.steps, self.sample_every)
         self.steps += 1
 
     @torch.no_grad()
     def _stepped(self, *_: Any) -> None:
         """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
-        if any(p.grad is not None for p in self.table.params):
-            self.damage = True
-        if self._before is None:
-            return
-        count = len(self._before)
-        moved = torch._foreach_sub([p.detach() for p in self.table.params], self._before) if count else []
-        norms = read_norms([*self._before, *moved])[0]
-        self._before = None
-        weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.asarray(np.where(update > 0, update / weight, 0.0), dtype=np.float64)
-        self._sample = (weight, ratio)
+        self.damage |= not self._cancelled
+        self.collector.measure_update()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later decision depends on, as plain dicts, lists, numbers, strings and tensors."""
@@ -207,8 +186,9 @@ class Watch:
             "episodes": self.episodes.state_dict(),
             "lr_scale": self.lr_scale.state_dict(),
             "snapshot_due": self.snapshot_due,
-            "sample_due": self.sample_due,
-            "sample": to_plain(self._sample),
+            # A sample that the processes have not added up yet cannot be saved: it is taken again after a resume.
+            "sample_due": self.steps if self.collector.waiting else self.sample_due,
+            "sample": to_plain(self.collector.sample),
             "damage": self.damage,
             "restored": self.restored,
         }
@@ -224,7 +204,7 @@ class Watch:
         self.lr_scale.load_state_dict(state["lr_scale"])
         self.snapshot_due, self.sample_due = int(state["snapshot_due"]), int(state["sample_due"])
         sample = from_plain(state["sample"])
-        self._sample = (sample[0], sample[1]) if sample is not None else None
+        self.collector.sample = (sample[0], sample[1]) if sample is not None else None
         self.damage, self.restored = bool(state["damage"]), bool(state["restored"])
 
     def close(self) -> None:
@@ -238,6 +218,11 @@ def act(finding: Finding, rung: Rung, pending: PendingStep) -> list[tuple[str, s
     """Applies a rung: the name of each remedy that did something, and what it did."""
     done = [(remedy.name, remedy.apply(finding, pending)) for remedy in rung]
     return [(name, words) for name, words in done if words]
+
+
+def overflowed(stats: GradStats) -> bool:
+    """Whether a GradScaler will skip this step by itself: gradients overflowed and the loss did not."""
+    return stats.loss_finite and not stats.finite
 
 
 def next_multiple(step: int, every: int) -> int:

@@ -34,7 +34,12 @@ class AbstractClip(ABC):
     """Clipping at every step, by a limit that may follow the run. Subclasses are final frozen dataclasses.
 
     Given to `GradGuard(clip=...)`. Configuration is frozen; what evolves is a plain state, saved with the detectors'.
+
+    Attributes:
+        unitwise: Whether it needs whole rows of the weights.
     """
+
+    unitwise: ClassVar[bool] = False
 
     @abstractmethod
     def init(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -101,6 +101,7 @@ class AGC(AbstractClip):
         Brock et al. 2021, arXiv 2102.06171.
     """
 
+    unitwise: ClassVar[bool] = True
     clipping: float = 0.01
     eps: float = 1e-3
 
