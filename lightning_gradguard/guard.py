@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning_gradguard.detectors import DETECTORS, AbstractDetector
 from lightning_gradguard.findings import OPEN, Finding, Incident
 from lightning_gradguard.logbook import Logbook
 from lightning_gradguard.policy import MONITOR, PRESETS, Policy
+from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import Report, StepReport
 from lightning_gradguard.shards import Ranks
@@ -83,7 +85,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.detectors = tuple(DETECTORS if detectors is None else detectors)
-        self.policy = check_policy(policy, self.detectors, given=detectors is not None)
+        self.policy = check_policy(policy, self.detectors)
         for field, value in {
             "sample_every": sample_every,
             "snapshot_every": snapshot_every,
@@ -156,7 +158,9 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
                 snapshot_every=self.snapshot_every, snapshots=self.snapshots, scaler=scaler,
                 scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
             )  # fmt: skip
-            watch.adversarial = several
+            watch.adversarial, watch.budget = several, planned_steps(trainer)
+            if not several and pl_module.automatic_optimization:
+                watch.probes = Probes(pl_module)
             if watch.name in self._saved.get("watches", {}):
                 watch.load_state_dict(self._saved["watches"][watch.name])
             self._watches[id(optimizer)] = watch
@@ -171,8 +175,12 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if not self._losses and self._batch is not None:
             self._batch.save()
+            for watch in self._watches.values():
+                watch.open_look()
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
+        for watch in self._watches.values():
+            watch.shut_look()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = getattr(scaler, "_scale", None)
         self._losses.append(loss.detach().float() / scale if scale is not None else loss.detach())
@@ -285,8 +293,11 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._losses = []
 
 
-def check_policy(policy: str | Policy, detectors: Iterable[AbstractDetector], given: bool) -> Policy:
+def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) -> Policy:
     """The policy as a value, held against the detectors."""
+    for detector in detectors:
+        if not isinstance(detector, AbstractDetector):
+            raise ValueError(f"`GradGuard(detectors=...)` must hold detectors, got {detector!r}.")
     names = [detector.name for detector in detectors]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"`GradGuard(detectors=...)` must have different names, got {doubled[0]!r} twice; set `name`.")
@@ -326,6 +337,12 @@ def steps_now(trainer: Any) -> bool:
     """Whether the optimizer steps after this batch, as Lightning's own loop asks; False when it cannot be known."""
     accumulates = getattr(trainer.fit_loop, "_should_accumulate", None)
     return accumulates is not None and not accumulates()
+
+
+def planned_steps(trainer: Any) -> int | None:
+    """Optimizer steps that the run is meant to take; None when nothing says."""
+    steps = float(trainer.estimated_stepping_batches)
+    return int(steps) if 0 < steps < math.inf else None
 
 
 def logged_metrics(trainer: Any) -> Iterable[Any]:

@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lightning_gradguard.probes import Probe
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +71,8 @@ class GradStats:
         buffer_norm: Their L2 norms, `[B]`.
         param_norm: L2 norm of each layer's parameters before the last update, `[L]`; comes with `update_ratio`.
         update_ratio: Norm of the last update over `param_norm`, `[L]`; only on the step after a sampled one.
+        probe: A look inside the batch (see `probes`); only on sampled steps.
+        budget: Optimizer steps that the run is meant to take; None when it has no end.
 
     Example:
         >>> stats = GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=5, loss=0.7)
@@ -87,6 +92,8 @@ class GradStats:
     buffer_norm: Floats = field(default_factory=lambda: np.empty(0))
     param_norm: Floats | None = None
     update_ratio: Floats | None = None
+    probe: Probe | None = None
+    budget: int | None = None
 
     @classmethod
     def of(cls, grad_norm: Mapping[str, float], *, numel: int = 1, **fields: Any) -> GradStats:

@@ -20,6 +20,7 @@ from lightning_gradguard.findings import Finding, Incident
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
+from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import StepReport
 from lightning_gradguard.shards import Ranks
@@ -90,6 +91,8 @@ class Watch:
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
         self.collector = Collector(module, optimizer, self.batch, ranks or Ranks(), scaler if scaled else None)
         self.adversarial = False
+        self.budget: int | None = None  # optimizer steps that the run is meant to take
+        self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
         self.steps = 0
         self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
         self.clip_state: State = clip.init() if clip is not None else {}
@@ -103,6 +106,17 @@ class Watch:
     def begin(self) -> None:
         """To be called before the forward pass of a step's first batch."""
         self.batch.save()
+        self.open_look()
+
+    def open_look(self) -> None:
+        """Before a forward pass: begins a look inside when one is due."""
+        if self.probes is not None and look_due(self.steps, self.sample_every) and self.probes.possible:
+            self.probes.open()
+
+    def shut_look(self) -> None:
+        """Between forward and backward pass: what runs from here on is not looked at."""
+        if self.probes is not None:
+            self.probes.shut()
 
     def before_step(self, losses: Sequence[Tensor], divisor: float = 1.0) -> StepReport:
         """To be called when the gradients are ready: looks, judges, and acts on the step about to happen.
@@ -139,7 +153,7 @@ class Watch:
     def _collect(self, losses: Sequence[Tensor], divisor: float) -> GradStats:
         stats = self.collector.collect(
             losses, divisor, step=self.steps, lr=self.lr_scale.effective_lr(), adversarial=self.adversarial,
-            restored=self.restored,
+            restored=self.restored, budget=self.budget, probe=self.probes.read() if self.probes is not None else None,
         )  # fmt: skip
         return replace(stats, overflow=True) if self.scaler is not None and overflowed(stats) else stats
 
@@ -211,6 +225,8 @@ class Watch:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
         self.lr_scale.close()
         self._hook.remove()
+        if self.probes is not None:
+            self.probes.drop()
         self.snapshots.ring = []
 
 
@@ -218,6 +234,16 @@ def act(finding: Finding, rung: Rung, pending: PendingStep) -> list[tuple[str, s
     """Applies a rung: the name of each remedy that did something, and what it did."""
     done = [(remedy.name, remedy.apply(finding, pending)) for remedy in rung]
     return [(name, words) for name, words in done if words]
+
+
+def look_due(step: int, every: int) -> bool:
+    """Looks inside come at steps 0, 1, 2, 4, 8 and so on, and at every multiple of `every`.
+
+    Example:
+        >>> [step for step in range(70) if look_due(step, 50)]
+        [0, 1, 2, 4, 8, 16, 32, 50, 64]
+    """
+    return step % every == 0 or step & (step - 1) == 0
 
 
 def overflowed(stats: GradStats) -> bool:
