@@ -107,23 +107,21 @@ def between(x: NDArray[np.int64], low: float, high: float) -> slice:
     return slice(first, int(np.searchsorted(x, high, side="left")) + 1)
 
 
-def window(field: Field, low: float = -math.inf, high: float = math.inf, columns: int = COLUMNS) -> Field:
-    """The steps from `low` to `high` in at most `columns` columns, each the largest of its steps.
+def binned(field: Field, columns: int = COLUMNS) -> Field:
+    """The steps in at most `columns` columns, each the largest of its steps.
 
     The largest, so that a spike of a single step, or one NaN, is never averaged away.
 
     Example:
         >>> steps = Field(("a",), np.arange(6), np.float32([[0], [0], [9], [0], [0], [np.inf]]))
-        >>> binned = window(steps, columns=3)
-        >>> binned.x.tolist(), binned.log.ravel().tolist()
+        >>> few = binned(steps, columns=3)
+        >>> few.x.tolist(), few.log.ravel().tolist()
         ([0, 2, 4], [0.0, 9.0, inf])
     """
-    part = between(field.x, low, high)
-    x, log = field.x[part], field.log[part]
-    if len(x) > columns:
-        edges = np.linspace(0, len(x), columns, endpoint=False).astype(np.intp)
-        x, log = x[edges], np.fmax.reduceat(log, edges, axis=0)
-    return replace(field, x=x, log=log)
+    if len(field.x) <= columns:
+        return field
+    edges = np.linspace(0, len(field.x), columns, endpoint=False).astype(np.intp)
+    return replace(field, x=field.x[edges], log=np.fmax.reduceat(field.log, edges, axis=0))
 
 
 def thin(
@@ -144,18 +142,11 @@ def thin(
     x, y = x[part], y[part]
     if len(x) <= points:
         return x, y
-    bins = np.array_split(np.arange(len(x)), points // 3)
-    keep = sorted({at for b in bins for at in extremes(b, y[b])})
+    per_bin = -(-len(x) // (points // 3))
+    padded = np.pad(y, (0, -len(y) % per_bin), constant_values=y[-1]).reshape(-1, per_bin)
+    finite = np.isfinite(padded)
+    least = np.where(finite, padded, np.inf).argmin(axis=1)
+    most = np.where(finite, padded, -np.inf).argmax(axis=1)
+    inside = np.stack([least, most, finite.argmin(axis=1)], axis=1)  # the last: where a gap begins
+    keep = np.unique(np.minimum(inside + per_bin * np.arange(len(padded))[:, None], len(x) - 1))
     return x[keep], y[keep]
-
-
-def extremes(at: NDArray[np.intp], y: NDArray[np.float64]) -> set[int]:
-    """Where a bin has its smallest and its largest finite value, and its first that is not finite."""
-    finite = np.isfinite(y)
-    gap = {int(at[np.argmin(finite)])} if not finite.all() else set()
-    if not finite.any():
-        return gap
-    return {
-        int(at[np.nanargmin(np.where(finite, y, np.inf))]),
-        int(at[np.nanargmax(np.where(finite, y, -np.inf))]),
-    } | gap

@@ -22,6 +22,8 @@ from lightning_gradguard.tensorboard_plugin import metadata
 EVERYTHING = 1_000_000
 #: Outcomes from best to worst; an incident brings its run down to its own.
 OUTCOMES = ("healthy", "resolved", "open", "unrecoverable")
+#: Fields kept in memory, 27 MB each for 1,000 layers and 100,000 steps. Chosen: four runs side by side.
+CACHED = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,10 @@ class Field:
     names: tuple[str, ...]
     x: NDArray[np.int64]
     log: NDArray[np.float32]
+
+
+#: Which field -> when it was written last, and the field.
+Cache = dict[tuple[str, ...], tuple[list[float], "Field | None"]]
 
 
 @dataclass
@@ -64,18 +70,29 @@ class History:
         context: The request's context.
         experiment: The experiment's id.
         run: The run's name.
+        cache: Fields read before; kept between requests so that zooming is fluid.
     """
 
-    def __init__(self, provider: DataProvider, context: Any, experiment: str, run: str) -> None:
+    def __init__(
+        self, provider: DataProvider, context: Any, experiment: str, run: str, cache: Cache | None = None
+    ) -> None:
         self.provider, self.context, self.experiment, self.run = provider, context, experiment, run
-        self.index = read_index(list_tags(provider, context, experiment, [run]).get(run, {}))
+        self.cache = {} if cache is None else cache
+        self.tags = list_tags(provider, context, experiment, [run]).get(run, {})
+        self.index = read_index(self.tags)
 
     def field(self, statistic: str, optimizer: str = "") -> Field | None:
         """A statistic over all its steps; None where the run has none."""
         tags = self.index.statistics.get(optimizer, {}).get(statistic, {})
-        read = self._read(list(tags))
-        parts = [stack(read.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
-        return merge([part for part in parts if len(part.x)])
+        key, state = (self.experiment, self.run, statistic, optimizer), [self.tags[tag].max_wall_time for tag in tags]
+        if self.cache.get(key, (None, None))[0] != state:
+            read = self._read(list(tags))
+            parts = [stack(read.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
+            self.cache.pop(key, None)
+            self.cache[key] = (state, merge([part for part in parts if len(part.x)]))
+            while len(self.cache) > CACHED:
+                self.cache.pop(next(iter(self.cache)), None)
+        return self.cache[key][1]
 
     def curves(self, optimizer: str = "") -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
         """Steps `[T]` and each scalar `[T]` by its name."""
@@ -152,17 +169,22 @@ def unique_steps(
     data: Sequence[Any], width: int, problems: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
     """Steps `[T]` and rows `[T, width]`; what was written last for a step counts (resumed runs write some twice)."""
-    rows = {datum.step: datum.numpy for datum in data if datum.numpy.shape == (width,)}
-    if any(datum.numpy.shape != (width,) for datum in data):
+    rows = {
+        datum.step: datum.numpy for datum in data if datum.numpy.shape == (width,) and datum.numpy.dtype.kind == "f"
+    }
+    if len(rows) < len({datum.step for datum in data}):
         problems.append(f"A vector of {width} numbers was expected; others were left out.")
     steps = sorted(rows)
-    return np.array(steps, np.int64), np.array([rows[s] for s in steps], np.float64).reshape(len(steps), width)
+    table = np.stack([rows[step] for step in steps]) if steps else np.zeros((0, width))
+    return np.array(steps, np.int64), table
 
 
 def stack(data: Sequence[Any], names: Sequence[str], problems: list[str]) -> Field:
     """One tag's vectors as a field."""
     x, rows = unique_steps(data, len(names), problems)
-    return Field(tuple(names), x, np.where(np.isnan(rows), math.inf, rows).astype(np.float32))
+    log = rows.astype(np.float32)
+    log[np.isnan(log)] = math.inf
+    return Field(tuple(names), x, log)
 
 
 def merge(parts: Sequence[Field]) -> Field | None:

@@ -19,7 +19,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.tensorboard_plugin import metadata
-from lightning_gradguard.tensorboard_plugin.history import History, list_tags, outcome
+from lightning_gradguard.tensorboard_plugin.history import Cache, History, list_tags, outcome
 from lightning_gradguard.tensorboard_plugin.looks import kind_symbols
 from lightning_gradguard.tensorboard_plugin.view import DEFAULT_STATISTIC, Question, View, read_view
 
@@ -37,6 +37,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._provider = context.data_provider
+        self._cache: Cache = {}
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """The routes: exact paths only, so no request can name another file."""
@@ -73,7 +74,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         missing = [run for run in runs if run not in known]
         if missing:
             raise LookupError(f"There is no GradGuard data in run {missing[0]!r}.")
-        views = [read_view(History(self._provider, context, experiment, run), question) for run in runs]
+        views = [read_view(History(self._provider, context, experiment, run, self._cache), question) for run in runs]
         figures = draw(views, **look)
         symbols = kind_symbols(incident["kind"] for view in views for incident in view.incidents)
         return [

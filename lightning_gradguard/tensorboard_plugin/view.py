@@ -86,11 +86,12 @@ def read_view(history: History, question: Question) -> View:
     if whole is not None:
         if question.depth is None:
             question = replace(question, depth=fields.auto_depth(whole.names, question.within))
-        folded, counts = fields.fold(whole, question.statistic, question.depth or 0, question.within)
-        shown = fields.window(folded, question.low, question.high)
-        steps = len(folded.x[fields.between(folded.x, question.low, question.high)])
-        binned = math.ceil(steps / max(len(shown.x), 1))
-        curves |= layer_curve(whole, folded, question)
+        part = fields.between(whole.x, question.low, question.high)
+        inside = replace(whole, x=whole.x[part], log=whole.log[part])
+        folded, counts = fields.fold(inside, question.statistic, question.depth or 0, question.within)
+        shown = fields.binned(folded)
+        binned = math.ceil(len(folded.x) / max(len(shown.x), 1))
+        curves |= layer_curve(inside, folded, question)
     return View(
         history.run, question, shown, counts, curves, incidents, extent,
         max_depth=fields.depths(whole.names) if whole else 1, binned=binned, state=outcome(incidents),
