@@ -159,7 +159,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
                 scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
             )  # fmt: skip
             watch.adversarial, watch.budget = several, planned_steps(trainer)
-            if not several and pl_module.automatic_optimization:
+            if not several and pl_module.automatic_optimization and not watch.collector.sharded:
                 watch.probes = Probes(pl_module)
             if watch.name in self._saved.get("watches", {}):
                 watch.load_state_dict(self._saved["watches"][watch.name])

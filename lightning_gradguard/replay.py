@@ -9,7 +9,7 @@ from typing import Literal
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
 from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import OPEN, Incident
-from lightning_gradguard.policy import PRESETS, Policy, decide
+from lightning_gradguard.policy import PRESETS, Policy, Standing, decide
 from lightning_gradguard.recording import FOLDER, read_steps, recorded_optimizers
 from lightning_gradguard.report import Report
 from lightning_gradguard.stats import GradStats
@@ -23,7 +23,9 @@ def replay_steps(
     The steps are what they were: a remedy that was not taken then does not change what came after it.
     """
     states = {detector.name: detector.init() for detector in detectors}
-    episodes, standing, told = Episodes(optimizer), {}, []
+    episodes = Episodes(optimizer)
+    standing: Standing = {}
+    told: list[Incident] = []
     for stats in steps:
         states, findings = diagnose(detectors, states, stats)
         standing, chosen = decide(standing, findings, policy)

@@ -1,31 +1,46 @@
 """DIAGNOSE: one file a symptom; pure reducers from a stream of `GradStats` to findings."""
 
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
+from lightning_gradguard.detectors.dead_units import DeadUnits
+from lightning_gradguard.detectors.diverging import Diverging
 from lightning_gradguard.detectors.exploding import Exploding
 from lightning_gradguard.detectors.exploding_buffer import ExplodingBuffer
 from lightning_gradguard.detectors.loss_spike import LossSpike
 from lightning_gradguard.detectors.lr_jump import LRJump
+from lightning_gradguard.detectors.no_progress import NoProgress
 from lightning_gradguard.detectors.nonfinite import NonFinite
 from lightning_gradguard.detectors.oscillating import Oscillating
 from lightning_gradguard.detectors.overshooting import Overshooting
+from lightning_gradguard.detectors.poor_initialization import PoorInitialization
 from lightning_gradguard.detectors.relapse import Relapse
+from lightning_gradguard.detectors.saturated import Saturated
 from lightning_gradguard.detectors.stalled import Stalled
+from lightning_gradguard.detectors.through_time import ExplodingThroughTime, VanishingThroughTime
+from lightning_gradguard.detectors.unnormalized_input import UnnormalizedInput
 from lightning_gradguard.detectors.vanishing import Vanishing
 
 __all__ = [
     "DETECTORS",
     "AbstractDetector",
+    "DeadUnits",
+    "Diverging",
     "Exploding",
     "ExplodingBuffer",
+    "ExplodingThroughTime",
     "LRJump",
     "LossSpike",
+    "NoProgress",
     "NonFinite",
     "Oscillating",
     "Overshooting",
+    "PoorInitialization",
     "Relapse",
+    "Saturated",
     "Stalled",
     "State",
+    "UnnormalizedInput",
     "Vanishing",
+    "VanishingThroughTime",
     "diagnose",
 ]
 
@@ -42,4 +57,12 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     Vanishing(),
     Stalled(),
     Oscillating(),
+    DeadUnits(),
+    Diverging(),
+    NoProgress(),
+    PoorInitialization(),
+    Saturated(),
+    ExplodingThroughTime(),
+    VanishingThroughTime(),
+    UnnormalizedInput(),
 )

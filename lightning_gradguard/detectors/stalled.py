@@ -57,9 +57,8 @@ class Stalled(AbstractDetector):
         if not stats.clean:
             return state, ()
         first = abs(stats.loss) if state["first"] is None and stats.loss is not None else state["first"]
-        idle = stats.lr == 0 or (
-            first is not None and stats.loss is not None and abs(stats.loss) < self.arrived * first
-        )
+        nothing = stats.lr == 0 or not stats.layers.names
+        idle = nothing or (first is not None and stats.loss is not None and abs(stats.loss) < self.arrived * first)
         zeros = 0 if idle or stats.global_norm > 0 else state["zeros"] + 1
         lost = state["lost"]
         if stats.update_ratio is not None:

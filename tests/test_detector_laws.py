@@ -1,0 +1,164 @@
+"""Laws that hold for every exported detector, whatever its symptom."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_gradguard import detectors
+from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
+from lightning_gradguard.stats import GradStats
+from lightning_gradguard.watch import from_plain, to_plain
+
+EVERY = [
+    cls()
+    for name in detectors.__all__
+    if isinstance(cls := getattr(detectors, name), type)
+    and issubclass(cls, AbstractDetector)
+    and cls is not AbstractDetector
+]
+ids = [type(d).__name__ for d in EVERY]
+
+weird = st.one_of(st.floats(1e-12, 1e12), st.just(0.0), st.just(math.nan), st.just(math.inf))
+streams = st.lists(
+    st.tuples(st.lists(weird, min_size=4, max_size=4), st.one_of(st.none(), weird)), min_size=1, max_size=60
+)
+
+
+def stats_of(stream: Any) -> list[GradStats]:
+    return [
+        GradStats.of(dict(zip("abcd", norms, strict=True)), step=step, loss=loss, lr=0.1)
+        for step, (norms, loss) in enumerate(stream)
+    ]
+
+
+def healthy_stream(steps: int = 300, seed: int = 0) -> list[GradStats]:
+    rng = np.random.default_rng(seed)
+    return [
+        GradStats.of(
+            {f"net.{i}": float(np.exp(rng.normal(0, 0.5))) for i in range(5)},
+            step=step, loss=float(2.3 * np.exp(-step / 100) + 0.1 * rng.random()), lr=1e-3,
+            buffers=("bn.running_var",), buffer_norm=np.array([1 + 0.1 * rng.random()]),
+            **(dict(param_norm=np.ones(5), update_ratio=np.full(5, 1e-3)) if step % 50 == 1 else {}),
+        )
+        for step in range(steps)
+    ]  # fmt: skip
+
+
+def run(detector: AbstractDetector, stream: list[GradStats], state: Any = None) -> tuple[Any, list[Any]]:
+    state = detector.init() if state is None else state
+    found = []
+    for stats in stream:
+        state, findings = detector.update(state, stats)
+        found.append(findings)
+    return state, found
+
+
+def plain(value: Any) -> Any:
+    return repr(to_plain(value))
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=ids)
+@settings(max_examples=25, deadline=None)
+@given(stream=streams)
+def test_pure_deterministic_and_never_raises(detector: AbstractDetector, stream: Any) -> None:
+    state = detector.init()
+    for stats in stats_of(stream):
+        before = copy.deepcopy(state)
+        after, findings = detector.update(state, stats)
+        assert plain(state) == plain(before), "update changed the state it was given"
+        again, same = detector.update(state, stats)
+        assert (plain(again), repr(same)) == (plain(after), repr(findings))
+        assert all(f.kind == detector.kind and f.step == stats.step for f in findings)
+        state = after
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=ids)
+@settings(max_examples=15, deadline=None)
+@given(stream=streams, cut=st.integers(0, 60))
+def test_resumes_exactly_through_a_checkpoint(detector: AbstractDetector, stream: Any, cut: int) -> None:
+    steps = stats_of(stream)
+    half, _ = run(detector, steps[:cut])
+    file = io.BytesIO()
+    torch.save(to_plain(half), file)
+    file.seek(0)
+    resumed = from_plain(torch.load(file, weights_only=True))
+    assert repr(run(detector, steps[cut:], resumed)[1]) == repr(run(detector, steps[cut:], half)[1])
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=ids)
+@pytest.mark.parametrize("seed", range(3))
+def test_silent_on_a_healthy_stream(detector: AbstractDetector, seed: int) -> None:
+    assert not any(run(detector, healthy_stream(seed=seed))[1])
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=ids)
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_unit_of_the_loss_does_not_matter(detector: AbstractDetector, scale: float) -> None:
+    stream = healthy_stream()
+    stream[200:220] = [replace(s, grad_norm=s.grad_norm * 1e5, loss=s.loss * 1e3) for s in stream[200:220]]
+    scaled = [replace(s, grad_norm=s.grad_norm * scale, loss=s.loss * scale) for s in stream]
+    steps = [[(f.kind, f.step, f.layers) for f in found] for found in run(detector, stream)[1]]
+    assert steps == [[(f.kind, f.step, f.layers) for f in found] for found in run(detector, scaled)[1]]
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=ids)
+def test_a_change_of_layers_is_survived(detector: AbstractDetector) -> None:
+    other = [GradStats.of({"x": 1.0, "y": 2.0}, step=300 + i, loss=0.2, lr=1e-3) for i in range(50)]
+    assert not any(run(detector, healthy_stream() + other)[1])
+
+
+def test_what_is_flagged_never_enters_a_baseline() -> None:
+    stream = healthy_stream(200)
+    for at in (100, 120, 140, 160):  # four spikes, every one as high as the first
+        stream[at] = replace(stream[at], grad_norm=stream[at].grad_norm * 1e5, loss=1e5)
+    states = {d.name: d.init() for d in DETECTORS}
+    kinds: dict[int, set[str]] = {}
+    for stats in stream:
+        states, findings = diagnose(DETECTORS, states, stats)
+        if findings:
+            kinds[stats.step] = {f.kind for f in findings}
+    assert kinds == {at: {"loss_spike", "exploding"} for at in (100, 120, 140, 160)}
+
+
+def test_a_spike_in_the_warmup_neither_fires_nor_becomes_the_record() -> None:
+    stream = healthy_stream(100)
+    stream[7] = replace(stream[7], grad_norm=stream[7].grad_norm * 1e8, loss=1e8)
+    stream[80] = replace(stream[80], grad_norm=stream[80].grad_norm * 1e5, loss=1e5)
+    states = {d.name: d.init() for d in DETECTORS}
+    flagged = []
+    for stats in stream:
+        states, findings = diagnose(DETECTORS, states, stats)
+        flagged += [(f.step, f.kind) for f in findings]
+    assert sorted(flagged) == [(80, "exploding"), (80, "loss_spike")]
+
+
+def test_a_lasting_new_level_with_an_ordinary_loss_is_accepted() -> None:
+    detector = detectors.Exploding()
+    stream = [replace(s, loss=1.0) for s in healthy_stream(400)]
+    stream[100:] = [replace(s, grad_norm=s.grad_norm * 1e5) for s in stream[100:]]
+    flagged = [f[0].step for f in run(detector, stream)[1] if f]
+    assert flagged == list(range(100, 100 + detector.patience - 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: detectors.Exploding(factor=0.5), r"`Exploding\(factor=...\)` must be above 1, got 0.5."),
+        (lambda: detectors.Vanishing(patience=0), r"`Vanishing\(patience=...\)` must be positive, got 0."),
+        (lambda: detectors.Stalled(arrived=1.0), r"`Stalled\(arrived=...\)` must be in \[0, 1\), got 1.0."),
+        (lambda: detectors.LossSpike(factor=1), r"`LossSpike\(factor=...\)` must be above 1, got 1."),
+    ],
+)
+def test_bad_numbers_are_refused_with_call_rule_and_value(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

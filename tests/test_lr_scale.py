@@ -1,0 +1,110 @@
+"""The factor on the learning rate, under every kind of schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as S
+
+from lightning_gradguard.lr_scale import LRScale
+
+SCHEDULES = {
+    "none": lambda o: None,
+    "lambda": lambda o: S.LambdaLR(o, lambda s: 1 / (1 + s)),
+    "step": lambda o: S.StepLR(o, 3, 0.5),
+    "exponential": lambda o: S.ExponentialLR(o, 0.9),
+    "linear": lambda o: S.LinearLR(o, total_iters=10),
+    "polynomial": lambda o: S.PolynomialLR(o, 12),
+    "cosine": lambda o: S.CosineAnnealingLR(o, 8, eta_min=0.01),
+    "restarts": lambda o: S.CosineAnnealingWarmRestarts(o, 5),
+    "one-cycle": lambda o: S.OneCycleLR(o, 1.0, total_steps=20),
+    "cyclic": lambda o: S.CyclicLR(o, 0.1, 1.0, 4),
+    "sequential": lambda o: S.SequentialLR(o, [S.ConstantLR(o, 0.1, 4), S.ExponentialLR(o, 0.9)], [4]),
+    "chained": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.1, 4), S.ExponentialLR(o, 0.9)]),
+}
+
+
+def used_rates(make: object, factor_at: int | None) -> tuple[list[float], list[float]]:
+    """The learning rate in force inside each step, and as everybody else sees it."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    schedule = SCHEDULES[make](optimizer)  # type: ignore[index]
+    scale = LRScale(optimizer, hold=1000)
+    inside, outside = [], []
+    optimizer.register_step_post_hook(lambda *_: None)
+    original = optimizer.step
+    for step in range(16):
+        if step == factor_at:
+            scale.reduce(0.1)
+        weight.grad = torch.ones(1)
+        seen = []
+        handle = optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+        original()
+        handle.remove()
+        inside += seen
+        outside.append(optimizer.param_groups[0]["lr"])
+        if schedule is not None:
+            schedule.step()
+    return inside, outside
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_ratio_is_exact_and_the_schedule_never_sees_it(name: str) -> None:
+    plain_inside, plain_outside = used_rates(name, None)
+    inside, outside = used_rates(name, 5)
+    assert outside == plain_outside
+    assert inside[:5] == plain_inside[:5]
+    assert inside[5:] == pytest.approx([0.1 * lr for lr in plain_inside[5:]], rel=1e-12)
+
+
+def test_a_tensor_learning_rate_is_changed_in_place() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    lr = torch.tensor(0.5)
+    optimizer = torch.optim.Adam([weight], lr=lr, capturable=False, foreach=False)
+    scale = LRScale(optimizer)
+    scale.reduce(0.1)
+    weight.grad = torch.ones(1)
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] is lr
+    assert float(lr) == 0.5
+    assert float(weight) == pytest.approx(-0.05)
+
+
+def test_a_reduction_inside_the_step_counts_for_that_step() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scale = LRScale(optimizer)
+
+    def closure() -> None:
+        weight.grad = torch.ones(1)
+        scale.reduce(0.25)
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    assert float(weight) == -0.25
+    assert optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_recovers_after_the_hold_and_holds_longer_after_a_relapse() -> None:
+    scale = LRScale(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), hold=10, ramp=5)
+    scale.reduce(0.1)
+    for _ in range(10):
+        scale.recover()
+    assert scale.factor == pytest.approx(0.1)
+    for _ in range(5):
+        scale.recover()
+    assert scale.factor == pytest.approx(1.0)
+    scale.reduce(0.1)
+    scale.reduce(0.1)
+    assert (scale.factor, scale.hold) == (pytest.approx(0.01), 20)
+
+
+def test_an_exception_in_the_closure_leaves_the_users_rate() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scale = LRScale(optimizer)
+    scale.reduce(0.1)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    scale.close()
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks

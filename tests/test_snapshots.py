@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_gradguard.snapshots import Snapshots
+
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1),
+    "adamw-fused": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1),
+}
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    net(torch.randn(8, 4)).square().mean().backward()
+    optimizer.step()
+
+
+def everything(net: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    state = [v for p in net.parameters() for v in optimizer.state.get(p, {}).values() if isinstance(v, torch.Tensor)]
+    return [t.detach().clone() for t in (*net.state_dict().values(), *state)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rollback_is_bit_exact_in_place_and_leaves_the_schedule(name: str) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    optimizer = OPTIMIZERS[name](net.parameters())
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    snapshots = Snapshots(net, optimizer)
+    for _ in range(3):
+        step(net, optimizer)
+    before, pointers = everything(net, optimizer), [p.data_ptr() for p in net.parameters()]
+    snapshots.take(3)
+    for _ in range(4):
+        step(net, optimizer)
+        schedule.step()
+    assert snapshots.restore() is snapshots.ring[-1]
+    assert all(torch.equal(a, b) for a, b in zip(everything(net, optimizer), before, strict=True))
+    assert [p.data_ptr() for p in net.parameters()] == pointers
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**4)
+
+
+def test_state_born_after_the_snapshot_is_removed() -> None:
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(net.parameters())
+    snapshots = Snapshots(net, optimizer)
+    snapshots.take(0)
+    step(net, optimizer)
+    snapshots.restore()
+    assert not optimizer.state
+
+
+def test_the_ring_keeps_a_few_and_an_unhelpful_one_gives_way() -> None:
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    snapshots = Snapshots(net, optimizer, keep=2)
+    assert snapshots.restore() is None
+    for i in range(5):
+        snapshots.take(i)
+    assert [s.step for s in snapshots.ring] == [3, 4]
+    restored = [snapshots.restore() for _ in range(5)]
+    assert [s.step for s in restored if s is not None] == [4, 4, 4, 3, 3]
+
+
+def test_bytes_are_what_is_held() -> None:
+    net = nn.Linear(10, 10)
+    optimizer = torch.optim.Adam(net.parameters())
+    snapshots = Snapshots(net, optimizer)
+    assert snapshots.take(0).nbytes == 110 * 4
+    net(torch.randn(8, 10)).sum().backward()
+    optimizer.step()
+    assert snapshots.take(1).nbytes == 110 * 4 * 3 + 2 * 4  # two moments, two step counters
+
+
+def test_the_snapshot_does_not_follow_the_weights() -> None:
+    net = nn.Linear(4, 4)
+    snapshots = Snapshots(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    kept = copy.deepcopy(snapshots.take(0).params)
+    with torch.no_grad():
+        net.weight.fill_(7)
+    assert torch.equal(snapshots.ring[0].params[0], kept[0])

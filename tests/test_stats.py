@@ -1,0 +1,94 @@
+"""Statistics against references that share no code with them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_gradguard.stats import GradStats, ParamTable, clean_name, read_norms
+
+
+def backward(module: nn.Module, x: torch.Tensor) -> None:
+    module(x).square().sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_norms_equal_torch_in_double_precision(dtype: torch.dtype) -> None:
+    tensors = [torch.randn(7, 5).to(dtype), None, torch.randn(3).to(dtype), torch.zeros(0, dtype=dtype)]
+    norms, _ = read_norms(tensors)
+    expected = [0.0 if t is None else float(t.double().norm()) for t in tensors]
+    np.testing.assert_allclose(norms, expected, rtol=1e-6)
+
+
+def test_norms_of_mixed_layouts() -> None:
+    embedding = nn.Embedding(10, 4, sparse=True)
+    embedding(torch.tensor([1, 1, 3])).sum().backward()
+    sparse, complex_ = embedding.weight.grad, torch.tensor([3 + 4j, 0])
+    norms, _ = read_norms([sparse, complex_, torch.ones(4, dtype=torch.float64), torch.ones(9, dtype=torch.bfloat16)])
+    np.testing.assert_allclose(norms, [float(sparse.to_dense().norm()), 5.0, 2.0, 3.0])
+
+
+def test_overflowing_norm_is_told_apart_from_a_nonfinite_gradient() -> None:
+    norms, _ = read_norms([torch.full((4,), 3e38), torch.tensor([1.0, math.inf]), torch.tensor([1.0, math.nan])])
+    assert norms[0] == pytest.approx(6e38, rel=1e-6)
+    assert math.isinf(norms[1])
+    assert math.isnan(norms[2])
+    assert GradStats.of({"a": norms[0], "b": norms[0]}).global_norm == pytest.approx(6e38 * 2**0.5, rel=1e-6)
+
+
+def test_losses_ride_along_and_the_scale_is_divided_out() -> None:
+    norms, values = read_norms([torch.full((4,), 512.0)], [torch.tensor(0.5), torch.tensor(1.5)], scale=1024.0)
+    assert norms.tolist() == [1.0]
+    assert values.tolist() == [0.5, 1.5]
+
+
+def test_layers_and_global_norm_equal_clip_grad_norm() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    backward(net, torch.randn(6, 4))
+    table = ParamTable(net.named_parameters(), list(net.parameters()))
+    norms, _ = read_norms([p.grad for p in table.params])
+    stats = GradStats(0, table.layers, table.per_layer(norms))
+    assert table.layers.names == ("0", "2", "3")
+    assert table.layers.numel.tolist() == [40, 16, 18]
+    assert table.layers.matrix.tolist() == [True, False, True]
+    assert stats.global_norm == pytest.approx(float(torch.nn.utils.get_total_norm([p.grad for p in net.parameters()])))
+    for i, module in enumerate([net[0], net[2], net[3]]):
+        expected = math.sqrt(sum(float(p.grad.double().norm()) ** 2 for p in module.parameters()))
+        assert stats.grad_norm[i] == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_the_optimizers_own_parameters_count() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    backward(net, torch.randn(6, 4))
+    table = ParamTable(net.named_parameters(), list(net[1].parameters()))
+    assert table.layers.names == ("1",)
+
+
+def test_tied_weights_count_once() -> None:
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    net[1].weight = net[0].weight
+    table = ParamTable(net.named_parameters(), list(net.parameters()))
+    assert table.layers.names == ("0",)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-2.0, 2.0), st.integers(3, 20))
+def test_depth_slope_recovers_a_known_slope(slope: float, depth: int) -> None:
+    norms = {f"net.{i}": 10.0 ** (slope * i) for i in range(depth)}
+    assert GradStats.of(norms).depth_slope == pytest.approx(slope, abs=1e-6)
+
+
+def test_depth_slope_is_unknown_for_shallow_nets_and_ignores_vectors() -> None:
+    assert math.isnan(GradStats.of({"a": 1.0, "b": 2.0}).depth_slope)
+
+
+def test_wrapper_prefixes_never_show() -> None:
+    name = "_forward_module.net._fsdp_wrapped_module._checkpoint_wrapped_module.0._orig_mod.weight"
+    assert "_orig_mod" not in clean_name(name)
+    assert clean_name("net._fsdp_wrapped_module.0.weight") == "net.0.weight"
