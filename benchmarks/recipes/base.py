@@ -1,0 +1,127 @@
+"""What a recipe is, and the one way in which every benchmark runs it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+#: Optimizer steps of one run.
+STEPS = 1000
+
+
+@dataclass
+class Program:
+    """A training program, ready to run: `trainer` holds what it asks of the Trainer."""
+
+    module: pl.LightningModule
+    batches: DataLoader[Any]
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: Sequence[pl.Callback] = ()
+
+
+Recipe = Callable[[], Program]
+#: Every recipe by name, in the order of the files.
+RECIPES: dict[str, Recipe] = {}
+
+
+def recipe(build: Recipe) -> Recipe:
+    """Registers a fault-free training program under the name of the function that builds it."""
+    RECIPES[build.__name__] = build
+    return build
+
+
+class Learner(pl.LightningModule):
+    """`loss(net, *batch)` under one optimizer.
+
+    Args:
+        net: The model.
+        loss: From the model and a batch to a scalar.
+        optimizer: From the parameters to the optimizer.
+        schedule: From the optimizer to a schedule that moves once a step.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: Callable[..., Tensor],
+        optimizer: Callable[[Any], Optimizer],
+        schedule: Callable[[Optimizer], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self._loss, self._optimizer, self._schedule = net, loss, optimizer, schedule
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        return self._loss(self.net, *batch)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer([p for p in self.net.parameters() if p.requires_grad])
+        if self._schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+
+
+def batches(*tensors: Tensor, size: int = 32) -> DataLoader[Any]:
+    """Shuffled batches, every one a copy that a fault may spoil."""
+    data = TensorDataset(*tensors)
+    order = RandomSampler(data, generator=torch.Generator().manual_seed(torch.initial_seed()))
+    return DataLoader(data, batch_size=None, sampler=BatchSampler(order, size, drop_last=True))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `error` is the exception's name when one left the Trainer."""
+
+    module: pl.LightningModule
+    state: dict[str, Tensor]
+    steps: int
+    error: str
+    seconds: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether every weight and buffer is finite."""
+        return all(bool(t.isfinite().all()) for t in self.state.values())
+
+
+def run(build: Recipe, seed: int, steps: int = STEPS, callbacks: Sequence[Any] = (), **trainer: Any) -> Outcome:
+    """Trains a recipe; the same seed gives the same run, bit for bit."""
+    quiet()
+    pl.seed_everything(seed, verbose=False)
+    program = build()
+    with tempfile.TemporaryDirectory() as home:
+        options = {
+            "accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "logger": False,
+            "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+            "num_sanity_val_steps": 0, "default_root_dir": home, **program.trainer, **trainer,
+        }  # fmt: skip
+        fitter, error, began = pl.Trainer(callbacks=[*program.callbacks, *callbacks], **options), "", time.monotonic()
+        pl.seed_everything(seed + 1000, verbose=False)
+        try:
+            fitter.fit(program.module, program.batches)
+        except Exception as raised:  # a peer's way to stop, or its crash: both are results
+            error = type(raised).__name__
+    state = {name: value.detach().clone() for name, value in program.module.state_dict().items()}
+    return Outcome(program.module, state, fitter.global_step, error, time.monotonic() - began)
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    """Whether two runs ended with the same weights and buffers, bit for bit."""
+    return a.state.keys() == b.state.keys() and all(torch.equal(a.state[name], b.state[name]) for name in a.state)
+
+
+def quiet() -> None:
+    """Leaves only errors of Lightning; the tables say the rest."""
+    warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_gradguard"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
