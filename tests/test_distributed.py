@@ -92,7 +92,8 @@ def test_all_processes_see_and_do_the_same(cell: str, told: dict[str, list[Told]
             assert other[run]["incidents"] == first[run]["incidents"]
             for mine, theirs in zip(other[run]["rows"], first[run]["rows"], strict=True):
                 mine, theirs = dict(mine), dict(theirs)
-                mine.pop("same_as"), theirs.pop("same_as")
+                for here in ("same_as", "buffers_as"):  # pieces differ, and buffers do under DDP
+                    mine.pop(here), theirs.pop(here)
                 assert json.dumps(mine) == json.dumps(theirs)
 
 
@@ -114,7 +115,6 @@ def test_numbers_are_those_of_one_process(cell: str, told: dict[str, list[Told]]
         assert (row["ratio"] is None) == (reference["ratio"] is None)
         if row["ratio"] is not None:
             assert row["ratio"] == pytest.approx(reference["ratio"], rel=1e-4)
-    assert [row["actions"][:0] for row in rows] == [row["actions"][:0] for row in expected]
     assert [row["step"] for row in rows if row["actions"]] == [NAN_STEP, SPIKE_STEP, EXPLOSION_STEP]
 
 
@@ -129,6 +129,7 @@ def test_trouble_of_one_process_is_skipped_exactly_by_all(cell: str, told: dict[
         row = rank["whole"]["rows"][NAN_STEP]
         assert row["actions"] == ["skipped the step"]
         assert NAN_STEP in row["same_as"]
+        assert NAN_STEP in row["buffers_as"]
 
 
 def test_rollback_is_bit_exact(cell: str, told: dict[str, list[Told]]) -> None:
