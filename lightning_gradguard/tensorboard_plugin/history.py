@@ -85,14 +85,16 @@ class History:
         """A statistic over all its steps; None where the run has none."""
         tags = self.index.statistics.get(optimizer, {}).get(statistic, {})
         key, state = (self.experiment, self.run, statistic, optimizer), [self.tags[tag].max_wall_time for tag in tags]
-        if self.cache.get(key, (None, None))[0] != state:
-            read = self._read(list(tags))
-            parts = [stack(read.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
-            self.cache.pop(key, None)
-            self.cache[key] = (state, merge([part for part in parts if len(part.x)]))
-            while len(self.cache) > CACHED:
-                self.cache.pop(next(iter(self.cache)), None)
-        return self.cache[key][1]
+        known = self.cache.get(key)
+        if known is not None and known[0] == state:
+            return known[1]
+        read = self._read(list(tags))
+        parts = [stack(read.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
+        found = merge([part for part in parts if len(part.x)])
+        self.cache[key] = (state, found)
+        for oldest in list(self.cache)[:-CACHED]:
+            self.cache.pop(oldest, None)
+        return found
 
     def curves(self, optimizer: str = "") -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
         """Steps `[T]` and each scalar `[T]` by its name."""

@@ -92,6 +92,8 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         def body(request: Request, context: Any, experiment: str) -> dict[str, Any]:
             args = request.args
             runs, question = args.getlist("run")[:MAX_RUNS], parse_question(args)
+            if not runs:
+                raise ValueError("Choose at least one run.")
             return {"figures": self.figures_impl(context, experiment, runs, question, parse_look(args))}
 
         return answer(environ, start, body)

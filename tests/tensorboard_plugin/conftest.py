@@ -1,0 +1,79 @@
+"""Runs to look at: real guarded Trainers, and event files written by hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard import context
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from torch import nn
+
+from lightning_gradguard import GradGuard
+from lightning_gradguard.tensorboard_plugin import metadata
+from lightning_gradguard.tensorboard_plugin.history import History
+
+STEPS, BAD = 160, range(80, 86)
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+        self.head = nn.Linear(16, 4)
+
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.head(self.encoder(batch[0])), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+def train(root: Path, name: str, policy: str) -> GradGuard:
+    """160 steps with six bad batches in the middle; every second step is logged."""
+    torch.manual_seed(0)
+    x = torch.randn(STEPS, 32, 16)
+    y = (x @ torch.randn(16, 4)).argmax(dim=-1)
+    x[BAD.start : BAD.stop] *= -300.0
+    guard = GradGuard(policy)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=TensorBoardLogger(root, name="", version=name), log_every_n_steps=2,
+        callbacks=[guard], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(Classifier(), torch.utils.data.DataLoader(list(zip(x, y, strict=True)), batch_size=None))
+    return guard
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log directory with the runs `guarded` and `unguarded`."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    root = tmp_path_factory.mktemp("trained")
+    train(root, "guarded", "protect")
+    train(root, "unguarded", "monitor")
+    return root
+
+
+@pytest.fixture
+def open_provider() -> Callable[[Path], MultiplexerDataProvider]:
+    """Reads a log directory as TensorBoard does, with all samples kept."""
+
+    def read(logdir: Path) -> MultiplexerDataProvider:
+        store = EventMultiplexer(tensor_size_guidance={metadata.PLUGIN_NAME: 0})
+        store.AddRunsFromDirectory(str(logdir))
+        store.Reload()
+        return MultiplexerDataProvider(store, str(logdir))
+
+    return read
+
+
+@pytest.fixture
+def open_run(open_provider: Callable[[Path], MultiplexerDataProvider]) -> Callable[[Path, str], History]:
+    """Reads one run of a log directory."""
+    return lambda logdir, run=".": History(open_provider(logdir), context.RequestContext(), "", run)

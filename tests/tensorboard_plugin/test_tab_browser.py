@@ -1,0 +1,271 @@
+"""The tab in a real browser, inside a real TensorBoard."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+from tab_runs import stats
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_gradguard.findings import Finding, Incident
+from lightning_gradguard.report import Report, StepReport
+from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs `chromium` and `chromedriver` on the PATH"),
+]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,720"
+)
+PROBE = "<img src=x onerror=window.hacked=1>"
+IDLE = "return document.querySelector('main')?.getAttribute('aria-busy') === 'false'"
+RANGES = "return [...document.querySelectorAll('.plot')].map((plot) => plot.layout.xaxis.range)"
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Starts a TensorBoard on a free port and gives its address; all are stopped at the end."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(logdir: Path) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "tensorboard.main",
+            "--logdir",
+            str(logdir),
+            "--port",
+            "0",
+            "--host",
+            "127.0.0.1",
+        ]
+        process = subprocess.Popen([*command, "--reload_interval", "1"], stderr=subprocess.PIPE, text=True)
+        running.append(process)
+        found: Queue[str] = Queue()
+
+        def read() -> None:  # to the end, so that the pipe never fills
+            for line in process.stderr or ():
+                if match := re.search(r"http://\S+:\d+/", line):
+                    found.put(match[0])
+
+        threading.Thread(target=read, daemon=True).start()
+        return found.get(timeout=60)
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield chrome
+    chrome.quit()
+
+
+class Tab:
+    """What a person does with the tab."""
+
+    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
+        self.driver = driver
+        driver.get_log("browser")
+        driver.get("about:blank")
+        driver.get(f"{address}?darkMode=false#gradguard")
+        frame = self.until(lambda: driver.find_element(By.CSS_SELECTOR, "iframe[src*='name=gradguard']"))
+        driver.switch_to.frame(frame)
+        self.until(lambda: driver.execute_script(IDLE) or self.texts(".message h2"))
+
+    def until(self, condition: Callable[[], object]):
+        """Waits for a condition and gives its value."""
+        return WebDriverWait(self.driver, 30, 0.1, ignored_exceptions=[Exception]).until(lambda _: condition())
+
+    def texts(self, selector: str) -> list[str]:
+        return [found.text for found in self.driver.find_elements(By.CSS_SELECTOR, selector)]
+
+    def choose(self, *runs: str) -> None:
+        for row in self.driver.find_elements(By.CSS_SELECTOR, ".run"):
+            box, name = row.find_element(By.TAG_NAME, "input"), row.find_element(By.CSS_SELECTOR, ".name").text
+            if box.is_selected() != (name in runs):
+                box.click()
+                self.driver.switch_to.default_content()  # the list is built anew
+                self.driver.switch_to.frame(self.driver.find_element(By.CSS_SELECTOR, "iframe[src*='gradguard']"))
+                return self.choose(*runs)
+        return self.until(lambda: self.texts(".figure h2") == sorted(runs) and self.driver.execute_script(IDLE))
+
+    def heat(self, figure: int = 0) -> dict:
+        """Rows, columns and labels of a heatmap as drawn."""
+        script = """
+            const trace = document.querySelectorAll('.plot')[arguments[0]].data[0];
+            return {type: trace.type, rows: trace.y.length, columns: trace.x.length, labels: [...trace.y]};
+        """
+        return self.driver.execute_script(script, figure)
+
+    def errors(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def address(trained: Path, tmp_path_factory: pytest.TempPathFactory, serve: Callable[[Path], str]) -> str:
+    """A TensorBoard with two runs of a real Trainer and one with hostile names."""
+    root = tmp_path_factory.mktemp("logs")
+    for run in ("guarded", "unguarded"):
+        shutil.copytree(trained / run, root / run)
+    with SummaryWriter(root / "nasty") as board:
+        writer = RunWriter(board)
+        for x in range(3):
+            writer.step(StepReport(stats(x, np.ones(2), (PROBE, "ok"))), x)
+        incident = Incident.start(Finding("exploding", 1, (PROBE,), 9.0, 3.0, PROBE))
+        writer.incident(incident, 1)
+        writer.close(Report(3, (incident,), verdict=PROBE), 3)
+    return serve(root)
+
+
+@pytest.fixture
+def tab(driver: webdriver.Chrome, address: str) -> Tab:
+    tab = Tab(driver, address)
+    tab.until(lambda: len(tab.texts(".run")) == 3 or driver.refresh() or Tab.__init__(tab, driver, address))
+    return tab
+
+
+def test_it_draws_what_the_trainer_wrote(tab, open_run, trained):
+    tab.choose("guarded")
+    expected = open_run(trained, "guarded").field("grad_norm")
+    heat = tab.heat()
+    assert (heat["type"], heat["rows"], heat["columns"]) == ("heatmap", 3, len(expected.x))
+    assert heat["labels"] == ["encoder.0", "encoder.2", "head"]
+    assert tab.texts(".state") == ["RESOLVED"]
+    assert tab.errors() == []
+
+
+def test_clicking_an_incident_moves_every_panel_there_and_back(tab):
+    tab.choose("guarded")
+    (whole,) = tab.driver.execute_script(RANGES)
+    incident = tab.driver.find_element(By.CSS_SELECTOR, ".incident")
+    first = int(re.search(r"steps? (\d+)", incident.text)[1])
+    incident.send_keys(Keys.ENTER)  # reachable by keyboard
+    low, high = tab.until(
+        lambda: tab.driver.execute_script(RANGES)[0] != whole and tab.driver.execute_script(RANGES)[0]
+    )
+    assert whole[0] < low < first < high < whole[1]
+    ends = tab.driver.execute_script(
+        "const l = document.querySelector('.plot')._fullLayout;"
+        "return Object.keys(l).filter((k) => /^xaxis/.test(k)).map((k) => l[k].range.join())"
+    )
+    assert len(ends) >= 5
+    assert len(set(ends)) == 1
+    tab.driver.find_element(By.CSS_SELECTOR, "#all").click()
+    assert tab.until(lambda: tab.driver.execute_script(RANGES) == [whole])
+    assert tab.errors() == []
+
+
+def test_clicking_a_row_shows_its_curve(tab):
+    tab.choose("guarded")
+    plot = tab.driver.find_element(By.CSS_SELECTOR, ".plot .nsewdrag")
+    webdriver.ActionChains(tab.driver).move_to_element(plot).click().perform()
+    titles = tab.until(lambda: [t for t in tab.texts(".annotation-text") if t.startswith("gradient norm of ")])
+    assert titles == ["gradient norm of encoder.2"]
+    assert tab.driver.find_element(By.CSS_SELECTOR, "#layer").get_attribute("value") == "encoder.2"
+    assert tab.errors() == []
+
+
+def test_two_runs_compare_on_the_same_axes(tab):
+    tab.choose("guarded", "unguarded")
+    left, right = tab.driver.execute_script(RANGES)
+    assert left == right
+    tops = [figure.location["y"] for figure in tab.driver.find_elements(By.CSS_SELECTOR, ".figure")]
+    assert tops[0] == tops[1]  # side by side
+    assert tab.errors() == []
+
+
+def test_modules_fold_and_open(tab):
+    tab.choose("guarded")
+    select = tab.driver.find_element(By.CSS_SELECTOR, "#depth")
+    select.find_element(By.CSS_SELECTOR, "option[value='1']").click()
+    tab.until(lambda: tab.heat()["labels"] == ["encoder (2)", "head"])
+    layer = tab.driver.find_element(By.CSS_SELECTOR, "#layer")
+    layer.send_keys("encoder", Keys.ENTER)
+    tab.until(lambda: tab.texts("#module") == ["Open encoder"])
+    tab.driver.find_element(By.CSS_SELECTOR, "#module").click()
+    tab.until(lambda: tab.heat()["labels"] == ["encoder.0", "encoder.2"])
+    assert tab.errors() == []
+
+
+def test_it_turns_dark_with_tensorboard(tab):
+    tab.choose("guarded")
+    colors = (
+        "return [getComputedStyle(document.body).backgroundColor, document.querySelector('.plot').layout.font.color]"
+    )
+    light = tab.driver.execute_script(colors)
+    tab.driver.execute_script("window.parent.document.body.classList.add('dark-mode')")
+    dark = tab.until(
+        lambda: all(a != b for a, b in zip(light, tab.driver.execute_script(colors), strict=True)) and colors
+    )
+    assert sum(map(int, re.findall(r"\d+", tab.driver.execute_script(dark)[0]))) < 200
+    assert tab.errors() == []
+
+
+def test_hostile_names_stay_text(tab):
+    tab.choose("nasty")
+    assert PROBE in tab.texts(".incident .text")[0]
+    assert PROBE in tab.texts(".headline")[0]
+    tab.driver.find_element(By.CSS_SELECTOR, ".incident").click()
+    tab.until(lambda: tab.driver.execute_script(IDLE))
+    labels = tab.driver.execute_script(
+        "return [...document.querySelectorAll('.yaxislayer-above .ytick, .ytick')].map((t) => t.textContent)"
+    )
+    assert any(label.startswith("<img") for label in labels)
+    assert tab.driver.execute_script("return [window.hacked, window.parent.hacked]") == [None, None]
+    assert tab.driver.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    assert tab.errors() == []
+
+
+def test_an_error_of_the_backend_is_a_message(tab):
+    tab.driver.execute_script(
+        "const real = window.fetch; window.fetch = (url) => real(String(url).replace('run=', 'run=gone-'));"
+        "document.querySelector('#statistic').dispatchEvent(new Event('change'))"
+    )
+    assert tab.until(lambda: tab.texts(".message.error h2")) == ["GradGuard could not show this"]
+    assert "There is no GradGuard data in run" in tab.texts(".message.error p")[0]
+
+
+def test_from_an_empty_log_directory_to_following_a_run(driver, serve, tmp_path):
+    tab = Tab(driver, serve(tmp_path))
+    assert tab.texts(".message h2") == ["No run here was trained with GradGuard"]
+    assert "callbacks=[GradGuard()]" in tab.texts(".message pre")[0]
+    with SummaryWriter(tmp_path / "live") as board:
+        writer = RunWriter(board)
+        for target in (5, 12):
+            for x in range(target - 5, target):
+                writer.step(StepReport(stats(x, np.ones(3))), x)
+            board.flush()
+            tab.until(lambda target=target: reloaded(tab) and tab.heat()["columns"] == {5: 5, 12: 10}[target])
+    assert "not ended" in tab.texts(".headline")[0]
+    assert tab.errors() == []
+
+
+def reloaded(tab: Tab) -> bool:
+    """Presses TensorBoard's own reload button."""
+    tab.driver.execute_script("window.parent.document.querySelector('app-header-reload button').click()")
+    return bool(tab.driver.execute_script("return document.querySelectorAll('.plot').length"))

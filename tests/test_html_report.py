@@ -1,0 +1,129 @@
+"""The offline report, from runs written as a guarded Trainer writes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_gradguard.findings import Finding, Incident
+from lightning_gradguard.html_report import find_runs, report_data, summary, unique_names, write_html
+from lightning_gradguard.report import INCIDENT_LOG, Report, StepReport, append_incident
+from lightning_gradguard.stats import GradStats
+from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+LAYER = "net.<img src=x onerror=alert(1)>"
+
+
+def write_run(folder: Path, ill: bool) -> Path:
+    """Forty steps; an ill run explodes at step 20 in a layer with a hostile name."""
+    incident = Incident.start(Finding("exploding", 20, (LAYER,), 1e6, 10.0), actions=("SkipStep",)).closed("resolved")
+    with SummaryWriter(folder) as board:
+        writer = RunWriter(board)
+        for x in range(40):
+            norm = 1e6 if ill and x == 20 else 1.0
+            stats = GradStats.of({LAYER: norm, "net.1": 1.0, "net.2": 1.0}, step=x, loss=2.0 - x / 40, lr=0.1)
+            writer.step(StepReport(stats, incident_findings(incident) if ill and x == 20 else ()), x)
+        if ill:
+            writer.incident(incident, 20)
+        writer.close(Report(40, (incident,) if ill else ()), 40)
+    return folder
+
+
+def incident_findings(incident: Incident) -> tuple[Finding, ...]:
+    return (Finding(incident.kind, incident.first_step, incident.layers, incident.value, incident.limit),)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return [write_run(root / "ill", ill=True), write_run(root / "well", ill=False)]
+
+
+def printed(runs: list[Path]) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(summary(runs))
+    return console.file.getvalue()
+
+
+def test_data_is_json_that_tells_the_story(runs):
+    ill, well = json.loads(json.dumps(report_data(runs), allow_nan=False))
+    assert (ill["run"], ill["state"], well["state"]) == ("ill", "resolved", "healthy")
+    assert ill["incidents"][0]["x"] == 20
+    assert ill["layers"] == {"": [LAYER, "net.1", "net.2"]}
+    assert ill["curves"][""]["grad_norm"]["max"] == pytest.approx(1e6)
+    assert ill["curves"][""]["loss"] == {"first": 2.0, "last": 1.025, "min": 1.025, "max": 2.0, "not_finite": 0}
+
+
+def test_the_summary_names_runs_states_and_incidents(runs):
+    text = printed(runs)
+    for expected in ("ill", "well", "resolved", "healthy", "2 \u2192 1.02", "1e+06", LAYER, "SkipStep"):
+        assert expected in text
+
+
+def test_the_file_is_self_contained_and_escaped(runs, tmp_path):
+    out = tmp_path / "report.html"
+    write_html(runs, out)
+    page = out.read_text(encoding="utf-8")
+    assert "plotly.js v" in page
+    assert not re.search(r'<(script|link|img)[^>]*(src|href)="?http', page)
+    assert "<img src=x" not in page
+    figures = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)[1])
+    assert [figure["data"][0]["z"]["shape"] for figure in figures] == ["3, 40", "3, 40"]
+    assert figures[0]["layout"]["xaxis"]["range"] == figures[1]["layout"]["xaxis"]["range"]
+    assert page.count("<button data-from=") == 1
+
+
+def test_runs_are_found_below_a_log_directory(runs):
+    assert find_runs(runs[0].parent) == runs
+    assert [run["run"] for run in report_data([runs[0].parent])] == ["ill", "well"]
+
+
+def test_a_run_logged_elsewhere_still_has_its_incidents(tmp_path):
+    append_incident(tmp_path / "csv" / INCIDENT_LOG, Incident.start(Finding("nonfinite", 7, ("a",))))
+    (run,) = report_data([tmp_path / "csv"])
+    assert (run["state"], run["incidents"][0]["x"], run["curves"]) == ("open", 7, {"": {}})
+    assert run["problems"] == [f"{tmp_path / 'csv'} has no event file with GradGuard's data, only incidents.jsonl."]
+    write_html([tmp_path / "csv"], tmp_path / "out.html")
+    assert "nonfinite" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_an_event_file_without_gradguard_is_said_to_be_one(tmp_path):
+    with SummaryWriter(tmp_path / "other") as board:
+        board.add_scalar("loss", 1.0, 0)
+    assert "no GradGuard data." in printed([tmp_path / "other"])
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=f"There is no run in {re.escape(str(tmp_path))}: neither an event file"
+    ):
+        report_data([tmp_path])
+    with pytest.raises(FileNotFoundError, match="Give the directory that the logger wrote"):
+        report_data([tmp_path / "missing"])
+
+
+def test_names_are_as_short_as_they_can_be():
+    paths = [Path("/logs/a/version_0"), Path("/logs/b/version_0")]
+    assert unique_names(paths) == ["a/version_0", "b/version_0"]
+    assert unique_names(paths[:1]) == ["version_0"]
+
+
+def test_two_optimizers_get_a_section_each(tmp_path):
+    with SummaryWriter(tmp_path / "gan") as board:
+        writer = RunWriter(board)
+        for x in range(3):
+            for optimizer in ("0", "1"):
+                stats = GradStats.of({f"net{optimizer}.0": 1.0}, step=x, lr=np.nan)
+                writer.step(StepReport(stats, optimizer=optimizer), x)
+    write_html([tmp_path / "gan"], tmp_path / "out.html")
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<h2>Optimizer 0</h2>" in page
+    assert "<h2>Optimizer 1</h2>" in page
+    assert set(report_data([tmp_path / "gan"])[0]["curves"]) == {"0", "1"}
