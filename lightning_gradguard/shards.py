@@ -85,6 +85,14 @@ class Ranks:
         copies = [1 if t is None else self.copies(t, p) for t, p in zip(tensors, params, strict=True)]
         return np.asarray(np.square(norms) / np.array(copies, dtype=np.float64))
 
+    def from_first(self, value: Any) -> Any:
+        """The first process's `value`, a small plain object, on all of them; for what is asked for rarely."""
+        if self._add is not None:
+            return None
+        box = [value]
+        torch.distributed.broadcast_object_list(box, device=self.device)
+        return box[0]
+
     def add(self, values: Tensor) -> Total:
         """Starts the sum of `values` over all processes."""
         values = values.to(self.device)

@@ -20,7 +20,7 @@ from lightning_gradguard.findings import Finding, Incident
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
-from lightning_gradguard.probes import Probes
+from lightning_gradguard.probes import Probe, Probes
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import StepReport
 from lightning_gradguard.shards import Ranks
@@ -118,6 +118,14 @@ class Watch:
         if self.probes is not None:
             self.probes.shut()
 
+    def _read_look(self) -> Probe | None:
+        """What the look saw; with whole replicas the first process's, so that all of them judge the same one."""
+        if self.probes is None:
+            return None
+        look = self.probes.read()
+        ranks = self.collector.ranks
+        return ranks.from_first(look) if look_due(self.steps, self.sample_every) and not ranks.alone else look
+
     def before_step(self, losses: Sequence[Tensor], divisor: float = 1.0) -> StepReport:
         """To be called when the gradients are ready: looks, judges, and acts on the step about to happen.
 
@@ -153,7 +161,7 @@ class Watch:
     def _collect(self, losses: Sequence[Tensor], divisor: float) -> GradStats:
         stats = self.collector.collect(
             losses, divisor, step=self.steps, lr=self.lr_scale.effective_lr(), adversarial=self.adversarial,
-            restored=self.restored, budget=self.budget, probe=self.probes.read() if self.probes is not None else None,
+            restored=self.restored, budget=self.budget, probe=self._read_look(),
         )  # fmt: skip
         return replace(stats, overflow=True) if self.scaler is not None and overflowed(stats) else stats
 
