@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 #: Command -> (module, function, what it does).
 COMMANDS = {
     "demo": ("demo", "demo", "train on real digits through a bad night, unguarded and guarded"),
     "report": ("terminal", "report", "what happened in a run: in the terminal, as HTML or as JSON"),
     "replay": ("terminal", "replay", "run recorded statistics through detectors with other settings"),
-    "zoo list": ("terminal", "zoo_list", "the models that show each problem and its cures"),
-    "zoo show": ("terminal", "zoo_show", "one case's card"),
-    "zoo run": ("terminal", "zoo_run", "train one case, broken or cured"),
-    "zoo compare": ("terminal", "zoo_compare", "train a case broken and with every cure, side by side"),
+    "zoo list": ("zoo.commands", "list_", "the models that show each problem and its cures"),
+    "zoo show": ("zoo.commands", "show", "one case's card"),
+    "zoo run": ("zoo.commands", "run", "train one case, broken or cured"),
+    "zoo compare": ("zoo.commands", "compare", "train a case broken and with every cure, side by side"),
 }
 
 
@@ -36,7 +38,10 @@ def run(name: str, arguments: list[str]) -> int:
     module, function, summary = COMMANDS[name]
     call = getattr(importlib.import_module(f"lightning_gradguard.{module}"), function)
     parser = ArgumentParser(prog=f"gradguard {name}", description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.add_function_arguments(call, as_positional=True, sub_configs=True)
+    several = "runs" in inspect.signature(call).parameters
+    if several:  # on a command line a list is just several words
+        parser.add_argument("runs", nargs="+", type=Path, help="directories of runs, or a directory with runs in it")
+    parser.add_function_arguments(call, as_positional=True, sub_configs=True, skip={"runs"} if several else set())
     try:
         return int(call(**parser.instantiate_classes(parser.parse_args(arguments)).as_dict()) or 0)
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:

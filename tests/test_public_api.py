@@ -5,7 +5,7 @@ from lightning_gradguard import detectors, remedies
 
 
 def test_every_public_name_resolves_and_nothing_else_is_public() -> None:
-    assert dir(lightning_gradguard) == lightning_gradguard.__all__
+    assert dir(lightning_gradguard) == sorted(lightning_gradguard.__all__)
     assert sorted(lightning_gradguard.__all__) == sorted([*lightning_gradguard._EXPORTS, "__version__"])
     for name in lightning_gradguard.__all__:
         assert getattr(lightning_gradguard, name) is not None

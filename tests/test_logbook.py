@@ -1,0 +1,81 @@
+"""A failure in showing never stops a run."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+from runs import Faults, Net, fit, same_state
+
+from lightning_gradguard import GradGuard
+from lightning_gradguard.report import read_incidents
+
+
+class BrokenLogger(pl.loggers.CSVLogger):
+    """Its disk is full from the first line on."""
+
+    def log_metrics(self, metrics: Any, step: Any = None) -> None:
+        if any(name.startswith("gradguard") for name in metrics):
+            raise OSError(28, "No space left on device")
+        super().log_metrics(metrics, step)
+
+
+def test_a_failing_logger_is_said_once_and_the_run_is_the_same(tmp_path: Path) -> None:
+    pl.seed_everything(0, verbose=False)
+    guarded = Net()
+    with pytest.warns(UserWarning, match="could not write to BrokenLogger .*No space left") as caught:
+        fit(guarded, GradGuard(), logger=BrokenLogger(tmp_path), log_every_n_steps=1, max_epochs=2)
+    assert sum("could not write" in str(w.message) for w in caught) == 1
+    pl.seed_everything(0, verbose=False)
+    plain = Net()
+    fit(plain, max_epochs=2)
+    assert same_state(guarded, plain)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_does_not_stop_the_run(tmp_path: Path) -> None:
+    (tmp_path / "incidents.jsonl").symlink_to("/dev/full")
+    guard = GradGuard()
+    with pytest.warns(UserWarning, match=r"could not write to incidents.jsonl .*No space left"):
+        fit(Net(), Faults({20: float("nan")}), guard, default_root_dir=tmp_path)
+    assert guard.incidents[0].outcome == "resolved"
+
+
+def test_every_logger_gets_the_curves(tmp_path: Path) -> None:
+    logger = pl.loggers.CSVLogger(tmp_path)
+    fit(Net(), Faults({20: float("nan")}), GradGuard(), logger=logger, log_every_n_steps=5)
+    with open(Path(logger.log_dir) / "metrics.csv") as file:
+        columns = set(next(csv.reader(file)))
+    assert {
+        "gradguard/grad_norm",
+        "gradguard/lr_factor",
+        "gradguard/clip_coefficient",
+        "gradguard/layer_norm/p50",
+    } <= columns
+
+
+def test_one_console_line_for_each_acted_on_finding_and_a_summary(caplog: Any) -> None:
+    with caplog.at_level(logging.INFO, logger="lightning_gradguard"):
+        fit(Net(), Faults({20: float("nan"), 21: float("nan")}), GradGuard())
+    lines = [record.getMessage() for record in caplog.records if record.name == "lightning_gradguard"]
+    assert [line.partition(":")[0] for line in lines] == ["step 20", "step 21", "GradGuard"]
+    assert "skipped the step" in lines[0]
+    assert "1 nonfinite; resolved" in lines[2]
+
+
+def test_the_log_is_read_back_as_it_was_told(tmp_path: Path) -> None:
+    guard = GradGuard()
+    fit(Net(), Faults({20: float("nan"), 38: float("inf")}), guard, default_root_dir=tmp_path)
+    assert [str(i) for i in read_incidents(tmp_path / "incidents.jsonl")] == [str(i) for i in guard.report().incidents]
+
+
+def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
+    fit(Net(), Faults({20: float("nan")}), GradGuard(), default_root_dir=tmp_path)
+    log = tmp_path / "incidents.jsonl"
+    log.write_text("[]\nnot json\n" + log.read_text() + '{"kind": "nonfi')
+    assert [i.kind for i in read_incidents(log)] == ["nonfinite"]
