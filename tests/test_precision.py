@@ -1,4 +1,4 @@
-"""Every precision: the norms of the gradients in use, exact skips, clips and rollbacks, and a GradScaler's own skips."""
+"""Every precision: norms of the gradients in use, exact skips, clips and rollbacks, and a GradScaler's own skips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runs import Faults, Net, fit
 from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.detectors import Exploding, LossSpike, NonFinite, Stalled
+from lightning_gradguard.detectors import Exploding, LossSpike, NonFinite
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.remedies import AdaptiveClip, ReduceLR, Rollback, SkipStep
 
