@@ -81,7 +81,7 @@ def deep_linear_saddle() -> Program:
     for layer in net:
         nn.init.normal_(layer.weight, std=0.15)  # type: ignore[arg-type]
     x = torch.randn(512, 8, generator=torch.Generator().manual_seed(30))
-    return Program(Learner(net, regress, sgd(0.3, 0.9)), batches(x, x @ torch.diag(torch.linspace(1, 2, 8)), size=64))
+    return Program(Learner(net, regress, sgd(0.05, 0.9)), batches(x, x @ torch.diag(torch.linspace(1, 2, 8)), size=64))
 
 
 @recipe

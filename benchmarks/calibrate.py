@@ -1,0 +1,182 @@
+"""How near do healthy runs come to each detector's limit? The numbers in the detectors' docstrings are printed here.
+
+    python benchmarks/calibrate.py [--seeds 3] [--recipes NAME ...] [--all]
+
+Every recipe runs unguarded; beside each detector stands the largest value that its statistic took in any healthy run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from parallel import every
+from recipes import RECIPES, run
+from rich.console import Console
+from rich.table import Table
+
+from lightning_gradguard import GradGuard, GradStats
+from lightning_gradguard.detectors import (
+    AbstractDetector,
+    Exploding,
+    ExplodingBuffer,
+    LossSpike,
+    LRJump,
+    Oscillating,
+    Relapse,
+    State,
+    Vanishing,
+    diagnose,
+)
+from lightning_gradguard.detectors.base import log10, median
+
+EXPLODING, SPIKE, BUFFER, LR, RELAPSE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), Relapse()
+VANISHING, OSCILLATING = Vanishing(), Oscillating()
+WATCHED = (EXPLODING, SPIKE, BUFFER, LR, RELAPSE, VANISHING, OSCILLATING)
+
+
+def jump(state: State, stats: GradStats) -> float:
+    """Global gradient norm over its record, or a layer's over its own where that is above the global one."""
+    highest = state["record"]["highest"]
+    if highest is None or len(highest) != len(stats.grad_norm) + 1 or not stats.clean or stats.global_norm == 0:
+        return math.nan
+    row = log10(np.concatenate([[stats.global_norm], stats.grad_norm]))
+    counted = np.isfinite(highest) & (row > highest[0])
+    counted[0] = True
+    return float(10 ** (row - highest)[counted].max())
+
+
+def growth(state: State, stats: GradStats) -> float:
+    """Global gradient norm over its moving median, at steps with a record norm and more than the usual loss."""
+    highest = state["record"]["highest"]
+    if highest is None or not stats.clean or stats.loss is None or stats.loss <= median(state["losses"]):
+        return math.nan
+    row = math.log10(stats.global_norm) if stats.global_norm else -math.inf
+    return 10 ** (row - median(state["norms"])) if row > highest[0] else math.nan
+
+
+def excess(state: State, stats: GradStats) -> float:
+    """Height of the loss over its moving median, over the largest healthy one."""
+    if stats.loss is None or stats.adversarial or state["seen"] < SPIKE.warmup:
+        return math.nan
+    usual = median(state["losses"])
+    return (stats.loss - usual) / max(state["highest"] - usual, 0.1 * abs(usual), 1e-300)
+
+
+def buffer(state: State, stats: GradStats) -> float:
+    """Norm of a buffer over its record."""
+    highest = state["highest"]
+    if highest is None or not stats.buffers or len(highest) != len(stats.buffer_norm):
+        return math.nan
+    return float(10 ** np.max(log10(stats.buffer_norm) - highest, initial=-np.inf, where=np.isfinite(highest)))
+
+
+def rate(state: State, stats: GradStats) -> float:
+    """Learning rate over the highest before it."""
+    return stats.lr / state["highest"] if state["seen"] >= LR.warmup and state["highest"] else math.nan
+
+
+def high_losses(state: State, stats: GradStats) -> float:
+    """Losses in a row above all recent ones and more than half way back to the first."""
+    high, usual = state["high"], median(state["losses"])
+    worth = bool(high) and median(high) > usual + RELAPSE.share * (median(state["first"]) - usual) > usual
+    return float(len(high)) if worth else 0.0
+
+
+def update(_: State, stats: GradStats) -> float:
+    """Norm of a sampled update over the weights'."""
+    return stats.global_update_ratio
+
+
+def fall(_: State, stats: GradStats) -> float:
+    """Decades of RMS gradient lost from the last layer to the first."""
+    depth = int((stats.layers.matrix & np.isfinite(stats.log_rms)).sum())
+    return stats.depth_slope * (depth - 1)
+
+
+def swings(state: State, stats: GradStats) -> float:
+    """Swings of the smoothed loss."""
+    return float(state["count"])
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A detector's statistic: its limit, how long it must last, and how it is measured from the detector's state."""
+
+    title: str
+    detector: str
+    limit: float
+    measure: Callable[[State, GradStats], float]
+    lasting: int = 1
+
+
+GAUGES = (
+    Gauge("gradient norm over its record", EXPLODING.name, EXPLODING.factor, jump),
+    Gauge("growing norm over its median, 5 steps in a row", EXPLODING.name, EXPLODING.factor, growth, 5),
+    Gauge("excess of the loss over the largest before", SPIKE.name, SPIKE.factor, excess),
+    Gauge("the same, 5 steps in a row", SPIKE.name, SPIKE.factor / 2, excess, 5),
+    Gauge("high losses in a row", RELAPSE.name, RELAPSE.sustained, high_losses),
+    Gauge("buffer norm over its record", BUFFER.name, BUFFER.factor, buffer),
+    Gauge("learning rate over the highest before", LR.name, LR.factor, rate),
+    Gauge("update-to-weight ratio", "", 100.0, update),
+    Gauge("decades lost over depth, 50 steps in a row", "", VANISHING.decades, fall, 50),
+    Gauge("swings of the loss", OSCILLATING.name, OSCILLATING.swings, swings),
+)
+
+
+@dataclass(frozen=True)
+class Meter(AbstractDetector):
+    """Reports nothing, and keeps the largest value of every gauge in `peaks`: title -> (value, step)."""
+
+    kind: ClassVar[str] = "meter"
+    name: str = "meter"
+    peaks: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def init(self) -> State:
+        return {"states": {d.name: d.init() for d in WATCHED}, "recent": defaultdict(list)}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple]:
+        for gauge in GAUGES:
+            value = gauge.measure(state["states"].get(gauge.detector, {}), stats)
+            recent = state["recent"][gauge.title] = [*state["recent"][gauge.title], value][-gauge.lasting :]
+            lasted = min(recent) if len(recent) == gauge.lasting and not any(map(math.isnan, recent)) else -math.inf
+            self.peaks[gauge.title] = max(self.peaks.get(gauge.title, (-math.inf, 0)), (lasted, stats.step))
+        return {**state, "states": diagnose(WATCHED, state["states"], stats)[0]}, ()
+
+
+def measure(name: str, seed: int) -> dict[str, tuple[float, int]]:
+    """The largest value of every gauge in one run."""
+    meter = Meter()
+    outcome = run(RECIPES[name], seed, callbacks=[GradGuard("monitor", detectors=[meter])])
+    if outcome.error or not outcome.finite:
+        raise RuntimeError(f"{name} with seed {seed} is no healthy run: {outcome.error or 'non-finite weights'}.")
+    return meter.peaks
+
+
+def main() -> None:
+    """Measures, then prints one row for each gauge, or with `--all` the ten runs that come nearest to each limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--all", action="store_true")
+    options = parser.parse_args()
+    jobs = [(name, seed) for name in options.recipes for seed in range(options.seeds)]
+    peaks = every(measure, jobs)
+    table = Table("statistic", "largest", "second run", "limit", "where", title=f"{len(jobs)} healthy runs")
+    for gauge in GAUGES:
+        ranked = sorted(((*peaks[job][gauge.title], *job) for job in jobs), reverse=True)
+        for i in range(min(len(ranked), 10 if options.all else 1)):
+            value, step, name, seed = ranked[i]
+            following = f"{ranked[i + 1][0]:.3g}" if i + 1 < len(ranked) else ""
+            where = f"{name}, seed {seed}, step {step}"
+            table.add_row(gauge.title, f"{value:.3g}", following, f"{gauge.limit:g}", where)
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

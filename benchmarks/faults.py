@@ -1,0 +1,157 @@
+"""Does a run end well after something went wrong? Side by side: no guard, clipping, the peers, and GradGuard.
+
+    python benchmarks/faults.py [--seeds 5] [--steps 60 150 231] [--tools NAME ...] [--markdown FILE]
+
+A net that learns four overlapping classes in 300 steps meets a fault at one step of its life. What counts is the final
+validation loss against that of the same run without the fault. The exit code is 1 when GradGuard broke its promise:
+within 3 % of the healthy run, or, where every batch is bad, a stop with finite weights and the word "unrecoverable".
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from parallel import every
+from peers import TOOLS
+from recipes.base import Learner, Program, batches, run
+from recipes.nets import classify, mlp
+from results import publish
+from rich.table import Table
+from torch import Tensor
+
+from lightning_gradguard import GradGuard
+
+GUARD, HEALTHY = "GradGuard", "none"
+STEPS, CLASSES, MARGIN = 300, 4, 0.03
+FOREVER = 10**9
+
+
+class Fault(pl.Callback):
+    """Spoils batches, or the learning rate, from step `at` on for `steps` steps."""
+
+    def __init__(self, at: int, steps: int = 1, scale: float = 1.0, lr: float = 1.0) -> None:
+        self.at, self.steps, self.scale, self.lr, self.batches = at, steps, scale, lr, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
+        if self.at <= self.batches < self.at + self.steps and self.scale != 1.0:
+            batch[0].mul_(self.scale)
+        if self.batches == self.at and self.lr != 1.0:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] *= self.lr
+        self.batches += 1
+
+
+#: Name -> (whether the net has BatchNorm, the fault at a given step). `none` is what the others are measured against.
+FAULTS: dict[str, tuple[bool, Any]] = {
+    "one NaN batch": (False, partial(Fault, scale=math.nan)),
+    "one Inf batch": (False, partial(Fault, scale=math.inf)),
+    "ten NaN batches": (False, partial(Fault, scale=math.nan, steps=10)),
+    "inputs x1e4, one batch": (False, partial(Fault, scale=1e4)),
+    "LR x1000 from then on": (False, partial(Fault, lr=1000.0)),
+    "BatchNorm, one NaN batch": (True, partial(Fault, scale=math.nan)),
+    "BatchNorm, inputs x1e4, one batch": (True, partial(Fault, scale=1e4)),
+    "NaN in every batch": (False, partial(Fault, scale=math.nan, steps=FOREVER)),
+}
+ENDLESS = "NaN in every batch"
+
+
+def points(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Four overlapping clouds in sixteen dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(CLASSES, (count,), generator=generator)
+    centres = torch.randn(CLASSES, 16, generator=torch.Generator().manual_seed(0))
+    return 0.55 * centres[y] + torch.randn(count, 16, generator=generator), y
+
+
+def program(batchnorm: bool) -> Program:
+    """MLP 16-64-64-4 under AdamW."""
+    net = mlp(16, 64, 64, CLASSES, norm=batchnorm)
+    return Program(Learner(net, classify, partial(torch.optim.AdamW, lr=1e-3)), batches(*points(2048, 1)))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one run ended."""
+
+    loss: float
+    finite: bool
+    stopped: bool
+    verdict: str = ""
+    story: str = ""
+
+
+def end(fault: str, batchnorm: bool, at: int, seed: int, tool: str) -> Ending:
+    """Runs one fault under one tool."""
+    guards, options = TOOLS[tool]()
+    spoilers = [] if fault == HEALTHY else [FAULTS[fault][1](at)]
+    outcome = run(partial(program, batchnorm), seed, STEPS, [*spoilers, *guards], **options)
+    x, y = points(2048, 2)
+    with torch.no_grad():
+        loss = float(classify(outcome.module.net.eval(), x, y))  # type: ignore[operator,arg-type]
+    told = [guard.report() for guard in guards if isinstance(guard, GradGuard)]
+    verdict, story = (told[0].verdict, str(told[0])) if told else ("", "")
+    return Ending(loss, outcome.finite and math.isfinite(loss), outcome.steps < STEPS, verdict, story)
+
+
+def kept(fault: str, ending: Ending, healthy: float) -> bool:
+    """Whether the guard kept its promise."""
+    if fault == ENDLESS:
+        return ending.finite and ending.stopped and "unrecoverable" in ending.verdict
+    return ending.finite and not ending.stopped and ending.loss <= (1 + MARGIN) * healthy
+
+
+def cell(endings: list[Ending], healthy: list[float]) -> str:
+    """Median loss and the worst distance from the healthy run; how many were lost or stopped."""
+    lost, stopped = sum(not e.finite for e in endings), sum(e.stopped for e in endings)
+    pairs = sorted((e.loss, e.loss / h - 1) for e, h in zip(endings, healthy, strict=True) if e.finite)
+    words = [f"{pairs[len(pairs) // 2][0]:.3f} (worst {max(p[1] for p in pairs):+.1%})"] if pairs else []
+    words += [f"NaN weights {lost}/{len(endings)}"] if lost else []
+    words += [f"stopped {stopped}/{len(endings)}"] if stopped else []
+    return ", ".join(words)
+
+
+def main() -> int:
+    """One row for each fault, one column for each tool."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, nargs="*", default=[60, 150, 231])
+    parser.add_argument("--tools", nargs="*", default=list(TOOLS))
+    parser.add_argument("--markdown", help="file whose section with this table is replaced")
+    options = parser.parse_args()
+    places = [(at, seed) for at in options.steps for seed in range(options.seeds)]
+    wanted = {HEALTHY: False, f"{HEALTHY}, BatchNorm": True, **{name: norm for name, (norm, _) in FAULTS.items()}}
+    twins = [(HEALTHY, norm, 0, seed, "no guard") for norm in (False, True) for seed in range(options.seeds)]
+    jobs = [
+        (fault.split(",")[0] if fault.startswith(HEALTHY) else fault, norm, *place, tool)
+        for fault, norm in wanted.items()
+        for place in (places[: options.seeds] if fault.startswith(HEALTHY) else places)
+        for tool in options.tools
+    ]
+    endings = every(end, list(dict.fromkeys([*twins, *jobs])))
+    healthy = {(norm, seed): endings[HEALTHY, norm, 0, seed, "no guard"].loss for _, norm, _, seed, _ in twins}
+    title = f"Final validation loss; faults at steps {options.steps} of {STEPS}, {options.seeds} seeds each"
+    table, broken = Table("fault", *options.tools, title=title), []
+    for fault, norm in wanted.items():
+        name = HEALTHY if fault.startswith(HEALTHY) else fault
+        cells = []
+        for tool in options.tools:
+            mine = [job for job in dict.fromkeys(jobs) if job[:2] == (name, norm) and job[4] == tool]
+            cells.append(cell([endings[job] for job in mine], [healthy[norm, job[3]] for job in mine]))
+            if tool == GUARD:
+                broken += [job for job in mine if not kept(name, endings[job], healthy[norm, job[3]])]
+        table.add_row(fault, *cells)
+    publish(table, options.markdown, "faults")
+    for job in broken:
+        print(*job, f"loss {endings[job].loss:.4f}, healthy {healthy[job[1], job[3]]:.4f}", endings[job].story)
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Does a guard leave healthy runs alone? Final weights with and without it, bit for bit, on fault-free recipes.
+
+    python benchmarks/harmless.py [--seeds 3] [--recipes NAME ...] [--tools NAME ...] [--markdown FILE]
+
+The exit code is 1 when GradGuard changed a run, acted, or reported anything at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parallel import every
+from peers import TOOLS
+from recipes import RECIPES, STEPS, run, same
+from results import publish
+from rich.table import Table
+
+from lightning_gradguard import GradGuard
+
+GUARD = "GradGuard"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a tool did to one healthy run: `word` is for the table, `details` are the guard's incidents."""
+
+    word: str
+    details: tuple[str, ...] = ()
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nothing happened and nothing was said."""
+        return self.word == "same"
+
+
+def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUARD,)) -> dict[str, Verdict]:
+    """Runs a recipe alone and once with each tool."""
+    alone = run(RECIPES[name], seed, steps)
+    if alone.error or not alone.finite:
+        raise RuntimeError(f"{name} with seed {seed} is no healthy run: {alone.error or 'non-finite weights'}.")
+    verdicts = {}
+    for tool in tools:
+        callbacks, options = TOOLS[tool]()
+        guarded = run(RECIPES[name], seed, steps, callbacks, **options)
+        stories = tuple(str(i) for guard in callbacks if isinstance(guard, GradGuard) for i in guard.incidents)
+        word = "stopped" if guarded.steps < steps else "same" if same(alone, guarded) else "changed"
+        verdicts[tool] = Verdict(guarded.error or ("spoke" if stories and word == "same" else word), stories)
+    return verdicts
+
+
+def main() -> int:
+    """One row for each recipe, one column for each tool."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--tools", nargs="*", default=[t for t in TOOLS if t not in ("no guard", "clip 1.0")])
+    parser.add_argument("--markdown", help="file whose section with this table is replaced")
+    options = parser.parse_args()
+    jobs = [(name, seed, STEPS, tuple(options.tools)) for name in options.recipes for seed in range(options.seeds)]
+    verdicts = every(judge, jobs)
+    touched = {tool: [j for j in jobs if not verdicts[j][tool].harmless] for tool in options.tools}
+    title = f"{len(jobs)} healthy runs of {STEPS} steps: {len(options.recipes)} recipes, {options.seeds} seeds each"
+    table = Table("recipe", *options.tools, title=title)
+    for name in options.recipes:
+        rows = [verdicts[job] for job in jobs if job[0] == name]
+        table.add_row(name, *(summary([row[tool].word for row in rows]) for tool in options.tools))
+    table.add_section()
+    table.add_row("runs touched", *(f"{len(touched[tool])} of {len(jobs)}" for tool in options.tools))
+    publish(table, options.markdown, "harmless")
+    for job in jobs:
+        for story in verdicts[job].get(GUARD, Verdict("same")).details:
+            print(f"{job[0]}, seed {job[1]}: {story}")
+    return int(bool(touched.get(GUARD)))
+
+
+def summary(words: list[str]) -> str:
+    """What happened over the seeds: `same`, or each other word and how often."""
+    others = {word: words.count(word) for word in dict.fromkeys(words) if word != "same"}
+    return ", ".join(f"{word} {count}/{len(words)}" for word, count in others.items()) or "same"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

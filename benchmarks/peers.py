@@ -1,0 +1,54 @@
+"""The tools that stand side by side in the tables. Peers that are not installed are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from lightning_gradguard import GradGuard
+
+#: Callbacks, and options of the Trainer.
+Setting = tuple[list[Any], dict[str, Any]]
+
+
+def nothing() -> Setting:
+    return [], {}
+
+
+def clipping() -> Setting:
+    return [], {"gradient_clip_val": 1.0}
+
+
+def spike_detection() -> Setting:
+    from lightning.pytorch.callbacks import SpikeDetection
+
+    return [SpikeDetection()], {}
+
+
+def zclip() -> Setting:
+    from zclip import ZClipLightningCallback
+
+    return [ZClipLightningCallback()], {}
+
+
+def arc() -> Setting:
+    from arc.api.integrations import LightningCallback
+
+    return [LightningCallback(verbose=False)], {}
+
+
+def gradguard() -> Setting:
+    return [GradGuard()], {}
+
+
+#: Column title -> (package it needs, how it is set up with its own defaults).
+ALL: dict[str, tuple[str, Callable[[], Setting]]] = {
+    "no guard": ("lightning", nothing),
+    "clip 1.0": ("lightning", clipping),
+    "SpikeDetection": ("lightning", spike_detection),
+    "ZClip": ("zclip", zclip),
+    "ARC": ("arc", arc),
+    "GradGuard": ("lightning", gradguard),
+}
+TOOLS = {title: make for title, (package, make) in ALL.items() if find_spec(package) is not None}
