@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from torch import nn
 
 from lightning_gradguard import GradGuard
+from lightning_gradguard.detectors import LossSpike, NonFinite
 from lightning_gradguard.tensorboard_plugin import metadata
 from lightning_gradguard.tensorboard_plugin.history import History
 
@@ -41,7 +42,7 @@ def train(root: Path, name: str, policy: str) -> GradGuard:
     x = torch.randn(STEPS, 32, 16)
     y = (x @ torch.randn(16, 4)).argmax(dim=-1)
     x[BAD.start : BAD.stop] *= -300.0
-    guard = GradGuard(policy)
+    guard = GradGuard(policy, detectors=[NonFinite(), LossSpike()])
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=TensorBoardLogger(root, name="", version=name), log_every_n_steps=2,
         callbacks=[guard], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,

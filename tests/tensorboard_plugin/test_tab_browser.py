@@ -117,8 +117,8 @@ class Tab:
     def heat(self, figure: int = 0) -> dict:
         """Rows, columns and labels of a heatmap as drawn."""
         script = """
-            const trace = document.querySelectorAll('.plot')[arguments[0]].data[0];
-            return {type: trace.type, rows: trace.y.length, columns: trace.x.length, labels: [...trace.y]};
+            const plot = document.querySelectorAll('.plot')[arguments[0]], [{z}] = plot.calcdata[0];
+            return {type: plot.data[0].type, rows: z.length, columns: z[0].length, labels: [...plot.data[0].y]};
         """
         return self.driver.execute_script(script, figure)
 
@@ -267,5 +267,5 @@ def test_from_an_empty_log_directory_to_following_a_run(driver, serve, tmp_path)
 
 def reloaded(tab: Tab) -> bool:
     """Presses TensorBoard's own reload button."""
-    tab.driver.execute_script("window.parent.document.querySelector('app-header-reload button').click()")
+    tab.driver.execute_script("window.parent.document.querySelector('app-header-reload button, button.reload-button').click()")
     return bool(tab.driver.execute_script("return document.querySelectorAll('.plot').length"))

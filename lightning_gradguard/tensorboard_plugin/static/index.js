@@ -9,7 +9,7 @@ const state = {
   from: null, to: null, focus: null, theme: "light", figures: [],
 };
 const page = {};
-let latest = 0;
+let latest = 0, reloading = null;
 
 export async function render() {
   document.head.append(
@@ -71,7 +71,13 @@ function set(changes) {
   return refresh();
 }
 
-async function reload() {
+// One at a time: answers to presses that come faster than they are given would discard one another.
+function reload() {
+  reloading ??= readRuns().finally(() => reloading = null);
+  return reloading;
+}
+
+async function readRuns() {
   try {
     state.runs = await Model.getRuns();
   } catch (error) {
@@ -85,6 +91,7 @@ async function reload() {
 
 async function refresh() {
   if (state.chosen === null) return;
+  document.body.classList.toggle("empty", !state.runs.length);
   if (!state.runs.length) return page.main.replaceChildren(Views.emptyState());
   showRuns();
   if (!state.chosen.length) return page.main.replaceChildren(Views.element("p", {className: "message", textContent: "Choose a run."}));
