@@ -142,14 +142,17 @@ def add_panel(figure: go.Figure, view: View, panel: Panel, row: int, span: list[
 
 
 def add_lines(figure: go.Figure, incidents: Sequence[dict[str, Any]], theme: Theme) -> None:
-    """A line through all panels where an incident starts, and a shade as long as it lasts."""
+    """A line through all panels where an incident starts, and a shade while any lasts."""
+    across, shaded = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1}, -math.inf
     for incident in incidents[:LINES]:
         color, first = theme.outcome(incident.get("outcome")), incident["x"]
-        across = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "x0": first}
-        figure.add_shape(type="line", x1=first, line={"color": color, "width": 1, "dash": "dot"}, **across)
-        last = max(first, incident.get("x_last") or first)
+        figure.add_shape(type="line", x0=first, x1=first, line={"color": color, "width": 1, "dash": "dot"}, **across)
+        last, first = max(first, incident.get("x_last") or first), max(first, shaded)
+        shaded = max(shaded, last)
+        if last <= first:
+            continue  # one step, or shaded already
         figure.add_shape(
-            type="rect", x1=last, fillcolor=color, opacity=0.10, line={"width": 0}, layer="below", **across
+            type="rect", x0=first, x1=last, fillcolor=color, opacity=0.10, line={"width": 0}, layer="below", **across
         )
 
 

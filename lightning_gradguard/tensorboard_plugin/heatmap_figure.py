@@ -9,7 +9,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lightning_gradguard.tensorboard_plugin import fields, metadata
-from lightning_gradguard.tensorboard_plugin.looks import Theme, bulk, row_labels, statistic_words, wrapped
+from lightning_gradguard.tensorboard_plugin.looks import (
+    Theme,
+    bulk,
+    label,
+    row_labels,
+    shared_prefix,
+    statistic_words,
+    wrapped,
+)  # fmt: skip
 from lightning_gradguard.tensorboard_plugin.view import View
 
 Symbols = dict[str, tuple[str, str]]
@@ -94,7 +102,10 @@ def heat_title(view: View) -> str:
     words = statistic_words(view.question.statistic)
     if view.heat is None or not len(view.heat.x):
         return f"<b>{words}</b>: not recorded in this run"
-    parts = [f"<b>{words} per {'layer' if max(view.counts, default=1) == 1 else 'module'}</b>, input at the top"]
+    module = shared_prefix(view.heat.names).rstrip(".")
+    where = f" in {label(module, 30)}" if module else ""
+    row = "layer" if max(view.counts, default=1) == 1 else "module"
+    parts = [f"<b>{words} per {row}{where}</b>, input at the top"]
     parts += [f"each column the largest of up to {view.binned} steps"] if view.binned > 1 else []
     for name, test, color in SPECIAL:
         parts += [f'<span style="color:{color}">\u25a0</span> {name}'] if test(view.heat.log).any() else []

@@ -63,15 +63,30 @@ def statistic_words(statistic: str) -> str:
 def row_labels(names: Sequence[str], counts: Sequence[int], most: int = 24) -> list[str]:
     """A short and unique label for each row, with the number of layers it stands for.
 
+    What all names begin with is left out.
+
     Example:
-        >>> row_labels(["encoder.layer.0", "encoder.layer.1", "head"], [4, 4, 1], most=12)
+        >>> row_labels(["net.encoder.layer.0", "net.encoder.layer.1", "net.head"], [4, 4, 1], most=12)
         ['enc….layer.0 (4)', 'enc….layer.1 (4)', 'head']
     """
+    skip = len(shared_prefix(names))
     labels: dict[str, None] = {}
     for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-        text = label(name, most) + (f" ({count})" if count > 1 else "")
+        text = label(name[skip:], most) + (f" ({count})" if count > 1 else "")
         labels[text if text not in labels else f"{text} #{i}"] = None
     return list(labels)
+
+
+def shared_prefix(names: Sequence[str]) -> str:
+    """The module, with its dot, that all of several names begin with.
+
+    Example:
+        >>> shared_prefix(["net.encoder.0", "net.encoder.1"]), shared_prefix(["net.0"]), shared_prefix(["a.0", "b.0"])
+        ('net.encoder.', '', '')
+    """
+    first, last = (min(names), max(names)) if len(names) > 1 else ("", "")
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind(".", 0, same) + 1]
 
 
 def label(name: str, most: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard import context
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -36,7 +36,7 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
-def train(root: Path, name: str, policy: str) -> GradGuard:
+def train(logger: Logger, policy: str) -> None:
     """160 steps with six bad batches in the middle; every second step is logged."""
     torch.manual_seed(0)
     x = torch.randn(STEPS, 32, 16)
@@ -44,11 +44,10 @@ def train(root: Path, name: str, policy: str) -> GradGuard:
     x[BAD.start : BAD.stop] *= -300.0
     guard = GradGuard(policy, detectors=[NonFinite(), LossSpike()])
     trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=TensorBoardLogger(root, name="", version=name), log_every_n_steps=2,
+        max_epochs=1, accelerator="cpu", logger=logger, log_every_n_steps=2,
         callbacks=[guard], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
     trainer.fit(Classifier(), torch.utils.data.DataLoader(list(zip(x, y, strict=True)), batch_size=None))
-    return guard
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +55,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log directory with the runs `guarded` and `unguarded`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     root = tmp_path_factory.mktemp("trained")
-    train(root, "guarded", "protect")
-    train(root, "unguarded", "monitor")
+    train(TensorBoardLogger(root, name="", version="guarded"), "protect")
+    train(TensorBoardLogger(root, name="", version="unguarded"), "monitor")
     return root
 
 
@@ -78,3 +77,11 @@ def open_provider() -> Callable[[Path], MultiplexerDataProvider]:
 def open_run(open_provider: Callable[[Path], MultiplexerDataProvider]) -> Callable[[Path, str], History]:
     """Reads one run of a log directory."""
     return lambda logdir, run=".": History(open_provider(logdir), context.RequestContext(), "", run)
+
+
+@pytest.fixture(scope="session")
+def trained_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guarded run that was logged by `CSVLogger` alone."""
+    root = tmp_path_factory.mktemp("csv")
+    train(CSVLogger(root, name="", version="guarded"), "protect")
+    return root / "guarded"

@@ -208,7 +208,8 @@ def test_modules_fold_and_open(tab):
     layer.send_keys("encoder", Keys.ENTER)
     tab.until(lambda: tab.texts("#module") == ["Open encoder"])
     tab.driver.find_element(By.CSS_SELECTOR, "#module").click()
-    tab.until(lambda: tab.heat()["labels"] == ["encoder.0", "encoder.2"])
+    tab.until(lambda: tab.heat()["labels"] == ["0", "2"])
+    assert tab.texts(".annotation-text")[0].startswith("gradient norm per layer in encoder, input at the top")
     assert tab.errors() == []
 
 
@@ -267,5 +268,6 @@ def test_from_an_empty_log_directory_to_following_a_run(driver, serve, tmp_path)
 
 def reloaded(tab: Tab) -> bool:
     """Presses TensorBoard's own reload button."""
-    tab.driver.execute_script("window.parent.document.querySelector('app-header-reload button, button.reload-button').click()")
+    button = "app-header-reload button, button.reload-button"
+    tab.driver.execute_script("window.parent.document.querySelector(arguments[0]).click()", button)
     return bool(tab.driver.execute_script("return document.querySelectorAll('.plot').length"))

@@ -1,0 +1,135 @@
+"""Trains four small runs, opens them in TensorBoard and takes the pictures in `docs/img`.
+
+python docs/screenshots.py [folder]      # needs chromium, chromedriver, selenium and scikit-learn
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from sklearn.datasets import load_digits
+from torch import nn
+
+from lightning_gradguard import GradGuard
+
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+STEPS, BAD = 600, range(300, 308)
+PICTURES = {
+    "guarded_unguarded": (("guarded", "unguarded"), False, False),
+    "healthy": (("healthy",), False, False),
+    "exploding": (("unguarded",), False, False),
+    "vanishing": (("vanishing",), False, False),
+    "rescued": (("guarded",), True, True),
+}
+
+
+class Digits(pl.LightningModule):
+    def __init__(self, layers: OrderedDict[str, nn.Module], lr: float) -> None:
+        super().__init__()
+        self.net, self.lr = nn.Sequential(layers), lr
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+
+def cnn() -> OrderedDict[str, nn.Module]:
+    """Eight convolutions with He's initialisation."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i in range(8):
+        conv = nn.Conv2d(1 if i == 0 else 16, 16, 3, padding=1)
+        nn.init.kaiming_normal_(conv.weight)
+        layers[f"block{i}"] = nn.Sequential(OrderedDict(conv=conv, act=nn.ReLU()))
+    return OrderedDict(**layers, pool=nn.AdaptiveAvgPool2d(2), flat=nn.Flatten(), head=nn.Linear(64, 10))
+
+
+def sigmoids() -> OrderedDict[str, nn.Module]:
+    """Twenty sigmoid layers with torch's own initialisation: the gradient vanishes on its way to the input."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flat=nn.Flatten())
+    for i in range(20):
+        layers[f"hidden{i}"] = nn.Sequential(OrderedDict(linear=nn.Linear(64, 64), act=nn.Sigmoid()))
+    return OrderedDict(**layers, head=nn.Linear(64, 10))
+
+
+def batches(bad: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The same batches every time; those in `bad` as a broken reader would give them."""
+    x, y = load_digits(return_X_y=True)
+    images, labels = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16, torch.tensor(y)
+    draw = torch.Generator().manual_seed(0)
+    picks = [torch.randint(len(y), (32,), generator=draw) for _ in range(STEPS)]
+    return [(images[p] * (-300.0 if i in bad else 1.0), labels[p]) for i, p in enumerate(picks)]
+
+
+def train(root: Path, name: str, layers: OrderedDict[str, nn.Module], lr: float, policy: str, bad: range) -> None:
+    torch.manual_seed(0)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=TensorBoardLogger(root, name="", version=name), log_every_n_steps=2,
+        callbacks=[GradGuard(policy)], enable_progress_bar=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(Digits(layers, lr), torch.utils.data.DataLoader(batches(bad), batch_size=None))
+
+
+def serve(logdir: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0", "--host", "127.0.0.1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        yield next(match[0] for line in process.stderr or () if (match := re.search(r"http://\S+:\d+/", line)))
+        process.terminate()
+
+
+def photograph(address: str, out: Path) -> None:
+    options = webdriver.ChromeOptions()
+    for flag in [*FLAGS.split(), f"--user-data-dir={tempfile.mkdtemp()}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options)
+    wait = WebDriverWait(driver, 60, 0.2, ignored_exceptions=[Exception])
+    idle = "return document.querySelector('main').getAttribute('aria-busy') === 'false'"
+    screen = {"width": 1280, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    for name, (runs, dark, focus) in PICTURES.items():
+        driver.get("about:blank")
+        driver.get(f"{address}?darkMode={str(dark).lower()}#gradguard")
+        wait.until(lambda d: d.switch_to.frame(d.find_element(By.CSS_SELECTOR, "iframe[src*='gradguard']")) or True)
+        wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, ".run")) == 4 and d.execute_script(idle))
+        for run in ("guarded", "healthy", "unguarded", "vanishing"):
+            box = f"//label[contains(@class, 'run')][.//span[text()='{run}']]/input"
+            if driver.find_element(By.XPATH, box).is_selected() != (run in runs):
+                driver.find_element(By.XPATH, box).click()
+        if focus:
+            driver.find_element(By.CSS_SELECTOR, ".incident").click()
+        wait.until(
+            lambda d, runs=runs: (
+                len(d.find_elements(By.CSS_SELECTOR, ".figure")) == len(runs) and d.execute_script(idle)
+            )
+        )
+        driver.save_screenshot(str(out / f"{name}.png"))
+        Image.open(out / f"{name}.png").convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+            out / f"{name}.png", optimize=True
+        )
+    driver.quit()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        train(root, "healthy", cnn(), 0.02, "protect", range(0))
+        train(root, "unguarded", cnn(), 0.02, "monitor", BAD)
+        train(root, "guarded", cnn(), 0.02, "protect", BAD)
+        train(root, "vanishing", sigmoids(), 0.02, "monitor", range(0))
+        for address in serve(root):
+            photograph(address, Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "img")

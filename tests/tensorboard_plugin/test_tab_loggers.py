@@ -1,0 +1,23 @@
+"""Without TensorBoard: the scalars reach the logger, and the incidents lie in its folder."""
+
+from __future__ import annotations
+
+import csv
+
+from lightning_gradguard.html_report import report_data
+from lightning_gradguard.report import INCIDENT_LOG, read_incidents
+
+
+def test_csv_logger_gets_scalars_and_incidents(trained_csv):
+    with (trained_csv / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("gradguard/grad_norm")]
+    assert len(rows) >= 80
+    assert float(rows[0]["gradguard/layer_norm/p0"]) <= float(rows[0]["gradguard/layer_norm/p100"])
+    incidents = read_incidents(trained_csv / INCIDENT_LOG)
+    assert incidents[0].kind == "loss_spike"
+    assert incidents[0].first_step == 80
+
+
+def test_the_report_tells_the_incidents_of_such_a_run(trained_csv):
+    (run,) = report_data([trained_csv])
+    assert (run["state"], run["incidents"][0]["x"]) == ("resolved", 80)
