@@ -205,7 +205,8 @@ def incident_table(guard: GradGuard) -> Table:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps log lines out of the progress bars; the tables say it all."""
-    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_gradguard")
+    # Lightning's messages go through the logger of whichever namespace was imported last.
+    names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric", "lightning_gradguard")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
