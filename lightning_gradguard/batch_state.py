@@ -26,6 +26,11 @@ class BatchState:
     """
 
     def __init__(self, module: nn.Module, logged: Callable[[], Iterable[Any]] = tuple) -> None:
+        self._logged = logged
+        self.rescan(module)
+
+    def rescan(self, module: nn.Module) -> None:
+        """Looks for buffers and metrics anew, after modules have been exchanged."""
         clean = clean_paths(module)
         self.slots = [
             _Slot(f"{clean[path]}.{key}".lstrip("."), owner._buffers, key, uncounted=isinstance(owner, _NormBase))
@@ -33,7 +38,6 @@ class BatchState:
             for key in owner._buffers
         ]
         self._own = [m for m in module.modules() if is_metric(m)]
-        self._logged = logged
         self._metrics: list[tuple[Any, dict[str, Any], int, Any]] = []
 
     @property

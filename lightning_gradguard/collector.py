@@ -41,9 +41,10 @@ class Collector:
         self._before: list[Tensor] | None = None
         self._pieces: Floats | None = None  # this process's part of the sample: weights' and updates' norms, [2T]
         self._announced: Total | None = None
-        self._build()
+        self.rebuild()
 
-    def _build(self) -> None:
+    def rebuild(self) -> None:
+        """Looks the optimizer's parameters up anew: a group was added, or modules were exchanged."""
         owned = owned_params(self.optimizer)
         self.table = ParamTable(clean_parameters(self.module), owned, self.ranks.shapes)
         self.sharded = self.ranks.sharded(self.table.params)
@@ -63,7 +64,7 @@ class Collector:
     def collect(self, losses: Sequence[Tensor], divisor: float, **known: Any) -> GradStats:
         """Everything about the step; `known` are the fields of `GradStats` that are not measured here."""
         if len(owned_params(self.optimizer)) != self.table.owned_count:  # a group was added
-            self._build()
+            self.rebuild()
         one = self._alone if self.ranks.alone else self._together
         norms, loss, buffers, buffer_norm = one(losses, divisor)
         sample, self.sample = self.sample, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident
@@ -48,6 +49,12 @@ class Episodes:
         over = [kind for kind in self.incidents if kind not in standing or standing[kind][1] >= calm]
         changed += [self.incidents.pop(kind).closed(RESOLVED) for kind in over]
         return changed
+
+    def act(self, kind: str, actions: tuple[str, ...]) -> list[Incident]:
+        """Adds what was done about an open incident while its symptom was not looked for."""
+        known = self.incidents[kind]
+        self.incidents[kind] = replace(known, actions=(*known.actions, *actions))
+        return [self.incidents[kind]]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +15,8 @@ class LRScale:
 
     The schedule, checkpoints and learning-rate monitors see the user's value: the factor is multiplied in by a
     step-pre-hook and the old values are put back by a step-post-hook. After `hold` healthy steps the factor grows back
-    to 1, tenfold in `ramp` steps; a reduction after that began doubles the hold.
+    to its base (1 unless `settle` changed it), tenfold in `ramp` steps; a reduction after that began doubles the hold.
+    Apart from that, no learning rate is let above `ceiling` once `cap` has set one.
 
     Example:
         >>> import torch
@@ -28,7 +30,7 @@ class LRScale:
 
     def __init__(self, optimizer: Optimizer, hold: int = 200, ramp: int = 100) -> None:
         self.optimizer, self.ramp = optimizer, ramp
-        self.factor, self.hold, self.healthy = 1.0, hold, 0
+        self.factor, self.base, self.hold, self.healthy, self.ceiling = 1.0, 1.0, hold, 0, math.inf
         self._inside: list[tuple[dict[str, Any], Any]] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._enter),
@@ -45,10 +47,10 @@ class LRScale:
         self.restore()
 
     def _apply(self) -> None:
-        if self.factor == 1.0:
+        if (scale := self.in_force()) == 1.0:
             return
         for group, lr in self._inside:
-            set_lr(group, lr * self.factor)
+            set_lr(group, lr * scale)
 
     def restore(self) -> None:
         """Puts the user's learning rates back; needed when a step was left by an exception."""
@@ -64,25 +66,47 @@ class LRScale:
         return self.factor
 
     def recover(self) -> None:
-        """Counts one healthy step; past the hold the factor grows towards 1."""
-        if self.factor < 1.0:
+        """Counts one healthy step; past the hold the factor grows back to its base."""
+        if self.factor < self.base:
             self.healthy += 1
             if self.healthy > self.hold:
-                self.factor = min(1.0, self.factor * 10 ** (1 / self.ramp))
+                self.factor = min(self.base, self.factor * 10 ** (1 / self.ramp))
+
+    def settle(self, factor: float) -> float:
+        """Sets the factor for good: what later reductions grow back to. Returns it."""
+        self.factor = self.base = factor
+        self._apply()
+        return factor
+
+    def cap(self, ceiling: float) -> None:
+        """Lets no learning rate above `ceiling` from the present step on; where the user's is lower, nothing changes."""
+        self.ceiling = min(self.ceiling, ceiling)
+        self._apply()
+
+    def in_force(self) -> float:
+        """What the user's learning rates are multiplied by now."""
+        highest = self._highest()
+        return self.factor * (self.ceiling / highest if highest > self.ceiling else 1.0)
 
     def effective_lr(self) -> float:
         """The largest learning rate of the next step."""
+        return self.in_force() * self._highest()
+
+    def _highest(self) -> float:
+        """The user's largest learning rate; NaN when there is none."""
         user = {id(group): lr for group, lr in self._inside}
         rates = [float(user.get(id(g), g["lr"])) for g in self.optimizer.param_groups if "lr" in g]
-        return self.factor * max(rates, default=float("nan"))
+        return max(rates, default=math.nan)
 
     def state_dict(self) -> dict[str, float]:
         """Plain numbers."""
-        return {"factor": self.factor, "hold": self.hold, "healthy": self.healthy}
+        names = ("factor", "base", "ceiling", "hold", "healthy")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
-        self.factor, self.hold, self.healthy = float(state["factor"]), int(state["hold"]), int(state["healthy"])
+        self.factor, self.base, self.ceiling = (float(state[name]) for name in ("factor", "base", "ceiling"))
+        self.hold, self.healthy = int(state["hold"]), int(state["healthy"])
 
     def close(self) -> None:
         """Puts the learning rates back and removes the hooks."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
+from lightning_gradguard.course import ENDLESS, LONGEST, SHORTEST, Course, Deed
 from lightning_gradguard.lr_scale import LRScale
+from lightning_gradguard.probes import Probe
 from lightning_gradguard.shards import local
 from lightning_gradguard.snapshots import Snapshot, Snapshots, owned_params
 from lightning_gradguard.stats import GradStats
@@ -30,12 +33,16 @@ class PendingStep:
         damage: Whether a step was really taken since the weights were last known good; a rollback, or another
             reduction of the learning rate, is pointless while nothing has changed.
         grad_scale: What the gradients are still multiplied by (a scaler that has not unscaled them).
+        module: The module in training, for remedies that change it.
+        course: Tries remedies over several steps.
+        look: The latest look inside a batch.
 
     Attributes:
         cancelled: The step will not happen.
         clip_coefficient: Product of all scalings of the gradients.
         restored: The snapshot that was put back, if any.
         stop_reason: Why training should end, if it should.
+        renewed: The model is another one from here on, so that what was learnt about it is void.
     """
 
     optimizer: Optimizer
@@ -46,10 +53,14 @@ class PendingStep:
     scaler: Any = None
     damage: bool = True
     grad_scale: float = 1.0
+    module: nn.Module | None = None
+    course: Course | None = None
+    look: Probe | None = None
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
     restored: Snapshot | None = field(default=None, init=False)
     stop_reason: str = field(default="", init=False)
+    renewed: bool = field(default=False, init=False)
 
     @property
     def grads(self) -> list[Tensor]:
@@ -86,6 +97,21 @@ class PendingStep:
         if self.damage:
             self.restored = self.snapshots.restore()
         return self.restored
+
+    def try_each(self, finding: Any, candidates: Sequence[tuple[str, Sequence[Deed]]], share: float) -> str:
+        """Cancels the step and tries candidates one after another, each for a share of the planned steps.
+
+        Empty where nothing can be tried: no course, one running already, or too few steps left.
+        """
+        if self.course is None or self.course.active:
+            return ""
+        budget = self.stats.budget
+        window = min(max(round(share * (budget or ENDLESS)), SHORTEST), LONGEST)
+        if budget is not None and budget - self.stats.step < 3 * window:
+            return ""
+        self.cancel()
+        words = self.course.begin(finding, candidates, window, self.look)
+        return words
 
     def stop(self, reason: str) -> None:
         """Cancels the step, puts the newest snapshot back and asks for the end of training."""

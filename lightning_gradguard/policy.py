@@ -6,7 +6,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.remedies import AbstractRemedy, AdaptiveClip, HoldLR, ReduceLR, Rollback, SkipStep, Stop
+from lightning_gradguard.remedies import (
+    AbstractRemedy,
+    AdaptiveClip,
+    AdaptUpdates,
+    CalmMomentum,
+    HoldLR,
+    InsertNorm,
+    NormalizeInput,
+    ReduceLR,
+    Reinitialize,
+    Restart,
+    Rollback,
+    ScaleLR,
+    SkipStep,
+    Stop,
+    SwapActivation,
+    Try,
+)
 
 #: One rung: what is done at once. An empty rung does nothing.
 Rung = tuple[AbstractRemedy, ...]
@@ -52,6 +69,10 @@ class Policy:
         """Number of rungs, at least 1: a kind without remedies still has an episode."""
         return max(1, len(self.ladders.get(kind, ())))  # type: ignore[arg-type]
 
+    def was_tried(self, kind: str, climbed: int) -> bool:
+        """Whether the rung just below tried cures: these are not tried again, so the kind stays where it is."""
+        return climbed > 0 and any(remedy.uses_course for remedy in self.rung(kind, climbed - 1))
+
     @property
     def calm(self) -> int:
         """Healthy steps after which an incident counts as resolved: three rungs down."""
@@ -61,6 +82,11 @@ class Policy:
     def remedies(self) -> set[AbstractRemedy]:
         """Every remedy on any ladder."""
         return {remedy for ladder in self.ladders.values() for rung in ladder for remedy in rung}  # type: ignore[union-attr]
+
+    @property
+    def uses_course(self) -> bool:
+        """Whether any remedy tries others over several steps."""
+        return any(remedy.uses_course for remedy in self.remedies)
 
     @property
     def uses_snapshots(self) -> bool:
@@ -97,7 +123,7 @@ def decide(
     after: Standing = {}
     for kind, (climbed, calm) in standing.items():
         calm = 0 if kind in found else calm + 1
-        down = calm > 0 and calm % policy.patience == 0
+        down = calm > 0 and calm % policy.patience == 0 and not policy.was_tried(kind, climbed)
         if climbed - down > 0:
             after[kind] = [climbed - down, calm]
     chosen: list[tuple[Finding, Rung]] = []
@@ -133,7 +159,66 @@ PROTECT = Policy(
     name="protect",
 )
 
-#: May also change the model.
-REPAIR = Policy(PROTECT.ladders, name="repair")
+_AGAIN = Restart()
+_DRAW = (_AGAIN, Reinitialize())
+
+#: For a model that could not learn from its first step on: other weights, activations, normalisation, optimizer.
+_REBUILD = Try(
+    (
+        (_AGAIN, SwapActivation(only=("sigmoid", "hardsigmoid", "exp")), Reinitialize()),
+        _DRAW,
+        (_AGAIN, SwapActivation(), Reinitialize()),
+        (_AGAIN, SwapActivation(), Reinitialize(), ScaleLR(0.1)),
+        (_AGAIN, Reinitialize(), InsertNorm()),
+        (*_DRAW, AdaptUpdates()),
+    )
+)
+
+#: For a run whose steps are too large: a scaled input, an ordinary momentum, smaller and smaller steps.
+_CALM = Try(
+    (
+        (_AGAIN, NormalizeInput()),
+        (_AGAIN, CalmMomentum()),
+        (_AGAIN, ScaleLR(0.1)),
+        (_AGAIN, ScaleLR(0.01)),
+        (_AGAIN, AdaptUpdates()),
+        (_AGAIN, ScaleLR(0.001)),
+        (*_DRAW, ScaleLR(0.1)),
+        (*_DRAW, ScaleLR(0.01)),
+    )
+)
+
+#: For a run that goes too slowly, from where it is.
+_HURRY = Try(
+    ((ScaleLR(10.0),), (ScaleLR(100.0),), (ScaleLR(1000.0),), (AdaptUpdates(),), (AdaptUpdates(0.01),)), share=0.04
+)
+
+#: May also change the model. What `PROTECT` undoes comes first; what keeps coming back, or has been there from the
+#: first step on, is cured by trial. The order follows what cured most in Zhang et al. 2021 (ICSE), table III.
+REPAIR = Policy(
+    {
+        **PROTECT.ladders,
+        "nonfinite": [
+            *_times(3, SkipStep()), (Rollback(),), *_times(2, Rollback(), ReduceLR()), _CALM, _REBUILD,
+            *_times(40, Rollback(), ReduceLR()), Stop(),
+        ],
+        "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
+        "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _CALM, ()],
+        "overshooting": [_REBUILD, _CALM, ()],
+        "diverging": [_CALM, _REBUILD, ()],
+        "oscillating": [_CALM, ()],
+        "poor_initialization": [_REBUILD, _CALM, ()],
+        "vanishing": [_REBUILD, ()],
+        "vanishing_through_time": [_REBUILD, ()],
+        "exploding_through_time": [_REBUILD, ()],
+        "saturated": [_REBUILD, _CALM, ()],
+        "unnormalized_input": [_CALM, ()],
+        "dead_units": [_CALM, _REBUILD, ()],
+        "collapsed": [_CALM, _REBUILD, ()],
+        "no_progress": [_HURRY, _CALM, _REBUILD, ()],
+        "stalled": [_REBUILD, ()],
+    },
+    name="repair",
+)  # fmt: skip
 
 PRESETS = {policy.name: policy for policy in (MONITOR, PROTECT, REPAIR)}

@@ -8,6 +8,7 @@ pass. So a healthy run with looks is bit-identical to one without.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
@@ -46,6 +48,7 @@ class ActivationLook:
         flat: Share of elements whose slope is below 1 % of the steepest, in [0, 1].
         dead: Units flat at every sample and position of the batch, `[U]`.
         rows: Samples times positions that each unit has seen.
+        owner: Dotted name of the module whose `forward` made the call; empty when there is none.
     """
 
     layer: str
@@ -53,6 +56,7 @@ class ActivationLook:
     flat: float
     dead: NDArray[np.bool_]
     rows: int
+    owner: str = ""
 
     @property
     def saturating(self) -> bool:
@@ -87,6 +91,17 @@ class Probe:
     input_mean: Floats = field(default_factory=lambda: np.empty(0))
     input_std: Floats = field(default_factory=lambda: np.empty(0))
     time: dict[str, Floats] = field(default_factory=dict)
+
+    def mute(self, spread: float) -> tuple[str, ...]:
+        """Hidden layers that tell samples apart by less than `spread`, or whose activation is flat everywhere.
+
+        The latter counts from 32 elements on: a few units may all be silent for one sample.
+        """
+        same = {self.layers[i] for i in np.flatnonzero(self.spread[:-1] < spread)}
+        for a in self.activations:
+            if a.kind in ONE_SIDED and a.layer != self.layers[-1] and a.dead.all() and a.rows * len(a.dead) >= 32:
+                same.add(a.layer)
+        return tuple(layer for layer in self.layers if layer in same)
 
     @property
     def forward_decades(self) -> float:
@@ -124,11 +139,7 @@ class Probes:
     @property
     def possible(self) -> bool:
         """Whether the module can be looked into: a compiled one cannot, its Python code does not run."""
-        return not any(
-            type(m).__name__ in ("OptimizedModule", "FullyShardedDataParallel")
-            or getattr(m, "_compiled_call_impl", None) is not None
-            for m in self.module.modules()
-        )
+        return not any(is_compiled(m) or type(m).__name__ == "FullyShardedDataParallel" for m in self.module.modules())
 
     def open(self) -> None:
         """To be called before the forward pass."""
@@ -154,6 +165,12 @@ class Probes:
         if self._eye is not None:
             self._eye.remove()
         self._eye = None
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` holds the module, or a function or method of its own."""
+    parts = (*vars(module).values(), module.forward, getattr(module, "training_step", None))
+    return isinstance(module, OptimizedModule) or any(hasattr(part, "_torchdynamo_orig_callable") for part in parts)
 
 
 @dataclass
@@ -184,7 +201,8 @@ class _Eye(TorchFunctionMode):
         super().__init__()
         self.names = {id(p): layer_name(clean_name(n)) for n, p in module.named_parameters() if p.ndim >= 2}
         self.layers: dict[str, _LayerNotes] = {}
-        self.activations: list[tuple[str, str, Tensor, Tensor, int]] = []
+        self.modules = {id(m): clean_name(n) for n, m in module.named_modules()}
+        self.activations: list[tuple[str, str, Tensor, Tensor, int, str]] = []
         self.inputs: tuple[Tensor, Tensor] | None = None
         self.sequences: list[_Sequence] = []
         self.cells: dict[str, dict[int, Tensor]] = {}
@@ -193,6 +211,8 @@ class _Eye(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):  # an attribute, such as `p.grad`
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
         layer = self._layer_of(args, kwargs)
         if layer is None and name in SATURATING | ONE_SIDED and self.latest:
@@ -209,6 +229,15 @@ class _Eye(TorchFunctionMode):
                     return self.names[id(item)]
         return None
 
+    def _owner(self) -> str:
+        """The module whose `forward` is running: the nearest frame that has one as `self`."""
+        frame = inspect.currentframe()
+        while frame is not None:
+            if frame.f_code.co_name == "forward" and id(frame.f_locals.get("self")) in self.modules:
+                return self.modules[id(frame.f_locals["self"])]
+            frame = frame.f_back
+        return ""
+
     @torch.no_grad()
     def _activation(self, name: str, func: Any, args: Any, kwargs: Any) -> None:
         z = args[0] if args else kwargs.get("input")
@@ -223,7 +252,7 @@ class _Eye(TorchFunctionMode):
         if name == "exp":  # its slope has no scale of its own
             flat = slope == 0
         units = flat.movedim(self.unit_dim, -1).reshape(-1, flat.shape[self.unit_dim])
-        self.activations.append((self.latest, name, units.float().mean(), units.all(0), len(units)))
+        self.activations.append((self.latest, name, units.float().mean(), units.all(0), len(units), self._owner()))
 
     @torch.no_grad()
     def _layer(self, layer: str, name: str, func: Any, args: Any, kwargs: Any, output: Any) -> None:
@@ -292,8 +321,8 @@ class _Eye(TorchFunctionMode):
             twins=table[:, 2],
             grad_rms=table[:, 3],
             activations=tuple(
-                ActivationLook(layer, kind, float(flat), dead.cpu().numpy(), rows)
-                for layer, kind, flat, dead, rows in self.activations
+                ActivationLook(layer, kind, float(flat), dead.cpu().numpy(), rows, owner)
+                for layer, kind, flat, dead, rows, owner in self.activations
             ),
             input_mean=mean.cpu().double().numpy(),
             input_std=std.cpu().double().numpy(),

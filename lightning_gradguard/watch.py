@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.collector import Collector
+from lightning_gradguard.course import Course
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import Finding, Incident
@@ -82,7 +83,7 @@ class Watch:
         scaled: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
-        self.optimizer, self.name = optimizer, name
+        self.module, self.optimizer, self.name = module, optimizer, name
         self.detectors, self.policy, self.clip = detectors, policy, clip
         self.batch = batch if batch is not None else BatchState(module)
         self.sample_every, self.snapshot_every = sample_every, snapshot_every
@@ -93,6 +94,8 @@ class Watch:
         self.adversarial = False
         self.budget: int | None = None  # optimizer steps that the run is meant to take
         self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
+        self.look: Probe | None = None  # the latest one
+        self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_course else None
         self.steps = 0
         self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
         self.clip_state: State = clip.init() if clip is not None else {}
@@ -110,7 +113,9 @@ class Watch:
 
     def open_look(self) -> None:
         """Before a forward pass: begins a look inside when one is due."""
-        if self.probes is not None and look_due(self.steps, self.sample_every) and self.probes.possible:
+        if self.course is not None and self.steps == 0:
+            self.course.remember()
+        if self.probes is not None and self._look_due() and self.probes.possible:
             self.probes.open()
 
     def shut_look(self) -> None:
@@ -118,13 +123,17 @@ class Watch:
         if self.probes is not None:
             self.probes.shut()
 
+    def _look_due(self) -> bool:
+        wanted = self.course is not None and self.course.wants_look
+        return wanted or look_due(self.steps, self.sample_every)
+
     def _read_look(self) -> Probe | None:
         """What the look saw; with whole replicas the first process's, so that all of them judge the same one."""
         if self.probes is None:
             return None
         look = self.probes.read()
         ranks = self.collector.ranks
-        return ranks.from_first(look) if look_due(self.steps, self.sample_every) and not ranks.alone else look
+        return ranks.from_first(look) if self._look_due() and not ranks.alone else look
 
     def before_step(self, losses: Sequence[Tensor], divisor: float = 1.0) -> StepReport:
         """To be called when the gradients are ready: looks, judges, and acts on the step about to happen.
@@ -134,10 +143,17 @@ class Watch:
             divisor: What the losses were divided by before they were summed (gradient accumulation).
         """
         stats = self._collect(losses, divisor)
+        if self.course is not None and self.course.active:
+            return self._treat(stats, self.course)
+        self.look = stats.probe or self.look
         self.states, findings = diagnose(self.detectors, self.states, stats)
         self.standing, chosen = decide(self.standing, findings, self.policy)
         pending = self._pending(stats)
+        if self.course is not None:
+            self.course.observe(stats.loss)
         done = [(finding, act(finding, rung, pending)) for finding, rung in chosen]
+        if self.course is not None and not pending.cancelled:
+            self.course.adaptive.apply(pending.grad_scale)
         if self.clip is not None and not pending.cancelled:
             self.clip_state = self.clip.apply(self.clip_state, pending)
         self._follow(pending, chosen)
@@ -146,8 +162,31 @@ class Watch:
         limit = max((s["limit"] for s in self.states.values() if "limit" in s), default=float("nan"))
         return StepReport(
             stats, findings, tuple(words for _, deeds in done for _, words in deeds), pending.clip_coefficient,
-            pending.cancelled, self.lr_scale.factor, limit, self.name, pending.stop_reason,
+            pending.cancelled, self.lr_scale.in_force(), limit, self.name, pending.stop_reason,
         )  # fmt: skip
+
+    def _treat(self, stats: GradStats, course: Course) -> StepReport:
+        """A step of a running course: its trials are judged by the course alone, the detectors rest."""
+        pending, finding, tried = self._pending(stats), course.finding, course.trial
+        words = course.follow(stats.loss, stats.clean, stats.probe, pending.cancel)
+        if words.startswith("kept"):
+            self.look, pending.renewed = course.kept[-1].look, True
+        if not pending.cancelled:
+            course.adaptive.apply(pending.grad_scale)
+        self._follow(pending, ())
+        names = [course.kept[-1].name] if words.startswith("kept") else [course.trial] if course.trial != tried else []
+        self.changed = []
+        if finding is not None and finding.kind in self.episodes.incidents and any(names):
+            self.changed = self.episodes.act(finding.kind, tuple(names))
+        return StepReport(
+            stats, (), (words,) if words else (), 0.0 if pending.cancelled else 1.0, pending.cancelled,
+            self.lr_scale.in_force(), optimizer=self.name,
+        )  # fmt: skip
+
+    def _rebuild(self) -> None:
+        """After modules were exchanged: names and buffers are looked up anew."""
+        self.collector.rebuild()
+        self.batch.rescan(self.module)
 
     def announce(self, losses: Sequence[Tensor], divisor: float = 1.0) -> None:
         """May be called just before the last backward pass, which then hides the processes' talk about the loss."""
@@ -168,7 +207,7 @@ class Watch:
     def _pending(self, stats: GradStats) -> PendingStep:
         return PendingStep(
             self.optimizer, stats, self.lr_scale, self.snapshots, self.batch, self.collector.scaler, self.damage,
-            self.collector.grad_scale,
+            self.collector.grad_scale, self.module, self.course, self.look,
         )  # fmt: skip
 
     def _follow(self, pending: PendingStep, chosen: Sequence[tuple[Finding, Rung]]) -> None:
@@ -177,6 +216,10 @@ class Watch:
         if pending.restored is not None:
             self.states = copy.deepcopy(pending.restored.memory)
             self.sample_due = self.steps
+        if pending.renewed:
+            improved = self.course is not None and self.course.improved
+            self.states = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
+            self.snapshots.ring, self.sample_due, self.snapshot_due = [], self.steps, self.steps
         self.restored = pending.restored is not None
         if healthy:
             self.lr_scale.recover()
@@ -213,6 +256,7 @@ class Watch:
             "sample": to_plain(self.collector.sample),
             "damage": self.damage,
             "restored": self.restored,
+            "course": self.course.state_dict() if self.course is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -228,6 +272,8 @@ class Watch:
         sample = from_plain(state["sample"])
         self.collector.sample = (sample[0], sample[1]) if sample is not None else None
         self.damage, self.restored = bool(state["damage"]), bool(state["restored"])
+        if self.course is not None and state.get("course"):
+            self.course.load_state_dict(state["course"])
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""

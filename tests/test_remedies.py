@@ -21,6 +21,7 @@ EVERY = [
     if isinstance(cls := getattr(remedies, name), type)
     and issubclass(cls, AbstractRemedy)
     and cls is not AbstractRemedy
+    and cls.reversible
 ]
 
 

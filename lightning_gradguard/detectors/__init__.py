@@ -1,6 +1,7 @@
 """DIAGNOSE: one file a symptom; pure reducers from a stream of `GradStats` to findings."""
 
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
+from lightning_gradguard.detectors.collapsed import Collapsed
 from lightning_gradguard.detectors.dead_units import DeadUnits
 from lightning_gradguard.detectors.diverging import Diverging
 from lightning_gradguard.detectors.exploding import Exploding
@@ -22,6 +23,7 @@ from lightning_gradguard.detectors.vanishing import Vanishing
 __all__ = [
     "DETECTORS",
     "AbstractDetector",
+    "Collapsed",
     "DeadUnits",
     "Diverging",
     "Exploding",
@@ -57,12 +59,13 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     Vanishing(),
     Stalled(),
     Oscillating(),
+    PoorInitialization(),
+    VanishingThroughTime(),
+    ExplodingThroughTime(),
+    Saturated(),
+    UnnormalizedInput(),
     DeadUnits(),
     Diverging(),
+    Collapsed(),
     NoProgress(),
-    PoorInitialization(),
-    Saturated(),
-    ExplodingThroughTime(),
-    VanishingThroughTime(),
-    UnnormalizedInput(),
 )

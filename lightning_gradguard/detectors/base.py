@@ -35,6 +35,15 @@ class AbstractDetector(ABC):
     def init(self) -> State:
         """The state before the first step."""
 
+    def renew(self, state: State, improved: bool) -> State:
+        """The state after the model was repaired: what was learnt about the old one is void.
+
+        Args:
+            state: The state before.
+            improved: Whether the repair has already lowered the loss by a tenth.
+        """
+        return self.init()
+
     @abstractmethod
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         """The state after one more step, and what was found in it.

@@ -17,8 +17,8 @@ class Oscillating(AbstractDetector):
 
     The last `window` losses are smoothed by medians over blocks of five. A swing is a passage from the lowest to the
     highest quarter of their range, or back. The run oscillates when there are at least `swings` of them, the range is
-    more than `share` of the progress (first median loss minus lowest) and of the loss itself, and more than twelve
-    times the scatter inside a block: small batches make noise, not swings.
+    more than `share` of the progress (first median loss minus lowest) and of the loss itself, and more than three times
+    the mean range inside a block: small batches and rare hard ones make noise, not swings.
 
     Args:
         window: Steps looked at. Chosen.
@@ -51,22 +51,22 @@ class Oscillating(AbstractDetector):
         require(self.share > 0, "Oscillating(share=...)", "must be positive", self.share)
 
     def init(self) -> State:
-        return {"first": [], "block": [], "smooth": [], "scatter": [], "lowest": float("inf"), "count": 0}
+        return {"first": [], "block": [], "smooth": [], "ranges": [], "lowest": float("inf"), "count": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.loss is None or not stats.clean or stats.adversarial:
             return state, ()
         first = [*state["first"], stats.loss] if len(state["first"]) < 20 else state["first"]
-        block, smooth, scatter = [*state["block"], stats.loss], state["smooth"], state["scatter"]
+        block, smooth, ranges = [*state["block"], stats.loss], state["smooth"], state["ranges"]
         count, lowest = state["count"], state["lowest"]
         if len(block) == 5:
             blocks, middle = self.window // 5, median(block)
             smooth = [*smooth, middle][-blocks:]
-            scatter = [*scatter, median(abs(loss - middle) for loss in block)][-blocks:]
+            ranges = [*ranges, max(block) - min(block)][-blocks:]
             block, lowest = [], min(lowest, middle)
-            count = self._count(smooth, 12 * median(scatter), median(first) - lowest)
+            count = self._count(smooth, 3 * sum(ranges) / len(ranges), median(first) - lowest)
         state = {
-            "first": first, "block": block, "smooth": smooth, "scatter": scatter, "lowest": lowest, "count": count,
+            "first": first, "block": block, "smooth": smooth, "ranges": ranges, "lowest": lowest, "count": count,
         }  # fmt: skip
         if count < self.swings:
             return state, ()

@@ -19,6 +19,9 @@ class Relapse(AbstractDetector):
     has a chance of about 1 in 10^15; the second makes it matter. It is what a learning rate does that is too high
     without being absurd: no single loss is a spike, but the run is back where it began.
 
+    A run that is already on its way back is left alone: the later half of the high losses must not be lower than the
+    earlier half. Data that change (another task, another domain) raise the loss too, but the run learns them.
+
     When the loss is as high on weights that a rollback has just put back, the data has changed and not the weights:
     the new level is accepted.
 
@@ -68,7 +71,8 @@ class Relapse(AbstractDetector):
             return self.init(), ()
         high = [*high, stats.loss][-self.sustained :]
         state = {**state, "high": high}
-        if len(high) < self.sustained or not median(high) > limit > usual:
+        half = len(high) // 2
+        if len(high) < self.sustained or not median(high) > limit > usual or median(high[half:]) < median(high[:half]):
             return state, ()
         detail = f"loss, {self.sustained} steps in a row"
         return state, (Finding(self.kind, stats.step, (), median(high), limit, detail),)

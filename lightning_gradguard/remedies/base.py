@@ -15,10 +15,12 @@ class AbstractRemedy(ABC):
     Attributes:
         reversible: Whether it leaves the model as the user built it; `policy="protect"` uses only such.
         uses_snapshots: Whether snapshots have to be taken for it.
+        uses_course: Whether it tries other remedies over several steps.
     """
 
     reversible: ClassVar[bool] = True
     uses_snapshots: ClassVar[bool] = False
+    uses_course: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, finding: Finding, step: PendingStep) -> str:

@@ -1,4 +1,4 @@
-"""ACT: meet a jump of the learning rate with a ramp."""
+"""ACT: do not follow a jump of the learning rate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lightning_gradguard.remedies.base import AbstractRemedy
 
 @dataclass(frozen=True)
 class HoldLR(AbstractRemedy):
-    """Scales the learning rate of this and the next steps down to the finding's limit.
+    """Lets no learning rate above the finding's limit, from this step on.
 
-    The factor grows back to 1 by itself after a time without findings, so a jump that was meant becomes a ramp.
+    Where the user's schedule is below the limit, or comes back below it, it is followed as it is.
     """
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if step.cancelled:
             return ""
-        step.lr_scale.reduce(finding.limit / finding.value)
+        step.lr_scale.cap(finding.limit)
         return f"held the learning rate at {finding.limit:.3g}"

@@ -1,0 +1,65 @@
+"""DIAGNOSE: a run that will not get there within its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lightning_gradguard.detectors.base import AbstractDetector, State, require
+from lightning_gradguard.detectors.progress import BLOCKS, LATE, NOTHING, SOON, follow, judge, renewed
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.stats import GradStats
+
+
+@dataclass(frozen=True)
+class NoProgress(AbstractDetector):
+    """Reports a loss that has not fallen since the first steps.
+
+    After 10 % of the planned steps when all updates that are left, each as large as the last and all in one
+    direction, could not move the weights by a tenth (`travel`): such a run cannot get anywhere. After 26 % whatever
+    the cause.
+
+    Args:
+        travel: Update-to-weight ratio times planned steps below which a run cannot move. Healthy runs have more than
+            1, runs with a learning rate a hundredfold too small less than 0.1 (`benchmarks/repair`).
+        name: Key of the state.
+
+    Raises:
+        ValueError: If `travel` is negative.
+
+    Example:
+        >>> detector, state = NoProgress(), NoProgress().init()
+        >>> for step in range(260):
+        ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=0.69, budget=1000))
+        >>> print(*found)
+        step 259: no_progress: the loss has not fallen, share of the steps (0.26, limit 0.26)
+    """
+
+    kind: ClassVar[str] = "no_progress"
+    travel: float = 0.1
+    name: str = "no_progress"
+
+    def __post_init__(self) -> None:
+        require(self.travel >= 0, "NoProgress(travel=...)", "must not be negative", self.travel)
+
+    def init(self) -> State:
+        return {"loss": NOTHING, "ratio": float("inf")}
+
+    def renew(self, state: State, improved: bool) -> State:
+        return {**self.init(), "loss": renewed(state["loss"], improved)}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        state = {**state, "loss": follow(state["loss"], stats)}
+        if stats.update_ratio is not None and stats.lr > 0:
+            state["ratio"] = stats.global_update_ratio
+        seen = judge(state["loss"])
+        if seen.blocks < SOON or stats.loss is None or not seen.unmoved or not stats.global_norm > 0:
+            return state, ()  # a gradient of exactly zero is `Stalled`'s business
+        travel = state["ratio"] * stats.budget if stats.budget else float("inf")
+        if travel < self.travel:
+            why = "the updates are too small: reach of all of them relative to the weights"
+            return state, (Finding(self.kind, stats.step, (), travel, self.travel, why),)
+        if seen.blocks < LATE:
+            return state, ()
+        why = "the loss has not fallen, share of the steps"
+        return state, (Finding(self.kind, stats.step, (), seen.blocks / BLOCKS, LATE / BLOCKS, why),)

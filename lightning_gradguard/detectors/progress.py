@@ -1,0 +1,174 @@
+"""DIAGNOSE: whether a run gets anywhere, by its loss alone: the ground on which a sight inside becomes a symptom.
+
+A flat spot in depth, a saturated layer or a slow start harms nobody while the loss falls: many healthy runs have one.
+So what is seen inside a batch counts only when the loss says that the run is stuck or going wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_gradguard.detectors.base import AbstractDetector, State
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.probes import Probe
+from lightning_gradguard.stats import GradStats
+
+#: A run is judged in so many blocks of steps, each between `SHORTEST` and `LONGEST`. Chosen.
+BLOCKS, SHORTEST, LONGEST = 50, 4, 500
+#: Steps assumed for a run that has no end. Chosen.
+ENDLESS = 5000
+#: Blocks after which a run with a visible cause, and one without, should have got somewhere: 10 % and 26 %. The
+#: slowest of the public healthy runs had lost 5 % of its loss after 20 % of its steps.
+SOON, LATE = 5, 13
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loss of a run says so far.
+
+    Args:
+        blocks: Blocks completed.
+        flat: The last two blocks are not below the two before them, beyond chance.
+        unmoved: The loss has never been 3 % below the first steps, beyond chance.
+        worse: The loss is half as much again as in the first step, or more, beyond the scatter of the batches.
+        lost: More than half of the best progress is gone, for two blocks in a row.
+    """
+
+    blocks: int = 0
+    flat: bool = False
+    unmoved: bool = False
+    worse: bool = False
+    lost: bool = False
+
+    @property
+    def wrong(self) -> bool:
+        """The run goes backwards."""
+        return self.worse or self.lost
+
+    @property
+    def hurt(self) -> bool:
+        """It goes backwards, or has stood still from `SOON` on: a cause that can be seen is then to blame."""
+        return self.wrong or (self.blocks >= SOON and (self.flat or self.unmoved))
+
+
+NOTHING: State = {
+    "size": 0, "lr": 0.0, "start": None, "first": [0, 0.0, 0.0], "block": [0, 0.0, 0.0], "means": [], "errors": [],
+    "lost": 0, "moved": False,
+}  # fmt: skip
+
+
+def follow(state: State, stats: GradStats) -> State:
+    """The state after one more loss; steps without a finite loss are passed over.
+
+    Example:
+        >>> state = NOTHING
+        >>> for step in range(300):
+        ...     state = follow(state, GradStats.of({"a": 1.0}, step=step, loss=2.3, budget=1000))
+        >>> judge(state)
+        Progress(blocks=15, flat=True, unmoved=True, worse=False, lost=False)
+    """
+    if stats.loss is None or not stats.loss_finite or stats.adversarial:
+        return state
+    size = state["size"] or min(max((stats.budget or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
+    block = added(state["block"], stats.loss)
+    first = added(state["first"], stats.loss) if state["first"][0] < max(3, size // 4) else state["first"]
+    start = stats.loss if state["start"] is None else state["start"]
+    state = {**state, "size": size, "start": start, "first": first, "block": block}
+    if block[0] < size:
+        return state
+    mean, error = moments(block)
+    means, errors = [*state["means"], mean][-200:], [*state["errors"], error][-200:]
+    if stats.lr > 1.2 * state["lr"] > 0:  # the warmup goes on: what came before it ends does not count
+        means, errors = means[-1:], errors[-1:]
+    state = {**state, "lr": stats.lr, "block": [0, 0.0, 0.0], "means": means, "errors": errors}
+    return {**state, "lost": state["lost"] + 1 if _lost(state) else 0, "moved": state["moved"] or _moved(state)}
+
+
+def renewed(state: State, improved: bool) -> State:
+    """The state after a repair: only where the loss began is kept, so that what was gained by then still counts."""
+    return {**NOTHING, **{key: state[key] for key in ("size", "start", "first")}, "moved": state["moved"] or improved}
+
+
+def judge(state: State) -> Progress:
+    """What the blocks say."""
+    means, errors = state["means"], state["errors"]
+    if not means:
+        return Progress()
+    now, now_error = level(means[-2:], errors[-2:])
+    before, before_error = level(means[-4:-2], errors[-4:-2])
+    return Progress(
+        blocks=len(means),
+        flat=len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
+        unmoved=not state["moved"],
+        worse=means[-1] - state["start"] > 0.5 * abs(state["start"]) + 2 * errors[-1] * math.sqrt(state["size"]),
+        lost=state["lost"] >= 2,
+    )
+
+
+def _moved(state: State) -> bool:
+    first, first_error = moments(state["first"])
+    now, now_error = level(state["means"][-2:], state["errors"][-2:])
+    return first - now > max(0.03 * abs(first), 2 * math.hypot(first_error, now_error))
+
+
+def _lost(state: State) -> bool:
+    means, errors = state["means"], state["errors"]
+    if len(means) < 3:
+        return False
+    first, first_error = moments(state["first"])
+    best = min(range(len(means) - 1), key=means.__getitem__)
+    gained, gone = first - means[best], means[-1] - means[best]
+    sure = gone > 4 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
+    return sure and gone > 0.5 * gained
+
+
+def added(sums: list[Any], value: float) -> list[Any]:
+    """Count, sum and sum of squares with one more value."""
+    return [sums[0] + 1, sums[1] + value, sums[2] + value * value]
+
+
+def moments(sums: list[Any]) -> tuple[float, float]:
+    """Mean and its standard error."""
+    count, total, squares = sums
+    mean = total / count
+    variance = max(squares / count - mean * mean, 0.0)
+    return mean, math.sqrt(variance / max(count - 1, 1))
+
+
+def level(means: list[float], errors: list[float]) -> tuple[float, float]:
+    """Mean of blocks and its standard error; NaN of none."""
+    if not means:
+        return math.nan, math.nan
+    return sum(means) / len(means), math.hypot(*errors) / len(errors)
+
+
+class Inside(AbstractDetector):
+    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
+
+    def init(self) -> State:
+        return {"loss": NOTHING, "seen": self.blank()}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        state = {**state, "loss": follow(state["loss"], stats)}
+        if stats.probe is not None:
+            state["seen"] = self.look(state["seen"], stats.probe)
+        finding = self.verdict(state["seen"], stats) if judge(state["loss"]).hurt else None
+        return state, () if finding is None else (finding,)
+
+    def renew(self, state: State, improved: bool) -> State:
+        return {**self.init(), "loss": renewed(state["loss"], improved)}
+
+    def blank(self) -> State:
+        """What has been seen before the first look."""
+        return {}
+
+    @abstractmethod
+    def look(self, seen: State, probe: Probe) -> State:
+        """What has been seen after one more look."""
+
+    @abstractmethod
+    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
+        """The symptom, now that the run is hurt; None when this is not the cause."""

@@ -1,0 +1,128 @@
+"""DIAGNOSE: gradients that fade or grow on their way back through time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lightning_gradguard.detectors.base import State, require
+from lightning_gradguard.detectors.progress import Inside
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.probes import Probe
+from lightning_gradguard.stats import Floats, GradStats
+
+
+def decades_through_time(gradient: Floats) -> float:
+    """Decades that a gradient gains from the last quarter of the sequence back to the first; -inf where it is lost.
+
+    Example:
+        >>> decades_through_time(np.array([1e-6, 1e-4, 1e-2, 1.0]))
+        -6.0
+    """
+    quarter = max(1, len(gradient) // 4)
+    if len(gradient) < 4 or not np.isfinite(gradient).all():
+        return 0.0
+    early, late = float(gradient[:quarter].max()), float(gradient[-quarter:].max())
+    return (math.log10(early / late) if early > 0 else -math.inf) if late > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class VanishingThroughTime(Inside):
+    """Reports a recurrent layer whose gradient does not reach the early time steps, while the run gets nowhere.
+
+    Args:
+        decades: Loss from the last quarter of the sequence to the first. Healthy recurrent runs stayed above -1.5 over
+            60 steps; a forget gate that is shut loses everything (`benchmarks/repair`). Chosen: 5.
+        looks: Looks in a row. Chosen.
+        name: Key of the state.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Example:
+        >>> fading = Probe(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
+        >>> detector, state = VanishingThroughTime(looks=1), VanishingThroughTime().init()
+        >>> for step in range(100):
+        ...     stats = GradStats.of({"rnn": 0.1}, step=step, loss=1.4, budget=200, probe=None if step else fading)
+        ...     state, found = detector.update(state, stats)
+        >>> print(*found)
+        step 99: vanishing_through_time in rnn: decades lost over time (9, limit 5)
+
+    References:
+        Hochreiter 1991; Bengio, Simard and Frasconi 1994.
+    """
+
+    kind: ClassVar[str] = "vanishing_through_time"
+    decades: float = 5.0
+    looks: int = 3
+    name: str = "vanishing_through_time"
+
+    def __post_init__(self) -> None:
+        for field in ("decades", "looks"):
+            value = getattr(self, field)
+            require(value > 0, f"VanishingThroughTime({field}=...)", "must be positive", value)
+
+    def look(self, seen: State, probe: Probe) -> State:
+        return counted(seen, {layer: -decades_through_time(g) for layer, g in probe.time.items()}, self.decades)
+
+    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
+        return spoken(self.kind, seen, stats, self.looks, self.decades, "decades lost over time")
+
+
+@dataclass(frozen=True)
+class ExplodingThroughTime(Inside):
+    """Reports a recurrent layer whose gradient grows towards the early time steps, while the run gets nowhere.
+
+    Args:
+        decades: Growth from the last quarter of the sequence to the first. Healthy recurrent runs reached 1.7 over 60
+            steps (a memory task wants its gradient early), a chaotic one 7 (`benchmarks/repair`). Chosen: 4.
+        looks: Looks in a row. Chosen.
+        name: Key of the state.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Example:
+        >>> growing = Probe(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
+        >>> detector, state = ExplodingThroughTime(looks=1), ExplodingThroughTime().init()
+        >>> for step in range(100):
+        ...     stats = GradStats.of({"rnn": 0.1}, step=step, loss=1.4, budget=200, probe=None if step else growing)
+        ...     state, found = detector.update(state, stats)
+        >>> print(*found)
+        step 99: exploding_through_time in rnn: decades gained over time (9, limit 4)
+
+    References:
+        Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
+    """
+
+    kind: ClassVar[str] = "exploding_through_time"
+    decades: float = 4.0
+    looks: int = 3
+    name: str = "exploding_through_time"
+
+    def __post_init__(self) -> None:
+        for field in ("decades", "looks"):
+            value = getattr(self, field)
+            require(value > 0, f"ExplodingThroughTime({field}=...)", "must be positive", value)
+
+    def look(self, seen: State, probe: Probe) -> State:
+        return counted(seen, {layer: decades_through_time(g) for layer, g in probe.time.items()}, self.decades)
+
+    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
+        return spoken(self.kind, seen, stats, self.looks, self.decades, "decades gained over time")
+
+
+def counted(seen: State, measured: dict[str, float], limit: float) -> State:
+    """Layers over the limit, with the number of looks in a row and the last value."""
+    return {k: [seen.get(k, [0, 0.0])[0] + 1, value] for k, value in measured.items() if value >= limit}
+
+
+def spoken(kind: str, seen: State, stats: GradStats, looks: int, limit: float, why: str) -> Finding | None:
+    """The finding about layers that were over the limit in `looks` looks in a row."""
+    sick = {layer: value for layer, (count, value) in seen.items() if count >= looks}
+    if not sick:
+        return None
+    return Finding(kind, stats.step, tuple(sorted(sick, key=lambda k: -sick[k])), max(sick.values()), limit, why)

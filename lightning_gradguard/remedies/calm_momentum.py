@@ -1,0 +1,44 @@
+"""ACT: a momentum that forgets in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.remedies.base import AbstractRemedy
+
+
+@dataclass(frozen=True)
+class CalmMomentum(AbstractRemedy):
+    """Lowers a momentum (SGD's, or Adam's first beta) above `above` to `to`.
+
+    A momentum of m remembers 1/(1 - m) steps and multiplies the learning rate by as much.
+
+    Args:
+        above: Left alone up to here. Chosen.
+        to: The new value; 0.9 is the usual one.
+
+    Raises:
+        ValueError: If `to` is above `above`.
+    """
+
+    reversible: ClassVar[bool] = False
+    above: float = 0.95
+    to: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.to > self.above:
+            raise ValueError(f"`CalmMomentum(to=...)` must not exceed above={self.above!r}, got {self.to!r}.")
+
+    def apply(self, finding: Finding, step: PendingStep) -> str:
+        words = ""
+        for group in step.optimizer.param_groups:
+            if float(group.get("momentum", 0.0)) > self.above:
+                words = f"momentum {group['momentum']:g} to {self.to:g}"
+                group["momentum"] = self.to
+            if "betas" in group and float(group["betas"][0]) > self.above:
+                words = f"beta1 {group['betas'][0]:g} to {self.to:g}"
+                group["betas"] = (self.to, *group["betas"][1:])
+        return words

@@ -1,0 +1,45 @@
+"""ACT: normalisation between a layer and its activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.fixes.surgery import like, replace_module
+from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.remedies.base import AbstractRemedy
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class InsertNorm(AbstractRemedy):
+    """Puts a LayerNorm (GroupNorm with one group after a convolution) before every hidden activation.
+
+    It has no parameters of its own, so optimizer, strategy and schedule need not know about it, and it works for any
+    batch size. The layer becomes `nn.Sequential(layer, norm)`, one level deeper in `state_dict`.
+
+    References:
+        Ba, Kiros and Hinton 2016, arXiv 1607.06450; Wu and He 2018, arXiv 1803.08494.
+    """
+
+    reversible: ClassVar[bool] = False
+
+    def apply(self, finding: Finding, step: PendingStep) -> str:
+        if step.module is None or step.look is None:
+            return ""
+        last, done = step.look.layers[-1], 0
+        for name in dict.fromkeys(a.layer for a in step.look.activations if a.layer != last):
+            layer = step.module.get_submodule(name)
+            if type(layer) is nn.Linear:
+                norm: nn.Module = nn.LayerNorm(layer.out_features, elementwise_affine=False)
+            elif isinstance(layer, _CONVOLUTIONS):
+                norm = nn.GroupNorm(1, layer.out_channels, affine=False)
+            else:
+                continue
+            replace_module(step.module, name, nn.Sequential(layer, like(step.module, norm)))
+            done += 1
+        return f"normalisation after {done} layers" if done else ""

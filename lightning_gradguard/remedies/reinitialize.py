@@ -1,0 +1,87 @@
+"""ACT: draw the weights anew, with the gain that the real activations ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.fixes.gains import gain_of
+from lightning_gradguard.fixes.initialization import LAYERS, glorot, he
+from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
+from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.probes import SATURATING, Probe
+from lightning_gradguard.remedies.base import AbstractRemedy
+
+
+@dataclass(frozen=True)
+class Reinitialize(AbstractRemedy):
+    """Draws every Linear, convolution and recurrent layer anew; for a run that has learnt nothing yet.
+
+    Layers before a sigmoid or tanh get Glorot's variance, others He's, each times the gain of the activation that
+    follows (1 without one), biases become 0. Recurrent weights become orthogonal, and a forget gate's bias
+    log(T - 1) for sequences of T steps, so that it remembers about as long as it has to. Numbers are drawn from
+    the step's number as seed: the same on every process, and the run's own random state is left alone.
+
+    References:
+        Glorot and Bengio 2010; He et al. 2015, arXiv 1502.01852; Saxe et al. 2014, arXiv 1312.6120; Tallec and
+        Ollivier 2018, arXiv 1804.11188 (forget bias by length).
+    """
+
+    reversible: ClassVar[bool] = False
+
+    def apply(self, finding: Finding, step: PendingStep) -> str:
+        if step.module is None:
+            return ""
+        words = []
+        if count := draw_layers(step.module, step.look, seed=finding.step):
+            words.append(f"{count} layers drawn anew")
+        if count := draw_recurrent(step.module, step.look, seed=finding.step):
+            words.append(f"{count} recurrent layers drawn anew")
+        return " and ".join(words)
+
+
+def draw_layers(module: nn.Module, look: Probe | None, seed: int) -> int:
+    """Draws every layer that owns a plain weight; returns how many."""
+    gains: dict[tuple[bool, float], list[str]] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, LAYERS) and "weight" in layer._parameters and layer.weight.requires_grad:
+            gains.setdefault(gain_after(module, name, look), []).append(name)
+    for i, ((saturating, gain), names) in enumerate(gains.items()):
+        draw = glorot if saturating else he
+        draw(module, gain=gain, layers=names, seed=1000 * seed + i)
+    return sum(map(len, gains.values()))
+
+
+def gain_after(module: nn.Module, layer: str, look: Probe | None) -> tuple[bool, float]:
+    """Whether the activation after a layer levels off on both sides, and its gain."""
+    for activation in look.activations if look is not None else ():
+        if activation.layer == layer and look is not None and layer != look.layers[-1]:
+            present = module.get_submodule(activation.owner) if activation.owner else None
+            owned = present is not None and not list(present.children()) and not list(present.parameters())
+            function: Any = present if owned else function_of(activation.kind)
+            kind = type(present).__name__.lower() if owned else activation.kind
+            return kind in SATURATING, gain_of(function)
+    return False, 1.0
+
+
+def function_of(kind: str) -> Callable[[Tensor], Tensor]:
+    """Torch's function of that name."""
+    return getattr(torch, kind, None) or getattr(nn.functional, kind)
+
+
+def draw_recurrent(module: nn.Module, look: Probe | None, seed: int) -> int:
+    """Draws every recurrent layer; returns how many."""
+    layers = [m for m in module.modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
+    if not layers:
+        return 0
+    orthogonal_recurrent(module, seed=seed)
+    length = max((len(gradient) for gradient in look.time.values()), default=0) if look is not None else 0
+    if any(isinstance(m, (nn.LSTM, nn.LSTMCell)) and m.bias for m in layers):
+        set_forget_bias(module, math.log(max(length - 1, 3)))
+    return len(layers)

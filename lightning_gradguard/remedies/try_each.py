@@ -1,0 +1,46 @@
+"""ACT: try several cures on the running model and keep the one that helps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.remedies.base import AbstractRemedy
+
+
+@dataclass(frozen=True)
+class Try(AbstractRemedy):
+    """Tries sets of remedies one after another, each for a share of the planned steps and from the same start.
+
+    The set with the lowest loss at the end of its trial is kept if it beats the start beyond chance; one that is
+    clearly better than anything before it ends the search at once. What did not help is undone exactly. A set that
+    holds a remedy with nothing to do is passed over. All trial steps are the run's own steps.
+
+    Args:
+        trials: The sets, most likely first.
+        share: Of the planned steps, for each trial. Chosen.
+
+    Raises:
+        ValueError: If there is no trial, or `share` is not in (0, 0.5].
+    """
+
+    reversible: ClassVar[bool] = False
+    uses_course: ClassVar[bool] = True
+    trials: tuple[tuple[AbstractRemedy, ...], ...]
+    share: float = 0.06
+
+    def __post_init__(self) -> None:
+        if not self.trials:
+            raise ValueError("`Try(trials=...)` must hold at least one set of remedies, got none.")
+        if not 0 < self.share <= 0.5:
+            raise ValueError(f"`Try(share=...)` must be in (0, 0.5], got {self.share!r}.")
+
+    def apply(self, finding: Finding, step: PendingStep) -> str:
+        candidates = [
+            (" + ".join(remedy.name for remedy in trial), [partial(remedy.apply, finding, step) for remedy in trial])
+            for trial in self.trials
+        ]
+        return step.try_each(finding, candidates, self.share)
