@@ -75,7 +75,7 @@ def bins_writer(model: nn.Module) -> Callable[[SummaryWriter], Callable[[int], N
 
     def write_one(board: SummaryWriter, name: str, grad: torch.Tensor, x: int) -> None:
         low, high = grad.min().item(), grad.max().item()
-        counts, limits = torch.histc(grad, 64, low, high), np.linspace(low, high, 65)[1:]
+        counts, limits = torch.histc(grad, 64, low, high).numpy(), np.linspace(low, high, 65)[1:]
         moments = {"num": grad.numel(), "sum": grad.sum().item(), "sum_squares": grad.square().sum().item()}
         board.add_histogram_raw(name, low, high, **moments, bucket_limits=limits, bucket_counts=counts, global_step=x)
 
@@ -157,4 +157,5 @@ QUERIES = {
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     {"write": write, "answer": answer}[sys.argv[1] if len(sys.argv) > 1 else "write"]()
