@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import replace_block, shape_preserving_blocks
+from lightning_gradguard.fixes.surgery import shape_preserving_blocks, take_out
 
 
 def remove_layers(model: nn.Module, example: Any, keep: int) -> Changes:
@@ -31,7 +31,7 @@ def remove_layers(model: nn.Module, example: Any, keep: int) -> Changes:
 
     Example:
         >>> import torch
-        >>> net = nn.Sequential(nn.Linear(2, 8), *(nn.Linear(8, 8) for _ in range(4)))
+        >>> net = nn.Sequential(nn.Linear(2, 8), *(nn.Linear(8, 8) for _ in range(4)), nn.Linear(8, 1))
         >>> print(*remove_layers(net, torch.zeros(1, 2), keep=2), sep="; ")
         1: 1 -> taken out; 3: 3 -> taken out
     """
@@ -39,9 +39,9 @@ def remove_layers(model: nn.Module, example: Any, keep: int) -> Changes:
         raise ValueError(f"`remove_layers(keep=...)` must not be negative, got {keep!r}.")
     blocks = shape_preserving_blocks(model, example)
     kept = {round((i + 1) * len(blocks) / keep) - 1 for i in range(keep)} if keep else set()
-    changes = []
-    for position, block in enumerate(blocks):
+    changes: list[Change] = []
+    for position, block in reversed(list(enumerate(blocks))):  # from the end, as a ModuleList renumbers
         if position not in kept:
-            replace_block(model, block, lambda _: nn.Identity())
-            changes.append(Change(block.name, ", ".join(block.members), "taken out"))
+            take_out(model, block)
+            changes.insert(0, Change(block.name, ", ".join(block.members), "taken out"))
     return recorded(changes, f"remove_layers(model, keep={keep})", f"more than {keep} blocks that keep the shape")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import replace_block, shape_preserving_blocks
+from lightning_gradguard.fixes.surgery import Block, replace_block, shape_preserving_blocks
 
 
 class Residual(nn.Module):
@@ -64,7 +64,7 @@ def add_residual(
 
     Example:
         >>> import torch
-        >>> net = nn.Sequential(nn.Linear(2, 8), *(nn.Linear(8, 8) for _ in range(4)))
+        >>> net = nn.Sequential(nn.Linear(2, 8), *(nn.Linear(8, 8) for _ in range(4)), nn.Linear(8, 1))
         >>> print(*add_residual(net, torch.zeros(1, 2)), sep="; ")
         1: 1, 2 -> x + (1, 2)(x); 3: 3, 4 -> x + (3, 4)(x)
 
@@ -75,6 +75,7 @@ def add_residual(
     if every < 1:
         raise ValueError(f"`add_residual(every=...)` must be at least 1, got {every!r}.")
     found = shape_preserving_blocks(model, example, every, blocks, "add_residual")
+    found = [block for block in found if not _has_one_already(model, block)]
     changes = []
     for block in found:
         replace_block(model, block, lambda inside: Residual(inside, scale))
@@ -82,3 +83,8 @@ def add_residual(
         factor = "" if scale == 1.0 else f"{scale:.3g} "
         changes.append(Change(block.name, inside, f"x + {factor}({inside})(x)"))
     return recorded(changes, "add_residual(model)", f"blocks of {every} weight layers that keep the shape")
+
+
+def _has_one_already(model: nn.Module, block: Block) -> bool:
+    kinds = (Residual, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    return any(isinstance(model.get_submodule(block.parent).get_submodule(name), kinds) for name in block.members)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.fixes.tracing import call, eval_mode
+from lightning_gradguard.fixes.tracing import call, eval_mode, trace
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -69,14 +69,24 @@ def replace_block(model: nn.Module, block: Block, wrap: Callable[[nn.Module], nn
         setattr(parent, name, nn.Identity())
 
 
+def take_out(model: nn.Module, block: Block) -> None:
+    """Removes a block: its members become identities; an element leaves its `nn.ModuleList`, which is iterated."""
+    parent = model.get_submodule(block.parent)
+    if isinstance(parent, nn.ModuleList):
+        position = list(parent._modules).index(block.members[0])
+        del parent[position]
+    else:
+        replace_block(model, block, lambda _: nn.Identity())
+
+
 def shape_preserving_blocks(
     model: nn.Module, example: Any, every: int = 1, named: Collection[str] | None = None, call: str = ""
 ) -> list[Block]:
     """The model's blocks of `every` weight layers whose output has the shape of their input.
 
-    In an `nn.Sequential` a block begins with a weight layer and takes what follows it (normalisation,
-    activation) up to the next one; in an `nn.ModuleList` it is an element. `named` modules are taken instead
-    of searching.
+    In an `nn.Sequential` a block begins with a weight layer and takes what follows it (normalisation, activation) up
+    to the next one; in an `nn.ModuleList` it is an element. The output layer is no block, even where its shapes
+    happen to agree. `named` modules are taken instead of searching.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -86,6 +96,7 @@ def shape_preserving_blocks(
     shapes = _shapes(model, example)
     if named is not None:
         return [_named_block(name, shapes, call) for name in named]
+    shapes.pop(_output_layer(model, example), None)
     blocks: list[Block] = []
     for parent, container in model.named_modules():
         if isinstance(container, nn.ModuleList):
@@ -96,6 +107,14 @@ def shape_preserving_blocks(
             blocks += _joined(parent, _weight_groups(container), shapes, every)
     outer = {f"{b.parent}.{member}".lstrip(".") for b in blocks for member in b.members}
     return [b for b in blocks if not any(b.parent == o or b.parent.startswith(f"{o}.") for o in outer)]
+
+
+def _output_layer(model: nn.Module, example: Any) -> str:
+    """The last layer called, if no hidden activation follows it; otherwise the model itself, which is no block."""
+    seen = trace(model, example)
+    last = next(reversed(seen.layers), "")
+    activation = seen.activation_of(last)
+    return "" if activation is not None and activation.hidden else last
 
 
 def _named_block(name: str, shapes: dict[str, tuple[Any, Any]], call: str) -> Block:

@@ -1,0 +1,57 @@
+"""ReLU units that are silent for every input.
+
+Symptom: the whole first layer outputs zero for every sample; no gradient passes, the loss stays where it was.
+Cause: a bias far below the inputs. A ReLU's gradient is zero wherever its output is.
+Cures: activations with a slope on the negative side: leaky ReLU (0.1 in document 000, 0.1 or 0.2 in 003), PReLU, RReLU,
+ELU, SELU; tanh; a new initialisation; batch normalisation, which removes the bias.
+Does not hold here: a smaller learning rate (document 003). It can keep units from dying, see `dying_relu`, but times
+zero it wakes none.
+References: documents 000, 001, 003; Maas et al., 2013; Clevert et al., 2016, arXiv:1511.07289.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from lightning_gradguard import fixes
+from lightning_gradguard.zoo import measures
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, classifier, on_net, on_optimizer, swapped
+from lightning_gradguard.zoo.data import digits, loaders
+from lightning_gradguard.zoo.nets import mlp
+
+
+def build(seed: int) -> Program:
+    """Two hidden layers on digits, the first one's biases at -2.5."""
+    net = mlp([64, 64, 32, 10], nn.ReLU)
+    fixes.he(net, gain=2**0.5, seed=seed)
+    with torch.no_grad():
+        net.get_parameter("0.bias").fill_(-2.5)
+    learner = classifier(net, 10, partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+    return Program(learner, *loaders(digits(), seed), max_steps=200)
+
+
+CASE = Case(
+    name="dead_relu",
+    title="ReLU units that are silent for every input",
+    kind="dead_units",
+    symptom=Symptom("share of dead hidden units", measures.dead_share, limit=0.4),
+    rows=("S7",),
+    build=build,
+    cures={
+        "leaky_relu": Cure(swapped(partial(nn.LeakyReLU, 0.1)), ("F3",)),
+        "leaky_relu_0.2": Cure(swapped(partial(nn.LeakyReLU, 0.2)), ("F3",)),
+        "prelu": Cure(swapped(nn.PReLU), ("F3",)),
+        "rrelu": Cure(swapped(nn.RReLU), ("F3",)),
+        "elu": Cure(swapped(nn.ELU), ("F3",)),
+        "selu": Cure(swapped(nn.SELU), ("F3",)),
+        "tanh": Cure(swapped(nn.Tanh), ("F3",)),
+        "he": Cure(on_net(fixes.he, seed=0), ("F4",)),
+        "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5",)),
+        "lr_down": Cure(on_optimizer(fixes.scale_lr, 0.1), ("F9",), holds=False),
+    },
+    metric="accuracy",
+    margin=0.3,
+)

@@ -1,0 +1,66 @@
+"""Post-LN transformer without warm-up.
+
+Symptom: the loss stays near chance.
+Cause: with LayerNorm after the addition the expected gradient near the output is large at the start, and Adam's first
+steps at full learning rate destroy what they meet.
+Cures: warm-up, LayerNorm inside the residual branch, a tenth of the learning rate. Shallow post-LN nets train either
+way. References: Xiong et al., 2020, arXiv:2002.04745; documents 001, 002 (learning rate).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from lightning_gradguard import fixes
+from lightning_gradguard.zoo import measures
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, classifier, on_optimizer
+from lightning_gradguard.zoo.data import digits, loaders
+from lightning_gradguard.zoo.nets import seeded
+
+
+class RowReader(nn.Module):
+    """Reads a digit row by row: eight tokens of eight pixels, eight post-LN layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 32)
+        self.place = nn.Parameter(0.1 * torch.randn(8, 32))
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, num_layers=8, enable_nested_tensor=False)
+        for parameter in self.encoder.parameters():  # torch copies one layer; every one must be drawn anew
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, 64]` to `[batch, 10]`."""
+        tokens = self.embed(x.view(-1, 8, 8)) + self.place
+        out: torch.Tensor = self.head(self.encoder(tokens).mean(1))
+        return out
+
+
+def build(seed: int) -> Program:
+    """Adam at 5e-3 from the first step."""
+    seeded(seed)
+    learner = classifier(RowReader(), 10, partial(torch.optim.Adam, lr=5e-3))
+    return Program(learner, *loaders(digits(), seed, batch_size=32), max_steps=150)
+
+
+CASE = Case(
+    name="post_ln_transformer",
+    title="post-LN transformer without warm-up",
+    kind="no_progress",
+    symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.6),
+    rows=("S3",),
+    build=build,
+    cures={
+        "warm_up": Cure(lambda program: program.warm_up(100), ("F9",)),
+        "pre_norm": Cure(lambda program: fixes.pre_norm(program.net)),
+        "lr_down": Cure(on_optimizer(fixes.scale_lr, 0.1), ("F9",)),
+    },
+    metric="accuracy",
+    margin=0.2,
+)
