@@ -74,6 +74,8 @@ class Logbook:
                 self.incident(incident, x)
         for board in self.boards:
             self._quietly("TensorBoard", board.close, report, x)
+        for logger in self.loggers:
+            self._quietly(type(logger).__name__, hand_over, logger, report)
         for recorder in self.recorders.values():
             self._quietly("the record of steps", recorder.flush)
 
@@ -87,3 +89,14 @@ class Logbook:
                     f"GradGuard could not write to {what} ({type(error).__name__}: {error}); the run goes on.",
                     stacklevel=2,
                 )
+
+
+def hand_over(logger: Any, report: Report) -> None:
+    """Gives a tracker the list of incidents, in the way it takes text: MLflow as an artifact, W&B as a table."""
+    if not report.incidents:
+        return
+    if hasattr(logger, "log_text"):
+        rows = [[i.steps, i.kind, ", ".join(i.actions), i.outcome, str(i)] for i in report.incidents]
+        logger.log_text(key="gradguard/incidents", columns=["steps", "kind", "done", "outcome", "incident"], data=rows)
+    elif hasattr(logger, "run_id") and hasattr(logger.experiment, "log_text"):
+        logger.experiment.log_text(logger.run_id, f"{report}\n", "gradguard/incidents.txt")

@@ -13,7 +13,9 @@ import pytorch_lightning as pl
 from runs import Faults, Net, fit, same_state
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.report import read_incidents
+from lightning_gradguard.findings import Finding, Incident
+from lightning_gradguard.logbook import hand_over
+from lightning_gradguard.report import Report, read_incidents
 
 
 class BrokenLogger(pl.loggers.CSVLogger):
@@ -57,6 +59,34 @@ def test_every_logger_gets_the_curves(tmp_path: Path) -> None:
         "gradguard/clip_coefficient",
         "gradguard/layer_norm/p50",
     } <= columns
+
+
+def test_a_tracker_gets_the_curves_and_the_incidents(tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = pl.loggers.MLFlowLogger(tracking_uri=(tmp_path / "runs").as_uri())
+    guard = GradGuard()
+    fit(Net(), Faults({20: float("nan")}), guard, logger=logger, log_every_n_steps=5, default_root_dir=tmp_path)
+    norms = logger.experiment.get_metric_history(logger.run_id, "gradguard/grad_norm")
+    assert len(norms) >= 40 // 5
+    (told,) = (tmp_path / "runs").rglob("incidents.txt")
+    assert str(guard.incidents[0]) in told.read_text()
+
+
+def test_wandb_gets_the_incidents_as_a_table() -> None:
+    class Table:
+        """Takes text as Lightning's WandbLogger does."""
+
+        experiment = None
+
+        def log_text(self, key: str, columns: list[str], data: list[list[str]]) -> None:
+            self.key, self.columns, self.data = key, columns, data
+
+    incident = Incident.start(Finding("nonfinite", 7, detail="loss"), ("SkipStep",)).closed("resolved")
+    table = Table()
+    hand_over(table, Report(10, (incident,)))
+    assert table.key == "gradguard/incidents"
+    assert table.data == [["7", "nonfinite", "SkipStep", "resolved", str(incident)]]
 
 
 def test_one_console_line_for_each_acted_on_finding_and_a_summary(caplog: Any) -> None:
