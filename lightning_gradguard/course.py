@@ -33,6 +33,8 @@ CLEARLY = 0.7
 SAME = 0.005
 
 Deed = Callable[[], str]
+#: Name, the cause that is proved when it helps, deeds.
+Candidate = tuple[str, str, Sequence[Deed]]
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Trial:
     Args:
         name: Names of the remedies.
         words: What they did.
+        cause: What was wrong with the run if they help.
         level: Mean loss of the trial's later half; inf when it failed.
         error: Its standard error.
         sick: Whether the layers told samples apart no better than before.
@@ -51,6 +54,7 @@ class Trial:
 
     name: str
     words: str
+    cause: str = ""
     level: float = math.inf
     error: float = 0.0
     sick: bool = False
@@ -81,7 +85,7 @@ class Course:
         self.tried: set[str] = set()
         self.improved = False
         self._recent: deque[float] = deque(maxlen=LONGEST)
-        self._waiting: list[tuple[str, Sequence[Deed]]] = []
+        self._waiting: list[Candidate] = []
         self._origin: Checkpoint | None = None
         self._level = self._error = math.inf
         self._trials: list[Trial] = []
@@ -114,14 +118,13 @@ class Course:
             self.first = loss if math.isnan(self.first) else self.first
             self._recent.append(loss)
 
-    def begin(
-        self, finding: Finding, candidates: Sequence[tuple[str, Sequence[Deed]]], window: int, look: Probe | None
-    ) -> str:
+    def begin(self, finding: Finding, candidates: Sequence[Candidate], window: int, look: Probe | None) -> str:
         """Starts a course; returns what was done, in words.
 
         Args:
             finding: What it is about.
-            candidates: For each trial a name and the deeds; a deed that returns "" does not apply here.
+            candidates: For each trial a name, the cause it would prove, and the deeds; a deed that returns "" does
+                not apply here.
             window: Steps of a trial.
             look: The latest look inside.
         """
@@ -146,7 +149,7 @@ class Course:
     def _next(self) -> str:
         """Puts the next candidate into force, from the same start; ends the course when there is none."""
         while self._waiting:
-            name, deeds = self._waiting.pop(0)
+            name, cause, deeds = self._waiting.pop(0)
             assert self._origin is not None
             self._origin.restore()
             words = []
@@ -156,7 +159,7 @@ class Course:
                     break
             if all(words):
                 self._losses, self._bad, self._look = [], 0, None
-                self._trials.append(Trial(name, ", ".join(words)))
+                self._trials.append(Trial(name, ", ".join(words), cause))
                 self.tried.add(name)
                 self.changed()
                 return f"trying {self._trials[-1].words}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
-from lightning_gradguard.course import ENDLESS, LONGEST, SHORTEST, Course, Deed
+from lightning_gradguard.course import ENDLESS, LONGEST, SHORTEST, Candidate, Course
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.probes import Probe
 from lightning_gradguard.shards import local
@@ -98,7 +98,7 @@ class PendingStep:
             self.restored = self.snapshots.restore()
         return self.restored
 
-    def try_each(self, finding: Any, candidates: Sequence[tuple[str, Sequence[Deed]]], share: float) -> str:
+    def try_each(self, finding: Any, candidates: Sequence[Candidate], share: float) -> str:
         """Cancels the step and tries candidates one after another, each for a share of the planned steps.
 
         Empty where nothing can be tried: no course, one running already, or too few steps left.

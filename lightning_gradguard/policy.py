@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.remedies import (
@@ -78,7 +79,7 @@ class Policy:
         """Healthy steps after which an incident counts as resolved: three rungs down."""
         return 3 * self.patience
 
-    @property
+    @cached_property
     def remedies(self) -> set[AbstractRemedy]:
         """Every remedy on any ladder."""
         return {remedy for ladder in self.ladders.values() for rung in ladder for remedy in rung}  # type: ignore[union-attr]
@@ -88,7 +89,7 @@ class Policy:
         """Whether any remedy tries others over several steps."""
         return any(remedy.uses_course for remedy in self.remedies)
 
-    @property
+    @cached_property
     def uses_snapshots(self) -> bool:
         """Whether any remedy needs snapshots."""
         return any(remedy.uses_snapshots for remedy in self.remedies)
@@ -204,7 +205,7 @@ REPAIR = Policy(
         ],
         "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
         "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _CALM, ()],
-        "overshooting": [_REBUILD, _CALM, ()],
+        "overshooting": [(Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
         "diverging": [_CALM, _REBUILD, ()],
         "oscillating": [_CALM, ()],
         "poor_initialization": [_REBUILD, _CALM, ()],

@@ -174,12 +174,14 @@ class Watch:
         if not pending.cancelled:
             course.adaptive.apply(pending.grad_scale)
         self._follow(pending, ())
-        names = [course.kept[-1].name] if words.startswith("kept") else [course.trial] if course.trial != tried else []
-        self.changed = []
-        if finding is not None and finding.kind in self.episodes.incidents and any(names):
-            self.changed = self.episodes.act(finding.kind, tuple(names))
+        kept = course.kept[-1] if words.startswith("kept") else None
+        name = kept.name if kept else course.trial if course.trial != tried else ""
+        cause = (Finding(kept.cause, stats.step, (), kept.level, detail=f"by trial, {words}"),) if kept else ()
+        self.changed = self.episodes.update([(f, (name,)) for f in cause], self.standing, self.policy.calm)
+        if finding is not None and finding.kind in self.episodes.incidents and name:
+            self.changed += self.episodes.act(finding.kind, (name,))
         return StepReport(
-            stats, (), (words,) if words else (), 0.0 if pending.cancelled else 1.0, pending.cancelled,
+            stats, cause, (words,) if words else (), 0.0 if pending.cancelled else 1.0, pending.cancelled,
             self.lr_scale.in_force(), optimizer=self.name,
         )  # fmt: skip
 
@@ -229,7 +231,8 @@ class Watch:
         if healthy or pending.restored is not None:
             self.damage = False
         self._cancelled = pending.cancelled
-        sampled = not pending.cancelled and not stats.overflow and self.steps >= self.sample_due
+        due = self.steps >= self.sample_due or look_due(self.steps, self.sample_every)
+        sampled = due and not pending.cancelled and not stats.overflow
         self.collector.keep_weights(sampled)
         if sampled:
             self.sample_due = next_multiple(self.steps, self.sample_every)

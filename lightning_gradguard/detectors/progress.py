@@ -56,7 +56,7 @@ class Progress:
 
 NOTHING: State = {
     "size": 0, "lr": 0.0, "start": None, "first": [0, 0.0, 0.0], "block": [0, 0.0, 0.0], "means": [], "errors": [],
-    "lost": 0, "moved": False,
+    "lost": 0, "moved": False, "judged": [],
 }  # fmt: skip
 
 
@@ -84,7 +84,8 @@ def follow(state: State, stats: GradStats) -> State:
     if stats.lr > 1.2 * state["lr"] > 0:  # the warmup goes on: what came before it ends does not count
         means, errors = means[-1:], errors[-1:]
     state = {**state, "lr": stats.lr, "block": [0, 0.0, 0.0], "means": means, "errors": errors}
-    return {**state, "lost": state["lost"] + 1 if _lost(state) else 0, "moved": state["moved"] or _moved(state)}
+    state = {**state, "lost": state["lost"] + 1 if _lost(state) else 0, "moved": state["moved"] or _moved(state)}
+    return {**state, "judged": _judged(state)}
 
 
 def renewed(state: State, improved: bool) -> State:
@@ -93,19 +94,21 @@ def renewed(state: State, improved: bool) -> State:
 
 
 def judge(state: State) -> Progress:
-    """What the blocks say."""
+    """What the blocks say; it changes only when one is complete."""
+    return Progress(*state["judged"])
+
+
+def _judged(state: State) -> list[Any]:
     means, errors = state["means"], state["errors"]
-    if not means:
-        return Progress()
     now, now_error = level(means[-2:], errors[-2:])
     before, before_error = level(means[-4:-2], errors[-4:-2])
-    return Progress(
-        blocks=len(means),
-        flat=len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
-        unmoved=not state["moved"],
-        worse=means[-1] - state["start"] > 0.5 * abs(state["start"]) + 2 * errors[-1] * math.sqrt(state["size"]),
-        lost=state["lost"] >= 2,
-    )
+    return [
+        len(means),
+        len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
+        not state["moved"],
+        means[-1] - state["start"] > 0.5 * abs(state["start"]) + 2 * errors[-1] * math.sqrt(state["size"]),
+        state["lost"] >= 2,
+    ]
 
 
 def _moved(state: State) -> bool:

@@ -25,6 +25,7 @@ class CalmMomentum(AbstractRemedy):
     """
 
     reversible: ClassVar[bool] = False
+    cures: ClassVar[str] = "momentum_too_large"
     above: float = 0.95
     to: float = 0.9
 

@@ -27,6 +27,7 @@ class NormalizeInput(AbstractRemedy):
     """
 
     reversible: ClassVar[bool] = False
+    cures: ClassVar[str] = "unnormalized_input"
     above: float = 3.0
 
     def __post_init__(self) -> None:

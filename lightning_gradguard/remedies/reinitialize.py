@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.gains import gain_of
-from lightning_gradguard.fixes.initialization import LAYERS, glorot, he
+from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.probes import SATURATING, Probe
@@ -26,7 +27,8 @@ class Reinitialize(AbstractRemedy):
     Layers before a sigmoid or tanh get Glorot's variance, others He's, each times the gain of the activation that
     follows (1 without one), biases become 0. Recurrent weights become orthogonal, and a forget gate's bias
     log(T - 1) for sequences of T steps, so that it remembers about as long as it has to. Numbers are drawn from
-    the step's number as seed: the same on every process, and the run's own random state is left alone.
+    the step's number as seed: the same on every process, and the run's own random state is left alone. Embeddings,
+    attention and norms are reset as torch makes them.
 
     References:
         Glorot and Bengio 2010; He et al. 2015, arXiv 1502.01852; Saxe et al. 2014, arXiv 1312.6120; Tallec and
@@ -34,6 +36,7 @@ class Reinitialize(AbstractRemedy):
     """
 
     reversible: ClassVar[bool] = False
+    cures: ClassVar[str] = "poor_initialization"
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if step.module is None:
@@ -43,6 +46,8 @@ class Reinitialize(AbstractRemedy):
             words.append(f"{count} layers drawn anew")
         if count := draw_recurrent(step.module, step.look, seed=finding.step):
             words.append(f"{count} recurrent layers drawn anew")
+        if count := reset_others(step.module, seed=finding.step):
+            words.append(f"{count} others reset")
         return " and ".join(words)
 
 
@@ -56,6 +61,17 @@ def draw_layers(module: nn.Module, look: Probe | None, seed: int) -> int:
         draw = glorot if saturating else he
         draw(module, gain=gain, layers=names, seed=1000 * seed + i)
     return sum(map(len, gains.values()))
+
+
+def reset_others(module: nn.Module, seed: int) -> int:
+    """Draws embeddings, attention and affine norms as torch does; returns how many."""
+    kinds = (nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.LayerNorm, nn.GroupNorm, _NormBase)
+    others = [m for m in module.modules() if isinstance(m, kinds) and any(True for _ in m.parameters(recurse=False))]
+    with seeded(seed):
+        for layer in others:
+            reset: Any = getattr(layer, "reset_parameters", None) or layer._reset_parameters
+            reset()
+    return len(others)
 
 
 def gain_after(module: nn.Module, layer: str, look: Probe | None) -> tuple[bool, float]:

@@ -31,6 +31,10 @@ class ScaleLR(AbstractRemedy):
             raise ValueError(f"`ScaleLR(factor=...)` must be positive and not 1, got {self.factor!r}.")
 
     @property
+    def cures(self) -> str:  # type: ignore[override]
+        return "lr_too_small" if self.factor > 1 else "lr_too_large"
+
+    @property
     def name(self) -> str:
         return f"ScaleLR({self.factor:g})"
 

@@ -33,6 +33,7 @@ class SwapActivation(AbstractRemedy):
     """
 
     reversible: ClassVar[bool] = False
+    cures: ClassVar[str] = "unsuited_activation"
     new: str = "SELU"
     only: tuple[str, ...] = ()
 

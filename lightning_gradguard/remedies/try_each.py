@@ -40,7 +40,11 @@ class Try(AbstractRemedy):
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         candidates = [
-            (" + ".join(remedy.name for remedy in trial), [partial(remedy.apply, finding, step) for remedy in trial])
+            (
+                " + ".join(remedy.name for remedy in trial),
+                next((remedy.cures for remedy in reversed(trial) if remedy.cures), finding.kind),
+                [partial(remedy.apply, finding, step) for remedy in trial],
+            )
             for trial in self.trials
         ]
         return step.try_each(finding, candidates, self.share)
