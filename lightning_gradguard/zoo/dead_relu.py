@@ -24,11 +24,11 @@ from lightning_gradguard.zoo.nets import mlp
 
 
 def build(seed: int) -> Program:
-    """Two hidden layers on digits, the first one's biases at -2.5."""
+    """Two hidden layers on digits, the first one's biases at -3."""
     net = mlp([64, 64, 32, 10], nn.ReLU)
     fixes.he(net, gain=2**0.5, seed=seed)
     with torch.no_grad():
-        net.get_parameter("0.bias").fill_(-2.5)
+        net.get_parameter("0.bias").fill_(-3.0)
     learner = classifier(net, 10, partial(torch.optim.SGD, lr=0.1, momentum=0.9))
     return Program(learner, *loaders(digits(), seed), max_steps=200)
 
@@ -43,10 +43,10 @@ CASE = Case(
     cures={
         "leaky_relu": Cure(swapped(partial(nn.LeakyReLU, 0.1)), ("F3",)),
         "leaky_relu_0.2": Cure(swapped(partial(nn.LeakyReLU, 0.2)), ("F3",)),
-        "prelu": Cure(swapped(nn.PReLU), ("F3",)),
+        "prelu": Cure(swapped(nn.PReLU), ("F3",), holds=False),
         "rrelu": Cure(swapped(nn.RReLU), ("F3",)),
         "elu": Cure(swapped(nn.ELU), ("F3",)),
-        "selu": Cure(swapped(nn.SELU), ("F3",)),
+        "selu": Cure(swapped(nn.SELU), ("F3",), holds=False),
         "tanh": Cure(swapped(nn.Tanh), ("F3",)),
         "he": Cure(on_net(fixes.he, seed=0), ("F4",)),
         "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5",)),

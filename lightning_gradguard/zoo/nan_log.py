@@ -32,7 +32,7 @@ def build(seed: int) -> Program:
     """Two hidden layers of 64 ReLU units on digits, weights six times too large."""
     net = mlp([64, 64, 64, 10], nn.ReLU)
     fixes.he(net, gain=8.0, seed=seed)
-    learner = classifier(net, 10, partial(torch.optim.SGD, lr=0.001, momentum=0.9))
+    learner = classifier(net, 10, partial(torch.optim.SGD, lr=0.003, momentum=0.9))
     learner.loss = naive_cross_entropy
     return Program(learner, *loaders(digits(), seed), max_steps=200)
 

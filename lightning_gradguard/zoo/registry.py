@@ -51,7 +51,8 @@ def get_case(name: str) -> Case:
     Raises:
         KeyError: If there is none; the message lists all.
     """
-    cases = {case.name: case for case in list_cases()}
+    own = {case.name: case for case in _own_cases()}
+    cases = own if name in own else {case.name: case for case in list_cases()}
     if name not in cases:
         raise KeyError(f"the zoo has no case {name!r}; it has: {', '.join(cases)}")
     return cases[name]

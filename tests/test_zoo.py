@@ -1,0 +1,146 @@
+"""Every case keeps its promise: broken shows the symptom, a cure removes it and ends better."""
+
+import io
+import re
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_gradguard import zoo
+from lightning_gradguard.detectors import DETECTORS
+from lightning_gradguard.zoo import showing
+from lightning_gradguard.zoo.running import BROKEN
+
+CASES = {case.name: case for case in zoo.list_cases()}
+KINDS = {detector.kind for detector in DETECTORS}
+
+
+def representative() -> list[tuple[str, str]]:
+    """The first cure of every case, and more until every cure row that holds anywhere is trained."""
+    chosen = [(case.name, next(iter(case.cures))) for case in CASES.values()]
+    covered = {row for name, cure in chosen for row in CASES[name].cures[cure].rows}
+    for case in CASES.values():
+        for name, cure in case.cures.items():
+            if cure.holds and not set(cure.rows) <= covered:
+                covered |= set(cure.rows)
+                chosen.append((case.name, name))
+    return chosen
+
+
+QUICK = representative()
+REST = [(case.name, cure) for case in CASES.values() for cure in case.cures if (case.name, cure) not in QUICK]
+RESULTS: dict[tuple[str, str | None], zoo.Result] = {}
+
+
+def run(name: str, cure: str | None = None) -> zoo.Result:
+    if (name, cure) not in RESULTS:
+        RESULTS[name, cure] = zoo.run_case(CASES[name], cure, accelerator="cpu", seed=0)
+    return RESULTS[name, cure]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_broken_shows_the_symptom(name):
+    result = run(name)
+    assert result.variant == BROKEN
+    assert result.sick, f"{CASES[name].symptom.what}: {result.symptom}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_guard_names_it_at_the_right_layers(name):
+    case = CASES[name]
+    if case.kind not in KINDS:
+        pytest.skip(f"no detector reports {case.kind!r}")
+    named = [incident for incident in run(name).incidents if incident.kind == case.kind]
+    assert named, [str(incident) for incident in run(name).incidents]
+    layers = {layer for incident in named for layer in incident.layers}
+    assert all(re.fullmatch(case.layers, layer) for layer in layers), layers
+
+
+def holds(name: str, cure: str) -> bool:
+    result = run(name, cure)
+    return not result.sick and CASES[name].gain(run(name).metric, result.metric) >= CASES[name].margin
+
+
+@pytest.mark.parametrize(("name", "cure"), QUICK)
+def test_a_cure_removes_the_symptom_and_ends_better(name, cure):
+    assert CASES[name].cures[cure].holds
+    assert run(name, cure).changes
+    assert holds(name, cure), (run(name), run(name, cure))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cure"), REST)
+def test_every_other_cure_is_as_the_card_says(name, cure):
+    assert holds(name, cure) == CASES[name].cures[cure].holds, (run(name), run(name, cure))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_card_is_complete(name):
+    case = CASES[name]
+    for word in ("Symptom:", "Cause:", "Cures:", "References:"):
+        assert word in case.card, word
+    if not all(cure.holds for cure in case.cures.values()):
+        assert "Does not hold here" in case.card
+    assert next(iter(case.cures.values())).holds
+    assert case.build.__doc__
+
+
+def test_a_case_file_defines_one_case_of_its_own_name():
+    modules = {case.build.__module__.rpartition(".")[2] for case in CASES.values()}
+    assert modules == set(CASES)
+
+
+def test_a_run_is_repeatable_and_leaves_the_callers_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first = zoo.run_case("deep_sigmoid", "residual", accelerator="cpu", max_steps=10)
+    assert torch.equal(torch.rand(2), expected)
+    second = zoo.run_case("deep_sigmoid", "residual", accelerator="cpu", max_steps=10)
+    other = zoo.run_case("deep_sigmoid", "residual", accelerator="cpu", max_steps=10, seed=1)
+    assert replace(first, seconds=0) == replace(second, seconds=0)
+    assert first.ratio != other.ratio
+
+
+def test_policies_act_and_the_guarded_run_stays_finite():
+    unguarded = zoo.run_case("nan_sqrt", policy="none", accelerator="cpu", max_steps=40)
+    guarded = zoo.run_case("nan_sqrt", policy="protect", accelerator="cpu", max_steps=40)
+    assert unguarded.incidents == ()
+    assert "nonfinite" in {incident.kind for incident in guarded.incidents}
+    assert any(incident.actions for incident in guarded.incidents)
+
+
+def test_compare_writes_one_tensorboard_run_for_each_variant(tmp_path):
+    case = replace(CASES["nan_sqrt"], cures={"eps": CASES["nan_sqrt"].cures["eps"]})
+    results = zoo.compare_case(case, accelerator="cpu", logdir=tmp_path)
+    assert [result.variant for result in results] == ["broken", "eps"]
+    for variant in ("broken", "eps"):
+        assert list((tmp_path / "nan_sqrt" / variant).glob("events.out.tfevents.*"))
+
+
+def test_names_that_do_not_exist_are_told_with_those_that_do():
+    with pytest.raises(KeyError, match=r"no case 'nothing'; it has: .*deep_sigmoid"):
+        zoo.get_case("nothing")
+    with pytest.raises(KeyError, match=r"deep_sigmoid has no cure 'magic'; it has: elu_he, .*"):
+        zoo.run_case("deep_sigmoid", "magic")
+
+
+def test_tables_and_cards_can_be_printed():
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(showing.cases_table(CASES.values()))
+    console.print(zoo.show("deep_sigmoid"))
+    console.print(showing.results_table(CASES["nan_sqrt"], [run("nan_sqrt"), run("nan_sqrt", "eps")]))
+    text = console.export_text()
+    assert all(name in text for name in CASES)
+    assert "no: see the card" in text
+    assert "nonfinite" in text
+
+
+def test_nothing_is_downloaded_and_no_warning_reaches_the_user():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zoo.run_case("lr_too_low", accelerator="cpu", max_steps=3)
