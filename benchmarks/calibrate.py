@@ -1,6 +1,6 @@
 """How near do healthy runs come to each detector's limit? The numbers in the detectors' docstrings are printed here.
 
-    python benchmarks/calibrate.py [--seeds 3] [--recipes NAME ...] [--all]
+    python benchmarks/calibrate.py [--seeds 3] [--recipes NAME ...] [--nearest 1] [--markdown FILE]
 
 Every recipe runs unguarded; beside each detector stands the largest value that its statistic took in any healthy run.
 """
@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from parallel import every
 from recipes import RECIPES, run
-from rich.console import Console
+from results import publish
 from rich.table import Table
 
 from lightning_gradguard import GradGuard, GradStats
@@ -28,6 +28,7 @@ from lightning_gradguard.detectors import (
     LossSpike,
     LRJump,
     Oscillating,
+    Overshooting,
     Relapse,
     State,
     Vanishing,
@@ -36,7 +37,7 @@ from lightning_gradguard.detectors import (
 from lightning_gradguard.detectors.base import log10, median
 
 EXPLODING, SPIKE, BUFFER, LR, RELAPSE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), Relapse()
-VANISHING, OSCILLATING = Vanishing(), Oscillating()
+VANISHING, OSCILLATING, OVERSHOOTING = Vanishing(), Oscillating(), Overshooting()
 WATCHED = (EXPLODING, SPIKE, BUFFER, LR, RELAPSE, VANISHING, OSCILLATING)
 
 
@@ -93,6 +94,11 @@ def update(_: State, stats: GradStats) -> float:
     return stats.global_update_ratio
 
 
+def later_update(_: State, stats: GradStats) -> float:
+    """The same once the run has begun."""
+    return stats.global_update_ratio if stats.step > LR.warmup else math.nan
+
+
 def fall(_: State, stats: GradStats) -> float:
     """Decades of RMS gradient lost from the last layer to the first."""
     depth = int((stats.layers.matrix & np.isfinite(stats.log_rms)).sum())
@@ -123,7 +129,8 @@ GAUGES = (
     Gauge("high losses in a row", RELAPSE.name, RELAPSE.sustained, high_losses),
     Gauge("buffer norm over its record", BUFFER.name, BUFFER.factor, buffer),
     Gauge("learning rate over the highest before", LR.name, LR.factor, rate),
-    Gauge("update-to-weight ratio", "", 100.0, update),
+    Gauge("update-to-weight ratio", "", OVERSHOOTING.limit, update),
+    Gauge("the same, after 20 steps", "", LR.reach, later_update),
     Gauge("decades lost over depth, 50 steps in a row", "", VANISHING.decades, fall, 50),
     Gauge("swings of the loss", OSCILLATING.name, OSCILLATING.swings, swings),
 )
@@ -159,23 +166,22 @@ def measure(name: str, seed: int) -> dict[str, tuple[float, int]]:
 
 
 def main() -> None:
-    """Measures, then prints one row for each gauge, or with `--all` the ten runs that come nearest to each limit."""
+    """Measures, then prints the runs that come nearest to each limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
-    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--nearest", type=int, default=1, help="runs shown for each statistic")
+    parser.add_argument("--markdown", help="file whose section with this table is replaced")
     options = parser.parse_args()
     jobs = [(name, seed) for name in options.recipes for seed in range(options.seeds)]
     peaks = every(measure, jobs)
-    table = Table("statistic", "largest", "second run", "limit", "where", title=f"{len(jobs)} healthy runs")
+    title = f"Largest value of each statistic in {len(jobs)} healthy runs: {len(options.recipes)} recipes"
+    table = Table("statistic", "largest", "limit", "where", title=title)
     for gauge in GAUGES:
         ranked = sorted(((*peaks[job][gauge.title], *job) for job in jobs), reverse=True)
-        for i in range(min(len(ranked), 10 if options.all else 1)):
-            value, step, name, seed = ranked[i]
-            following = f"{ranked[i + 1][0]:.3g}" if i + 1 < len(ranked) else ""
-            where = f"{name}, seed {seed}, step {step}"
-            table.add_row(gauge.title, f"{value:.3g}", following, f"{gauge.limit:g}", where)
-    Console(width=140).print(table)
+        for value, step, name, seed in ranked[: options.nearest]:
+            table.add_row(gauge.title, f"{value:.3g}", f"{gauge.limit:g}", f"{name}, seed {seed}, step {step}")
+    publish(table, options.markdown, "calibration")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from lightning_gradguard import GradGuard
 
-GUARD, HEALTHY = "GradGuard", "none"
+GUARD, NO_GUARD = "GradGuard", "no guard"
 STEPS, CLASSES, MARGIN = 300, 4, 0.03
 FOREVER = 10**9
 
@@ -48,18 +49,36 @@ class Fault(pl.Callback):
         self.batches += 1
 
 
-#: Name -> (whether the net has BatchNorm, the fault at a given step). `none` is what the others are measured against.
-FAULTS: dict[str, tuple[bool, Any]] = {
-    "one NaN batch": (False, partial(Fault, scale=math.nan)),
-    "one Inf batch": (False, partial(Fault, scale=math.inf)),
-    "ten NaN batches": (False, partial(Fault, scale=math.nan, steps=10)),
-    "inputs x1e4, one batch": (False, partial(Fault, scale=1e4)),
-    "LR x1000 from then on": (False, partial(Fault, lr=1000.0)),
-    "BatchNorm, one NaN batch": (True, partial(Fault, scale=math.nan)),
-    "BatchNorm, inputs x1e4, one batch": (True, partial(Fault, scale=1e4)),
-    "NaN in every batch": (False, partial(Fault, scale=math.nan, steps=FOREVER)),
+@dataclass(frozen=True)
+class Scene:
+    """What happens: the fault (none in a healthy run), to which net, in a run of how many steps."""
+
+    fault: Callable[[int], Fault] | None = None
+    batchnorm: bool = False
+    steps: int = STEPS
+    endless: bool = False
+
+    @property
+    def healthy(self) -> str:
+        """Name of the same run without the fault."""
+        return next(n for n, s in SCENES.items() if s == Scene(batchnorm=self.batchnorm, steps=self.steps))
+
+
+SCENES = {
+    "none": Scene(),
+    "none, BatchNorm": Scene(batchnorm=True),
+    "none, 1,000 steps": Scene(steps=1000),
+    "one NaN batch": Scene(partial(Fault, scale=math.nan)),
+    "one Inf batch": Scene(partial(Fault, scale=math.inf)),
+    "ten NaN batches": Scene(partial(Fault, scale=math.nan, steps=10)),
+    "inputs x1e4, one batch": Scene(partial(Fault, scale=1e4)),
+    "LR x1000 from then on": Scene(partial(Fault, lr=1000.0)),
+    "LR x1000 from then on, 1,000 steps": Scene(partial(Fault, lr=1000.0), steps=1000),
+    "LR x100 from then on, 1,000 steps": Scene(partial(Fault, lr=100.0), steps=1000),
+    "BatchNorm, one NaN batch": Scene(partial(Fault, scale=math.nan), batchnorm=True),
+    "BatchNorm, inputs x1e4, one batch": Scene(partial(Fault, scale=1e4), batchnorm=True),
+    "NaN in every batch": Scene(partial(Fault, scale=math.nan, steps=FOREVER), endless=True),
 }
-ENDLESS = "NaN in every batch"
 
 
 def points(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -87,22 +106,22 @@ class Ending:
     story: str = ""
 
 
-def end(fault: str, batchnorm: bool, at: int, seed: int, tool: str) -> Ending:
-    """Runs one fault under one tool."""
-    guards, options = TOOLS[tool]()
-    spoilers = [] if fault == HEALTHY else [FAULTS[fault][1](at)]
-    outcome = run(partial(program, batchnorm), seed, STEPS, [*spoilers, *guards], **options)
+def end(name: str, at: int, seed: int, tool: str) -> Ending:
+    """Runs one scene under one tool."""
+    scene, (guards, options) = SCENES[name], TOOLS[tool]()
+    spoilers = [scene.fault(at)] if scene.fault is not None else []
+    outcome = run(partial(program, scene.batchnorm), seed, scene.steps, [*spoilers, *guards], **options)
     x, y = points(2048, 2)
     with torch.no_grad():
         loss = float(classify(outcome.module.net.eval(), x, y))  # type: ignore[operator,arg-type]
     told = [guard.report() for guard in guards if isinstance(guard, GradGuard)]
     verdict, story = (told[0].verdict, str(told[0])) if told else ("", "")
-    return Ending(loss, outcome.finite and math.isfinite(loss), outcome.steps < STEPS, verdict, story)
+    return Ending(loss, outcome.finite and math.isfinite(loss), outcome.steps < scene.steps, verdict, story)
 
 
-def kept(fault: str, ending: Ending, healthy: float) -> bool:
+def kept(name: str, ending: Ending, healthy: float) -> bool:
     """Whether the guard kept its promise."""
-    if fault == ENDLESS:
+    if SCENES[name].endless:
         return ending.finite and ending.stopped and "unrecoverable" in ending.verdict
     return ending.finite and not ending.stopped and ending.loss <= (1 + MARGIN) * healthy
 
@@ -118,38 +137,34 @@ def cell(endings: list[Ending], healthy: list[float]) -> str:
 
 
 def main() -> int:
-    """One row for each fault, one column for each tool."""
+    """One row for each scene, one column for each tool."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, nargs="*", default=[60, 150, 231])
+    parser.add_argument("--scenes", nargs="*", default=list(SCENES))
     parser.add_argument("--tools", nargs="*", default=list(TOOLS))
     parser.add_argument("--markdown", help="file whose section with this table is replaced")
     options = parser.parse_args()
-    places = [(at, seed) for at in options.steps for seed in range(options.seeds)]
-    wanted = {HEALTHY: False, f"{HEALTHY}, BatchNorm": True, **{name: norm for name, (norm, _) in FAULTS.items()}}
-    twins = [(HEALTHY, norm, 0, seed, "no guard") for norm in (False, True) for seed in range(options.seeds)]
+    seeds, tools = range(options.seeds), options.tools
+    twins = [(SCENES[name].healthy, 0, seed, NO_GUARD) for name in options.scenes for seed in seeds]
     jobs = [
-        (fault.split(",")[0] if fault.startswith(HEALTHY) else fault, norm, *place, tool)
-        for fault, norm in wanted.items()
-        for place in (places[: options.seeds] if fault.startswith(HEALTHY) else places)
-        for tool in options.tools
+        (name, at, seed, tool)
+        for name in options.scenes
+        for at in (options.steps if SCENES[name].fault else [0])
+        for seed in seeds
+        for tool in tools
     ]
     endings = every(end, list(dict.fromkeys([*twins, *jobs])))
-    healthy = {(norm, seed): endings[HEALTHY, norm, 0, seed, "no guard"].loss for _, norm, _, seed, _ in twins}
+    healthy = {job: endings[SCENES[job[0]].healthy, 0, job[2], NO_GUARD].loss for job in jobs}
     title = f"Final validation loss; faults at steps {options.steps} of {STEPS}, {options.seeds} seeds each"
-    table, broken = Table("fault", *options.tools, title=title), []
-    for fault, norm in wanted.items():
-        name = HEALTHY if fault.startswith(HEALTHY) else fault
-        cells = []
-        for tool in options.tools:
-            mine = [job for job in dict.fromkeys(jobs) if job[:2] == (name, norm) and job[4] == tool]
-            cells.append(cell([endings[job] for job in mine], [healthy[norm, job[3]] for job in mine]))
-            if tool == GUARD:
-                broken += [job for job in mine if not kept(name, endings[job], healthy[norm, job[3]])]
-        table.add_row(fault, *cells)
+    table = Table("fault", *tools, title=title)
+    for name in options.scenes:
+        columns = [[job for job in jobs if (job[0], job[3]) == (name, tool)] for tool in tools]
+        table.add_row(name, *(cell([endings[job] for job in c], [healthy[job] for job in c]) for c in columns))
     publish(table, options.markdown, "faults")
+    broken = [job for job in jobs if job[3] == GUARD and not kept(job[0], endings[job], healthy[job])]
     for job in broken:
-        print(*job, f"loss {endings[job].loss:.4f}, healthy {healthy[job[1], job[3]]:.4f}", endings[job].story)
+        print(*job, f"loss {endings[job].loss:.4f}, healthy {healthy[job]:.4f}", endings[job].story)
     return int(bool(broken))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from recipes.base import Learner, Program, batches, recipe
 from recipes.data import digits, flat_digits, generator, linear, moons, wine

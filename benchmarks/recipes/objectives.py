@@ -8,7 +8,7 @@ from functools import partial
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from recipes.base import Learner, Program, batches, recipe
 from recipes.data import diabetes, flat_digits, generator, linear, moons, ring

@@ -63,9 +63,7 @@ def amsgrad_exponential() -> Program:
 
 @recipe
 def adamw_warmup_cosine() -> Program:
-    return digits_mlp(
-        partial(torch.optim.AdamW, lr=5e-3), warmup(partial(lrs.CosineAnnealingLR, T_max=STEPS - 30), 30)
-    )
+    return digits_mlp(partial(torch.optim.AdamW, lr=5e-3), warmup(partial(lrs.CosineAnnealingLR, T_max=STEPS - 30), 30))
 
 
 @recipe

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from recipes.base import STEPS, Learner, Program, batches, recipe
 from recipes.data import adding, first_symbol, reversal, text, topics
