@@ -37,9 +37,9 @@ class Collector:
         self, module: nn.Module, optimizer: Optimizer, batch: BatchState, ranks: Ranks, scaler: Any = None
     ) -> None:
         self.module, self.optimizer, self.batch, self.ranks, self.scaler = module, optimizer, batch, ranks, scaler
-        self.sample: tuple[Floats, Floats] | None = None  # (param norm, update ratio) of the last sampled step, [L]
-        self._before: list[Tensor] | None = None
-        self._pieces: Floats | None = None  # this process's part of the sample: weights' and updates' norms, [2T]
+        self.sample: tuple[Floats, Floats] | None  # (param norm, update ratio) of the last sampled step, [L]
+        self._before: list[Tensor] | None
+        self._pieces: Floats | None  # this process's part of the sample: weights' and updates' norms, [2T]
         self._announced: Total | None = None
         self.rebuild()
 
@@ -48,6 +48,7 @@ class Collector:
         owned = owned_params(self.optimizer)
         self.table = ParamTable(clean_parameters(self.module), owned, self.ranks.shapes)
         self.sharded = self.ranks.sharded(self.table.params)
+        self.sample = self._before = self._pieces = None  # of other layers
 
     @property
     def grad_scale(self) -> float:
@@ -149,7 +150,7 @@ class Collector:
     def _sample_squares(self) -> list[Floats]:
         pieces, self._pieces = self._pieces, None
         params = self.table.params
-        if pieces is None or len(pieces) != 2 * len(params):  # none, or a group was added since
+        if pieces is None:
             return []
         return [self.ranks.squares(pieces, [*params, *params], [*params, *params])]
 

@@ -28,6 +28,8 @@ from lightning_gradguard.watch import Watch
 #: Findings remembered for `guard.findings`. Chosen.
 FINDINGS_KEPT = 10_000
 STATE_VERSION = 1
+#: Kinds that the loss and the buffers tell, for when nothing else can be seen.
+WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
 
 
 def _callback_bases() -> tuple[type, ...]:
@@ -147,13 +149,18 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._batch = BatchState(pl_module, lambda: logged_metrics(trainer))
         policy = self.policy if can_act(trainer) else MONITOR
+        if not can_act(trainer):
+            rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only watches the loss here.")
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         several = len(trainer.optimizers) > 1
         ranks = ranks_of(trainer, pl_module)
         clip = self._clip_for(ranks) if policy is not MONITOR else None
+        if policy.uses_course and not ranks.alone:
+            rank_zero_warn("In several processes GradGuard exchanges no layers: it only protects the run.")
+        detectors = self.detectors if can_act(trainer) else [d for d in self.detectors if d.kind in WITHOUT_GRADIENTS]
         for index, optimizer in enumerate(trainer.optimizers):
             watch = Watch(
-                pl_module, optimizer, self.detectors, policy, clip=clip, ranks=ranks, batch=self._batch,
+                pl_module, optimizer, detectors, policy, clip=clip, ranks=ranks, batch=self._batch,
                 name=str(index) if several else "", sample_every=self.sample_every,
                 snapshot_every=self.snapshot_every, snapshots=self.snapshots, scaler=scaler,
                 scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
@@ -189,7 +196,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         watch = self._watches.get(id(optimizer))
-        if watch is None:
+        if watch is None or not (can_act(trainer) or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         report = watch.before_step(self._losses, divisor)
@@ -318,10 +325,7 @@ def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) ->
 
 def can_act(trainer: Any) -> bool:
     """Whether the strategy leaves the step to the optimizer; DeepSpeed's engine does not."""
-    if "DeepSpeed" in type(trainer.strategy).__name__:
-        rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only monitors here.")
-        return False
-    return True
+    return "DeepSpeed" not in type(trainer.strategy).__name__
 
 
 def ranks_of(trainer: Any, pl_module: Any) -> Ranks:

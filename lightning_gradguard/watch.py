@@ -95,7 +95,8 @@ class Watch:
         self.budget: int | None = None  # optimizer steps that the run is meant to take
         self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
         self.look: Probe | None = None  # the latest one
-        self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_course else None
+        tries = policy.uses_course and self.collector.ranks.alone
+        self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if tries else None
         self.steps = 0
         self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
         self.clip_state: State = clip.init() if clip is not None else {}
@@ -104,7 +105,11 @@ class Watch:
         self.changed: list[Incident] = []  # incidents that began, gained an action or ended in the last step
         self.damage, self.restored, self._cancelled = True, False, False
         self.snapshot_due = self.sample_due = 0
-        self._hook = optimizer.register_step_post_hook(self._stepped)
+        self._evaluations = 0  # of the closure in this step; only LBFGS asks for more than one
+        self._hooks = (
+            optimizer.register_step_pre_hook(self._stepping),
+            optimizer.register_step_post_hook(self._stepped),
+        )
 
     def begin(self) -> None:
         """To be called before the forward pass of a step's first batch."""
@@ -146,13 +151,16 @@ class Watch:
         if self.course is not None and self.course.active:
             return self._treat(stats, self.course)
         self.look = stats.probe or self.look
+        before = self.states
         self.states, findings = diagnose(self.detectors, self.states, stats)
         self.standing, chosen = decide(self.standing, findings, self.policy)
         pending = self._pending(stats)
         if self.course is not None:
             self.course.observe(stats.loss)
         done = [(finding, act(finding, rung, pending)) for finding, rung in chosen]
-        if self.course is not None and not pending.cancelled:
+        if pending.cancelled:
+            self.states |= {d.name: before[d.name] for d in self.detectors if d.skips_cancelled}
+        elif self.course is not None:
             self.course.adaptive.apply(pending.grad_scale)
         if self.clip is not None and not pending.cancelled:
             self.clip_state = self.clip.apply(self.clip_state, pending)
@@ -233,10 +241,14 @@ class Watch:
         self._cancelled = pending.cancelled
         due = self.steps >= self.sample_due or look_due(self.steps, self.sample_every)
         sampled = due and not pending.cancelled and not stats.overflow
-        self.collector.keep_weights(sampled)
-        if sampled:
-            self.sample_due = next_multiple(self.steps, self.sample_every)
+        if self._evaluations == 0 or pending.cancelled:
+            self.collector.keep_weights(sampled)
+            self.sample_due = next_multiple(self.steps, self.sample_every) if sampled else self.sample_due
+        self._evaluations += 1
         self.steps += 1
+
+    def _stepping(self, *_: Any) -> None:
+        self._evaluations = 0
 
     @torch.no_grad()
     def _stepped(self, *_: Any) -> None:
@@ -281,7 +293,8 @@ class Watch:
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
         self.lr_scale.close()
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         if self.probes is not None:
             self.probes.drop()
         self.snapshots.ring = []

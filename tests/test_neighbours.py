@@ -212,3 +212,15 @@ trainer:
     assert guard.policy.name == "monitor"
     assert guard.clip is not None
     assert guard.report().steps == 4
+
+
+def test_where_another_engine_owns_the_step_the_loss_is_watched() -> None:
+    class DeepSpeedStrategy(pl.strategies.SingleDeviceStrategy):
+        """As far as the guard can tell."""
+
+    guard, module = GradGuard(), Net()
+    with pytest.warns(UserWarning, match="only watches the loss"):
+        fit(module, Faults({4: math.nan}), guard, strategy=DeepSpeedStrategy("cpu"), limit_train_batches=8)
+    assert guard.findings[0].step == 4
+    assert all(incident.actions == () for incident in guard.incidents)
+    assert any(torch.isnan(p).any() for p in module.parameters())
