@@ -68,6 +68,7 @@ def test_a_cure_removes_the_symptom_and_ends_better(name, cure):
     assert CASES[name].cures[cure].holds
     assert run(name, cure).changes
     assert holds(name, cure), (run(name), run(name, cure))
+    assert CASES[name].kind not in {incident.kind for incident in run(name, cure).incidents}
 
 
 @pytest.mark.slow

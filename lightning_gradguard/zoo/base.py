@@ -29,7 +29,7 @@ class Learner(pl.LightningModule):
 
     Args:
         net: Called with a batch's inputs.
-        loss: Called with the net's output and the targets.
+        loss: Called with the net's output and the targets; a function, so that a cure can exchange it.
         metric: Updated with the same two on the validation data.
         optimizer: Makes the optimizer from parameters.
     """
@@ -247,9 +247,9 @@ class Case:
 def classifier(net: nn.Module, classes: int, optimizer: MakeOptimizer) -> Learner:
     """A learner with cross-entropy and accuracy."""
     accuracy = torchmetrics.classification.MulticlassAccuracy(classes, average="micro")
-    return Learner(net, nn.CrossEntropyLoss(), accuracy, optimizer)
+    return Learner(net, nn.functional.cross_entropy, accuracy, optimizer)
 
 
 def regressor(net: nn.Module, optimizer: MakeOptimizer) -> Learner:
     """A learner with squared error and the coefficient of determination."""
-    return Learner(net, nn.MSELoss(), torchmetrics.R2Score(), optimizer)
+    return Learner(net, nn.functional.mse_loss, torchmetrics.R2Score(), optimizer)

@@ -32,7 +32,7 @@ def build(seed: int) -> Program:
 CASE = Case(
     name="batch_too_small",
     title="batches of one sample",
-    kind="no_progress",
+    kind="diverging",
     symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.5),
     rows=("S4",),
     build=build,

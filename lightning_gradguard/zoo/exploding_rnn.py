@@ -1,6 +1,6 @@
 """RNN whose gradient grows through time, cured by clipping.
 
-Symptom: the loss jumps and then stays at chance or above; the gradient grows through time.
+Symptom: the loss jumps and then stays at chance or above; the gradient grows tenfold on its way back through time.
 Cause: an orthogonal recurrent matrix with gain 1.5: 1.5^30 = 2e5 in the linear part, and tanh only slows it.
 Cures: clipping by norm at 1 (Pascanu et al., 2013), adaptive clipping, a tenth of the learning rate.
 Does not hold here, each alone and at this learning rate: L2, a smaller batch (document 001), LSTM (document 004;
@@ -34,7 +34,7 @@ def build(seed: int) -> Program:
 CASE = Case(
     name="exploding_rnn",
     title="RNN whose gradient grows through time, cured by clipping",
-    kind="exploding_through_time",
+    kind="no_progress",
     symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.7),
     rows=("S2", "S4"),
     build=build,

@@ -37,7 +37,7 @@ def build(seed: int) -> Program:
 CASE = Case(
     name="relu_chain",
     title="chain of single ReLU units with weights around 1.5",
-    kind="overshooting",
+    kind="dead_units",
     symptom=Symptom("late loss over the early one", measures.loss_left, limit=1e-2),
     rows=("S2", "S4", "S12"),
     build=build,
