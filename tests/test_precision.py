@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from runs import Faults, Net, fit
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import Exploding, LossSpike, NonFinite
@@ -159,3 +160,36 @@ def test_on_a_gpu(precision: str) -> None:
     guard, before, module = guard_with_every_remedy(), Reference(), Plain(fused=True)
     fit(module, Faults({5: math.nan}), before, guard, accelerator="gpu", precision=precision, limit_train_batches=10)
     assert same(before.weights[5], before.weights[6])
+
+
+class Spy(TorchDispatchMode):
+    """Counts single numbers read by the host, and tensors made in float64 other than the one for the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items, self.doubles = 0, []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.items += func is torch.ops.aten._local_scalar_dense.default
+        if isinstance(out, Tensor) and out.dtype is torch.float64:
+            self.doubles.append(str(func))
+        return out
+
+
+def test_no_device_needs_float64_and_no_number_is_read_alone() -> None:
+    spied: list[Spy] = []
+    guard = GradGuard(sample_every=1000)
+    acting = guard.on_before_optimizer_step
+
+    def watched(*args: Any) -> None:
+        with Spy() as spy:
+            acting(*args)
+        spied.append(spy)
+
+    guard.on_before_optimizer_step = watched
+    fit(Net(), guard, limit_train_batches=12)
+    plain = [spy for step, spy in enumerate(spied) if step and step & (step - 1)]  # no look inside, no snapshot
+    assert [spy.items for spy in plain] == [0] * len(plain)
+    on_the_host = {"aten._to_copy.default", "aten.detach.default"}  # of the one vector that has come there
+    assert all(set(spy.doubles) == on_the_host and len(spy.doubles) == 2 for spy in plain)
