@@ -25,7 +25,7 @@ class AdaptiveUpdate:
         >>> weight = torch.zeros(2, requires_grad=True)
         >>> sgd = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
         >>> adaptive = AdaptiveUpdate(sgd)
-        >>> adaptive.begin(lr=0.001)
+        >>> adaptive.begin(lr=0.001, user_lrs=[0.5])
         True
         >>> weight.grad = torch.tensor([3.0, -1e-3])
         >>> adaptive.apply()
@@ -40,17 +40,17 @@ class AdaptiveUpdate:
         self._base: list[float] = []
         self._moments: dict[int, tuple[Tensor, Tensor, int]] = {}
 
-    @property
-    def possible(self) -> bool:
-        """Whether the optimizer is plain enough."""
-        return isinstance(self.optimizer, SGD) and all(float(g["lr"]) > 0 for g in self.optimizer.param_groups)
+    def begin(self, lr: float, user_lrs: list[float]) -> bool:
+        """Starts with fresh moments; False where the optimizer cannot be driven in this way.
 
-    def begin(self, lr: float) -> bool:
-        """Starts with fresh moments; False where the optimizer cannot be driven in this way."""
-        if not self.possible:
+        Args:
+            lr: Adam's learning rate.
+            user_lrs: The learning rate of each group now, as the user's schedule has it.
+        """
+        if not isinstance(self.optimizer, SGD) or not all(rate > 0 for rate in user_lrs):
             return False
         self.lr, self._moments = lr, {}
-        self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._base = list(user_lrs)
         for group in self.optimizer.param_groups:
             group.update(momentum=0.0, nesterov=False)
         return True

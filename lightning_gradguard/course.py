@@ -78,7 +78,7 @@ class Course:
         self.module, self.optimizer, self.lr_scale, self.changed = module, optimizer, lr_scale, changed
         self.adaptive = AdaptiveUpdate(optimizer)
         self.initial: Checkpoint | None = None
-        self.first = math.nan
+        self._early: list[float] = []
         self.finding: Finding | None = None
         self.window = 0
         self.kept: list[Trial] = []
@@ -92,6 +92,11 @@ class Course:
         self._losses: list[float] = []
         self._bad, self._sick = 0, False
         self._look: Probe | None = None
+
+    @property
+    def first(self) -> float:
+        """Where the loss began: the median of the first steps; NaN before any."""
+        return float(np.median(self._early)) if self._early else math.nan
 
     @property
     def active(self) -> bool:
@@ -115,7 +120,7 @@ class Course:
     def observe(self, loss: float | None) -> None:
         """The loss of one more step outside a course."""
         if loss is not None and math.isfinite(loss):
-            self.first = loss if math.isnan(self.first) else self.first
+            self._early = [*self._early, loss] if len(self._early) < SHORTEST else self._early
             self._recent.append(loss)
 
     def begin(self, finding: Finding, candidates: Sequence[Candidate], window: int, look: Probe | None) -> str:
@@ -203,7 +208,8 @@ class Course:
         enough = len(self._losses) >= max(2 * SHORTEST, self.window // 3)
         if not enough or not marks:
             return False
-        now, then = level_of(self._losses[-SHORTEST:])[0], level_of(self._losses[:SHORTEST])[0]
+        half = len(self._losses) // 2
+        now, then = level_of(self._losses[half:])[0], level_of(self._losses[:half])[0]
         return now > 3 * max(marks) and now >= then
 
     def _clear(self, trial: Trial) -> bool:
@@ -245,12 +251,12 @@ class Course:
 
     def state_dict(self) -> dict[str, Any]:
         """What outlives a checkpoint: a running course does not, its trial goes on as it is."""
-        return {"adaptive": self.adaptive.state_dict(), "first": self.first}
+        return {"adaptive": self.adaptive.state_dict(), "early": self._early}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
         self.adaptive.load_state_dict(state["adaptive"])
-        self.first = float(state["first"])
+        self._early = list(state["early"])
 
 
 def better(trial: Trial, best: Trial) -> bool:

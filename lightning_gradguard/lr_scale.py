@@ -79,7 +79,7 @@ class LRScale:
         return factor
 
     def cap(self, ceiling: float) -> None:
-        """Lets no learning rate above `ceiling` from the present step on; where the user's is lower, nothing changes."""
+        """Lets no learning rate above `ceiling` from the present step on; a lower one of the user's stays."""
         self.ceiling = min(self.ceiling, ceiling)
         self._apply()
 
@@ -94,9 +94,12 @@ class LRScale:
 
     def _highest(self) -> float:
         """The user's largest learning rate; NaN when there is none."""
+        return max(self.user_lrs(), default=math.nan)
+
+    def user_lrs(self) -> list[float]:
+        """The learning rate of every parameter group that has one, as the user's schedule has it."""
         user = {id(group): lr for group, lr in self._inside}
-        rates = [float(user.get(id(g), g["lr"])) for g in self.optimizer.param_groups if "lr" in g]
-        return max(rates, default=math.nan)
+        return [float(user.get(id(g), g["lr"])) for g in self.optimizer.param_groups if "lr" in g]
 
     def state_dict(self) -> dict[str, float]:
         """Plain numbers."""

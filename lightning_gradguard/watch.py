@@ -103,7 +103,7 @@ class Watch:
         self.standing: Standing = {}
         self.episodes = Episodes(name)
         self.changed: list[Incident] = []  # incidents that began, gained an action or ended in the last step
-        self.damage, self.restored, self._cancelled = True, False, False
+        self.damage, self.restored, self._cancelled, self._awaited = True, False, False, False
         self.snapshot_due = self.sample_due = 0
         self._evaluations = 0  # of the closure in this step; only LBFGS asks for more than one
         self._hooks = (
@@ -240,7 +240,10 @@ class Watch:
             self.damage = False
         self._cancelled = pending.cancelled
         due = self.steps >= self.sample_due or look_due(self.steps, self.sample_every)
-        sampled = due and not pending.cancelled and not stats.overflow
+        taken = not pending.cancelled and not stats.overflow
+        # Several looks at one step (LBFGS's closures) leave no update to measure.
+        sampled = due and taken and not self._awaited
+        self._awaited = taken
         if self._evaluations == 0 or pending.cancelled:
             self.collector.keep_weights(sampled)
             self.sample_due = next_multiple(self.steps, self.sample_every) if sampled else self.sample_due
@@ -254,6 +257,7 @@ class Watch:
     def _stepped(self, *_: Any) -> None:
         """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
         self.damage |= not self._cancelled
+        self._awaited = False
         self.collector.measure_update()
 
     def state_dict(self) -> dict[str, Any]:

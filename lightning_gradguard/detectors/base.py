@@ -25,10 +25,12 @@ class AbstractDetector(ABC):
 
     Attributes:
         kind: The symptom reported, the key of the policy's ladders.
+        skips_cancelled: Whether a step that was cancelled leaves no trace in the state.
         name: Key of this detector's state; give two detectors of one class different names.
     """
 
     kind: ClassVar[str]
+    skips_cancelled: ClassVar[bool] = False
     name: str
 
     @abstractmethod

@@ -30,6 +30,7 @@ class Diverging(AbstractDetector):
         step 19: diverging: loss, from its first level (9, limit 2.6)
     """
 
+    skips_cancelled: ClassVar[bool] = True
     kind: ClassVar[str] = "diverging"
     name: str = "diverging"
 

@@ -15,13 +15,13 @@ from lightning_gradguard.stats import GradStats
 class NoProgress(AbstractDetector):
     """Reports a loss that has not fallen since the first steps.
 
-    After 10 % of the planned steps when all updates that are left, each as large as the last and all in one
-    direction, could not move the weights by a tenth (`travel`): such a run cannot get anywhere. After 26 % whatever
+    After 10 % of the planned steps when all steps together, each as large as the largest so far and all in one
+    direction, could not move the weights by a third (`travel`): such a run cannot get anywhere. After 26 % whatever
     the cause.
 
     Args:
-        travel: Update-to-weight ratio times planned steps below which a run cannot move. Healthy runs have more than
-            1, runs with a learning rate a hundredfold too small less than 0.1 (`benchmarks/repair`).
+        travel: Update-to-weight ratio times planned steps below which a run cannot move. Healthy runs have at least
+            0.7, runs with a learning rate far too small at most 0.15 (`benchmarks/repair`).
         name: Key of the state.
 
     Raises:
@@ -35,15 +35,16 @@ class NoProgress(AbstractDetector):
         step 259: no_progress: the loss has not fallen, share of the steps (0.26, limit 0.26)
     """
 
+    skips_cancelled: ClassVar[bool] = True
     kind: ClassVar[str] = "no_progress"
-    travel: float = 0.1
+    travel: float = 0.3
     name: str = "no_progress"
 
     def __post_init__(self) -> None:
         require(self.travel >= 0, "NoProgress(travel=...)", "must not be negative", self.travel)
 
     def init(self) -> State:
-        return {"loss": NOTHING, "ratio": float("inf")}
+        return {"loss": NOTHING, "ratio": None}
 
     def renew(self, state: State, improved: bool) -> State:
         return {**self.init(), "loss": renewed(state["loss"], improved)}
@@ -51,11 +52,11 @@ class NoProgress(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         state = {**state, "loss": follow(state["loss"], stats)}
         if stats.update_ratio is not None and stats.lr > 0:
-            state["ratio"] = stats.global_update_ratio
+            state["ratio"] = max(state["ratio"] or 0.0, stats.global_update_ratio)
         seen = judge(state["loss"])
         if seen.blocks < SOON or stats.loss is None or not seen.unmoved or not stats.global_norm > 0:
             return state, ()  # a gradient of exactly zero is `Stalled`'s business
-        travel = state["ratio"] * stats.budget if stats.budget else float("inf")
+        travel = state["ratio"] * stats.budget if stats.budget and state["ratio"] is not None else float("inf")
         if travel < self.travel:
             why = "the updates are too small: reach of all of them relative to the weights"
             return state, (Finding(self.kind, stats.step, (), travel, self.travel, why),)

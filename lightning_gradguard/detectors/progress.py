@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_gradguard.detectors.base import AbstractDetector, State
 from lightning_gradguard.findings import Finding
@@ -32,9 +32,10 @@ class Progress:
     Args:
         blocks: Blocks completed.
         flat: The last two blocks are not below the two before them, beyond chance.
-        unmoved: The loss has never been 3 % below the first steps, beyond chance.
+        unmoved: The loss has never been below the first steps beyond chance, and is surely not 10 % below them now.
         worse: The loss is half as much again as in the first step, or more, beyond the scatter of the batches.
-        lost: More than half of the best progress is gone, for two blocks in a row.
+        lost: More than half of the best progress is gone, in four of the last six blocks, and went within ten.
+        arrived: The loss is below 1 % of where it began and has come there without exploding.
     """
 
     blocks: int = 0
@@ -42,6 +43,7 @@ class Progress:
     unmoved: bool = False
     worse: bool = False
     lost: bool = False
+    arrived: bool = False
 
     @property
     def wrong(self) -> bool:
@@ -51,12 +53,12 @@ class Progress:
     @property
     def hurt(self) -> bool:
         """It goes backwards, or has stood still from `SOON` on: a cause that can be seen is then to blame."""
-        return self.wrong or (self.blocks >= SOON and (self.flat or self.unmoved))
+        return self.wrong or (self.blocks >= SOON and (self.flat or self.unmoved) and not self.arrived)
 
 
 NOTHING: State = {
     "size": 0, "lr": 0.0, "start": None, "first": [0, 0.0, 0.0], "block": [0, 0.0, 0.0], "means": [], "errors": [],
-    "lost": 0, "moved": False, "judged": [],
+    "lost": [], "moved": False, "judged": [],
 }  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def follow(state: State, stats: GradStats) -> State:
         >>> for step in range(300):
         ...     state = follow(state, GradStats.of({"a": 1.0}, step=step, loss=2.3, budget=1000))
         >>> judge(state)
-        Progress(blocks=15, flat=True, unmoved=True, worse=False, lost=False)
+        Progress(blocks=15, flat=True, unmoved=True, worse=False, lost=False, arrived=False)
     """
     if stats.loss is None or not stats.loss_finite or stats.adversarial:
         return state
@@ -84,7 +86,7 @@ def follow(state: State, stats: GradStats) -> State:
     if stats.lr > 1.2 * state["lr"] > 0:  # the warmup goes on: what came before it ends does not count
         means, errors = means[-1:], errors[-1:]
     state = {**state, "lr": stats.lr, "block": [0, 0.0, 0.0], "means": means, "errors": errors}
-    state = {**state, "lost": state["lost"] + 1 if _lost(state) else 0, "moved": state["moved"] or _moved(state)}
+    state = {**state, "lost": [*state["lost"][-5:], _lost(state)], "moved": state["moved"] or _moved(state)}
     return {**state, "judged": _judged(state)}
 
 
@@ -101,20 +103,23 @@ def judge(state: State) -> Progress:
 def _judged(state: State) -> list[Any]:
     means, errors = state["means"], state["errors"]
     now, now_error = level(means[-2:], errors[-2:])
+    first, first_error = moments(state["first"])
     before, before_error = level(means[-4:-2], errors[-4:-2])
     return [
         len(means),
         len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
-        not state["moved"],
+        not state["moved"] and first - now + 2 * math.hypot(first_error, now_error) < 0.1 * abs(first),
         means[-1] - state["start"] > 0.5 * abs(state["start"]) + 2 * errors[-1] * math.sqrt(state["size"]),
-        state["lost"] >= 2,
+        sum(state["lost"]) >= 4,
+        abs(now) <= 0.01 * abs(state["start"]) and max(means) <= 3 * abs(state["start"]),
     ]
 
 
 def _moved(state: State) -> bool:
     first, first_error = moments(state["first"])
     now, now_error = level(state["means"][-2:], state["errors"][-2:])
-    return first - now > max(0.03 * abs(first), 2 * math.hypot(first_error, now_error))
+    surely = first - now > max(0.03 * abs(first), 2 * math.hypot(first_error, now_error))
+    return surely or now < 0.5 * abs(first) or now < 0.5 * abs(state["start"])
 
 
 def _lost(state: State) -> bool:
@@ -125,7 +130,8 @@ def _lost(state: State) -> bool:
     best = min(range(len(means) - 1), key=means.__getitem__)
     gained, gone = first - means[best], means[-1] - means[best]
     sure = gone > 4 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
-    return sure and gone > 0.5 * gained
+    soon = max(means[best : best + 11]) > means[best] + 0.5 * gained  # a drift is the objective's own
+    return sure and soon and gone > 0.5 * gained
 
 
 def added(sums: list[Any], value: float) -> list[Any]:
@@ -150,6 +156,8 @@ def level(means: list[float], errors: list[float]) -> tuple[float, float]:
 
 class Inside(AbstractDetector):
     """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
+
+    skips_cancelled: ClassVar[bool] = True
 
     def init(self) -> State:
         return {"loss": NOTHING, "seen": self.blank()}

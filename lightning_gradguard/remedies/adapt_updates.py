@@ -36,7 +36,11 @@ class AdaptUpdates(AbstractRemedy):
         return f"AdaptUpdates({self.lr:g})"
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.course is None or step.scaler is not None or not step.course.adaptive.begin(self.lr):
+        if (
+            step.course is None
+            or step.scaler is not None
+            or not step.course.adaptive.begin(self.lr, step.lr_scale.user_lrs())
+        ):
             return ""
         step.lr_scale.settle(1.0)
         return f"Adam's update with learning rate {self.lr:g}"

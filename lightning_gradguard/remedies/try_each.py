@@ -39,6 +39,8 @@ class Try(AbstractRemedy):
             raise ValueError(f"`Try(share=...)` must be in (0, 0.5], got {self.share!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
+        if not step.damage:  # the weights are still those that were healthy: the data are at fault
+            return ""
         candidates = [
             (
                 " + ".join(remedy.name for remedy in trial),

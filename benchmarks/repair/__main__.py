@@ -1,0 +1,172 @@
+"""How many broken runs does a guard recognise and cure, inside the run, and does it leave the healthy twins alone?
+
+    python benchmarks/repair [--seeds 3] [--cases NAME ...] [--tools NAME ...] [--markdown FILE]
+
+Every case is one program, broken and with the documented cure (its twin). A broken run counts as repaired only when
+its final quality on held-out data reaches the case's mark within the same number of optimizer steps. A case whose twin
+fails for a seed is left out for that seed. Read with care: the cases were chosen to be clear-cut, so that a rate
+compares tools; it says nothing about how often a guard helps in the wild.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import pace  # noqa: E402, F401  (registers its cases)
+import still  # noqa: E402, F401
+import sudden  # noqa: E402, F401
+from cases import CASES  # noqa: E402
+from cures import OURS, tools  # noqa: E402
+from parallel import every  # noqa: E402
+from recipes.base import run, same  # noqa: E402
+from results import publish  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from lightning_gradguard import GradGuard  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one run ended under one tool.
+
+    Args:
+        quality: On held-out data.
+        success: Whether that is enough.
+        seconds: Wall time of the fit.
+        alarm: First step of any incident at or after the fault's onset; None without one.
+        right: First step of one whose kind is right.
+        layer: Whether the case's layer was named by such an incident.
+        changed: Whether the weights differ from those of the run alone (twins only).
+        said: The incidents, in words.
+    """
+
+    quality: float
+    success: bool
+    seconds: float
+    alarm: int | None = None
+    right: int | None = None
+    layer: bool = False
+    changed: bool = False
+    said: tuple[str, ...] = ()
+
+
+def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
+    """Runs one variant of a case under one tool."""
+    case, quality = CASES[name], [lambda net: 0.0]
+    steps = case.build(broken).steps
+
+    def program():  # built under the run's own seed
+        built = case.build(broken)
+        quality[0] = built.quality
+        return built.program
+
+    callbacks, options = tools(seed)[tool]()
+    outcome = run(program, seed, steps, callbacks, **options)
+    reached = quality[0](outcome.module)
+    guards = [callback for callback in callbacks if isinstance(callback, GradGuard)]
+    incidents = [i for guard in guards for i in guard.incidents if i.last_step >= case.onset]
+    right = [i for i in incidents if i.kind in case.kinds]
+    changed = not broken and tool != "no guard" and not same(outcome, run(program, seed, steps))
+    return Ending(
+        reached, reached >= case.enough, outcome.seconds,
+        min((i.first_step for i in incidents), default=None), min((i.first_step for i in right), default=None),
+        any(case.layer in i.layers for i in right), changed, tuple(map(str, incidents)),
+    )  # fmt: skip
+
+
+def share(part: Iterable[bool]) -> str:
+    """`12/20 = 60 %`."""
+    flags = list(part)
+    return f"{sum(flags)}/{len(flags)} = {100 * sum(flags) / len(flags):.0f} %" if flags else "-"
+
+
+def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], seeds: int) -> Table:
+    """One row for each measure, one column for each tool."""
+    valid = [(n, s) for n in names for s in range(seeds) if endings[n, False, "no guard", s].success]
+    curable = [(n, s) for n, s in valid if CASES[n].curable]
+    rows: dict[str, list[str]] = {}
+    for tool in columns:
+        broken, twins = (
+            {k: endings[k[0], True, tool, k[1]] for k in valid},
+            [endings[n, False, tool, s] for n, s in valid],
+        )
+        ours = tool in OURS
+        late = [e.alarm - CASES[n].onset for (n, _), e in broken.items() if e.alarm is not None]
+        ratio = [
+            broken[k].seconds / endings[k[0], False, "no guard", k[1]].seconds for k in curable if broken[k].success
+        ]
+        cells = {
+            "repaired": share(broken[k].success for k in curable),
+            "recognised": share(e.alarm is not None for e in broken.values()) if ours else "-",
+            "right kind": share(e.right is not None for e in broken.values()) if ours else "-",
+            "right layer": share(broken[k].layer for k in valid if CASES[k[0]].layer) if ours else "-",
+            "steps to the alarm (median)": f"{median(late):g}" if late else "-",
+            "twins: false alarms": share(bool(e.said) for e in twins) if ours else "-",
+            "twins: weights changed": share(e.changed for e in twins) if tool != "no guard" else "-",
+            "twins: failed": share(not e.success for e in twins),
+            "time of a repaired run, relative to its twin": f"{sum(ratio) / len(ratio):.2f}" if ratio else "-",
+        }
+        for measure, cell in cells.items():
+            rows.setdefault(measure, []).append(cell)
+    table = Table("", *columns, title=f"Repair: {len(names)} cases, {seeds} seeds, {len(valid)} valid pairs")
+    for measure, row in rows.items():
+        table.add_row(measure, *row)
+    return table
+
+
+def by_case(endings: dict[tuple, Ending], names: list[str], columns: list[str], seeds: int) -> Table:
+    """One row for each case: runs that ended well, of all."""
+    table = Table("case", "source", "broken alone", "twin", *columns, title="Runs that ended well")
+    for n in names:
+
+        def wins(broken: bool, tool: str, n: str = n) -> str:
+            return f"{sum(endings[n, broken, tool, s].success for s in range(seeds))}/{seeds}"
+
+        note = "" if CASES[n].curable else " (program error)"
+        table.add_row(
+            n + note,
+            CASES[n].source,
+            wins(True, "no guard"),
+            wins(False, "no guard"),
+            *(wins(True, t) for t in columns),
+        )
+    return table
+
+
+def main() -> int:
+    """Two tables, and every run that our guard missed, by name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    parser.add_argument("--tools", nargs="*", default=list(tools(0)))
+    parser.add_argument("--markdown", help="file whose sections with these tables are replaced")
+    args = parser.parse_args()
+    columns = ["no guard", *(tool for tool in args.tools if tool != "no guard")]
+    jobs = [
+        (n, broken, t, s) for s in range(args.seeds) for n in args.cases for t in columns for broken in (True, False)
+    ]
+    endings = every(judge, jobs)
+    publish(summary(endings, args.cases, columns, args.seeds), args.markdown, "repair")
+    publish(by_case(endings, args.cases, columns[1:], args.seeds), args.markdown, "repair by case")
+    bad = 0
+    for (n, broken, tool, s), e in endings.items():
+        healthy = endings[n, False, "no guard", s].success
+        if tool != "GradGuard repair" or not healthy:
+            continue
+        missed = broken and ((CASES[n].curable and not e.success) or e.right is None)
+        if missed or (not broken and (e.said or e.changed)):
+            bad += not broken
+            what = f"quality {e.quality:.3g} of {CASES[n].enough:g}" if broken else "healthy twin"
+            print(f"{n}, seed {s}: {what}; {'; '.join(e.said) or 'said nothing'}")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
