@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.optim import SGD, Adam, Optimizer
 def mlp(*sizes: int, act: type[nn.Module] = nn.ReLU, norm: bool = False, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with an activation between them."""
     net = nn.Sequential()
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         net.append(nn.Linear(inputs, outputs))
         if i < len(sizes) - 2:
             net.extend([*([nn.BatchNorm1d(outputs)] if norm else []), act()])

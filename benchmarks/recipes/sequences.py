@@ -23,10 +23,10 @@ def tanh_rnn() -> Program:
 
 @recipe
 def tanh_rnn_sgd() -> Program:
-    """Plain descent without clipping runs into the cliffs of Pascanu et al. 2013 and comes back."""
+    """Plain descent without clipping meets the cliffs of Pascanu et al. 2013 and comes back."""
     net = Recurrent(nn.RNN, 5, 32, 4)
     nn.init.orthogonal_(net.cell.weight_hh_l0, gain=1.1)
-    return Program(Learner(net, classify, sgd(0.05)), batches(*first_symbol(30)))
+    return Program(Learner(net, classify, sgd(0.01)), batches(*first_symbol(30)))
 
 
 @recipe
