@@ -22,17 +22,6 @@ def test_every_promise_names_a_test_that_is_there() -> None:
     files = sorted({test.partition("::")[0] for test in wanted})
     quiet = ("-o", "addopts=", "-q", "--collect-only", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", *quiet, *files]
-        sys.executable,
-        "-m",
-        "pytest",
-        "-o",
-        "addopts=",
-        "-q",
-        "--collect-only",
-        "-p",
-        "no:cacheprovider",
-        *files,
-    ]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120).stdout.splitlines()
     assert set(wanted) <= set(listed)
 
