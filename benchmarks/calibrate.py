@@ -125,7 +125,6 @@ GAUGES = (
     Gauge("gradient norm over its record", EXPLODING.name, EXPLODING.factor, jump),
     Gauge("growing norm over its median, 5 steps in a row", EXPLODING.name, EXPLODING.factor, growth, 5),
     Gauge("excess of the loss over the largest before", SPIKE.name, SPIKE.factor, excess),
-    Gauge("the same, 5 steps in a row", SPIKE.name, SPIKE.factor / 2, excess, 5),
     Gauge("high losses in a row", RELAPSE.name, RELAPSE.sustained, high_losses),
     Gauge("buffer norm over its record", BUFFER.name, BUFFER.factor, buffer),
     Gauge("learning rate over the highest before", LR.name, LR.factor, rate),

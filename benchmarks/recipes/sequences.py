@@ -22,6 +22,16 @@ def tanh_rnn() -> Program:
 
 
 @recipe
+def long_tanh_rnn() -> Program:
+    """Sixty steps of time: single gradients a hundred times larger than any before, and the run goes on."""
+    net = Recurrent(nn.RNN, 5, 48, 4)
+    nn.init.orthogonal_(net.cell.weight_hh_l0)
+    nn.init.zeros_(net.cell.bias_hh_l0)
+    nn.init.zeros_(net.cell.bias_ih_l0)
+    return Program(Learner(net, classify, adam(6e-4)), batches(*first_symbol(60), size=64))
+
+
+@recipe
 def tanh_rnn_sgd() -> Program:
     """Plain descent without clipping meets the cliffs of Pascanu et al. 2013 and comes back."""
     net = Recurrent(nn.RNN, 5, 32, 4)

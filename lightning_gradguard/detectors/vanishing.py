@@ -77,7 +77,7 @@ class Vanishing(AbstractDetector):
 
     def _watched(self, state: State, stats: GradStats) -> State:
         losses, frozen = state["losses"], state["frozen"]
-        if stats.loss is not None:
+        if stats.loss is not None and not stats.adversarial:
             losses = [*losses, stats.loss][-self.window :]
         if stats.update_ratio is not None and stats.lr > 0:
             frozen = bool((stats.update_ratio[stats.layers.matrix][:1] < self.floor).any())
