@@ -17,7 +17,7 @@ from torch import nn
 
 
 class Happening(pl.Callback):
-    """Calls `act(module, batch)` on batches that `when` picks by number; counted once, so that it does not come back."""
+    """Calls `act(module, batch)` on batches that `when` picks by number; counted once: it does not come back."""
 
     def __init__(self, when: Callable[[int], bool], act: Callable[[nn.Module, Any], None]) -> None:
         self.when, self.act, self.batches = when, act, 0

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_gradguard.probes import Probe, Probes
+
+
+def look(net: nn.Module, x: torch.Tensor) -> Probe:
+    probes = Probes(net)
+    probes.open()
+    out = net(x)
+    loss = (out[0] if isinstance(out, tuple) else out).square().mean()
+    probes.shut()
+    loss.backward()
+    seen = probes.read()
+    assert seen is not None
+    return seen
+
+
+def mlp(act: nn.Module, bias: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 64), act, nn.Linear(64, 2))
+    nn.init.constant_(net[0].bias, bias)
+    return net
+
+
+def test_activations_are_measured_by_their_own_slope() -> None:
+    x = torch.randn(512, 4)
+    for act, bias, flat in [
+        (nn.ReLU(), -50.0, 1.0),
+        (nn.ReLU(), 50.0, 0.0),
+        (nn.Tanh(), 20.0, 1.0),
+        (nn.GELU(), -9.0, 1.0),
+    ]:
+        seen = look(mlp(act, bias), x).activations[0]
+        assert seen.flat == pytest.approx(flat)
+        assert seen.dead.mean() == flat
+        assert (seen.layer, seen.owner, seen.rows) == ("0", "1", 512)
+
+
+def test_plain_calls_and_in_place_activations_are_seen() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu_(self.a(x)).tanh())
+
+    assert [a.kind for a in look(Net(), torch.randn(8, 4)).activations] == ["relu", "tanh"]
+
+
+def test_units_of_a_convolution_are_its_channels() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
+    nn.init.constant_(net[0].bias, -100.0)
+    seen = look(net, torch.randn(8, 1, 4, 4)).activations[0]
+    assert len(seen.dead) == 6
+    assert seen.dead.all()
+    assert seen.rows == 8 * 4
+
+
+def test_a_constant_layer_and_identical_units_show() -> None:
+    net = mlp(nn.Tanh())
+    nn.init.zeros_(net[0].weight)
+    seen = look(net, torch.randn(16, 4))
+    assert seen.spread[0] == pytest.approx(0.0, abs=1e-6)
+    assert seen.mute(0.005) == ("0",)
+    nn.init.ones_(net[0].weight)
+    assert look(net, torch.randn(16, 4)).twins[0] == 1.0
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2}, {"bidirectional": True}])
+def test_gradient_through_time_equals_autograds(kind: type[nn.RNNBase], options: dict) -> None:
+    torch.manual_seed(0)
+    rnn = kind(3, 5, **options)
+    x = torch.randn(4, 4, 3)
+    seen = look(rnn, x)
+    leaf = x.clone().requires_grad_()
+    rnn(leaf)[0].square().mean().backward()
+    over = (0, 2) if options.get("batch_first") else (1, 2)
+    np.testing.assert_allclose(next(iter(seen.time.values())), leaf.grad.square().mean(over).sqrt().numpy(), rtol=1e-5)
+
+
+def test_cells_and_packed_sequences_are_seen_through_time() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(3, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = (torch.zeros(len(x), 5), torch.zeros(len(x), 5))
+            for t in range(x.shape[1]):
+                state = self.cell(x[:, t], state)
+            return state[0]
+
+    assert len(look(Loop(), torch.randn(4, 7, 3)).time["cell"]) == 7
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(3, 5, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([6, 4]), batch_first=True)
+            return self.rnn(packed)[1]
+
+    assert len(look(Packed(), torch.randn(2, 6, 3)).time["rnn"]) == 6
+
+
+def test_a_look_draws_no_random_number_and_changes_no_gradient() -> None:
+    def grads(watched: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, 2))
+        rnn = nn.LSTM(2, 3, num_layers=2, dropout=0.5)
+        x = torch.randn(16, 4)
+        probes = Probes(nn.ModuleList([net, rnn]))
+        probes.open() if watched else None
+        loss = rnn(net(x)[:, None])[0].square().mean()
+        probes.shut()
+        loss.backward()
+        probes.read()
+        return [*(p.grad for p in [*net.parameters(), *rnn.parameters()]), torch.get_rng_state(), net[1].running_var]
+
+    for alone, watched in zip(grads(False), grads(True), strict=True):
+        assert torch.equal(alone, watched)
+
+
+def test_a_compiled_module_is_not_looked_into() -> None:
+    assert Probes(mlp(nn.ReLU())).possible
+    assert not Probes(nn.ModuleList([torch.compile(mlp(nn.ReLU()))])).possible
+
+
+def test_dropping_a_look_ends_it() -> None:
+    net = mlp(nn.ReLU())
+    probes = Probes(net)
+    probes.open()
+    probes.drop()
+    net(torch.randn(2, 4))
+    assert probes.read() is None
