@@ -216,6 +216,20 @@ def test_residual_blocks_multiply_the_variance_by_three():
     assert float(net[0](x).var() / x.var()) == pytest.approx(3.0, rel=0.05)
 
 
+def test_batch_norm_before_relu_makes_gradients_explode():
+    # Yang et al. 2019, arXiv:1902.08129: the squared gradient grows by π/(π - 1) a layer, for large batches and widths.
+    torch.manual_seed(0)
+    net = nn.Sequential(*(m for _ in range(20) for m in (nn.Linear(200, 200), nn.ReLU())), nn.Linear(200, 1))
+    x = torch.randn(256, 200)
+    fixes.add_batch_norm(net, x)
+    hidden, h = [], x
+    for module in net:
+        h = module(h)
+        hidden += [h] if isinstance(module, nn.ReLU) else []
+    norms = [float(g.norm()) for g in torch.autograd.grad((h * torch.randn_like(h)).sum(), hidden)]
+    assert (norms[0] / norms[-1]) ** (1 / 19) == pytest.approx(math.sqrt(math.pi / (math.pi - 1)), rel=0.02)
+
+
 def test_born_dead_chains():
     # Lu et al. 2019: a ReLU net of width 1 and depth L is born dead with probability 1 - 2^-L. 400 nets: ±3σ.
     depth, nets, alive = 3, 400, 0

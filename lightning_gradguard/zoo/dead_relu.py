@@ -2,10 +2,10 @@
 
 Symptom: the whole first layer outputs zero for every sample; no gradient passes, the loss stays where it was.
 Cause: a bias far below the inputs. A ReLU's gradient is zero wherever its output is.
-Cures: activations with a slope on the negative side: leaky ReLU (0.1 in document 000, 0.1 or 0.2 in 003), PReLU, RReLU,
-ELU, SELU; tanh; a new initialisation; batch normalisation, which removes the bias.
-Does not hold here: a smaller learning rate (document 003). It can keep units from dying, see `dying_relu`, but times
-zero it wakes none.
+Cures: activations with a slope on the negative side: leaky ReLU (0.1 in document 000, 0.1 or 0.2 in 003), RReLU, ELU;
+tanh; a new initialisation; batch normalisation, which removes the bias.
+Does not hold here: PReLU and SELU, whose units live again but whose training fails at this learning rate; a smaller
+learning rate (document 003). It can keep units from dying, see `dying_relu`, but times zero it wakes none.
 References: documents 000, 001, 003; Maas et al., 2013; Clevert et al., 2016, arXiv:1511.07289.
 """
 

@@ -4,8 +4,9 @@ Symptom: with small random weights four sigmoid layers lose four decades of grad
 frequencies.
 Cause: as in `deep_sigmoid`.
 Cures: greedy layer-wise pre-training: each layer is an RBM trained by CD-1 on what the layer below puts out, and the
-stack is then fine-tuned with labels as a deep belief network (Hinton et al., 2006); Glorot weights with gain 4; ELU
-with He weights. All three work: pre-training is no longer needed, as document 003 says.
+stack is then fine-tuned with labels as a deep belief network (Hinton et al., 2006); Glorot weights with gain 4. Either
+works: pre-training is no longer needed, as document 003 says.
+Does not hold here: ELU with He weights, at the learning rate that suits sigmoids: two of three seeds diverge.
 References: documents 003, 004; Hinton, Osindero and Teh, 2006; Bengio et al., 2007; Hinton, 2010.
 """
 
@@ -47,7 +48,7 @@ CASE = Case(
     cures={
         "rbm_cd1": Cure(pretrained, ("F12",)),
         "glorot": Cure(on_net(fixes.glorot, seed=0), ("F4",)),
-        "elu_he": Cure(swapped(nn.ELU, fixes.he), ("F3", "F4")),
+        "elu_he": Cure(swapped(nn.ELU, fixes.he), ("F3", "F4"), holds=False),
     },
     metric="accuracy",
     margin=0.3,

@@ -2,9 +2,9 @@
 
 Symptom: torch's default weights lose half a decade of gradient in every layer of a plain net; nothing is learnt.
 Cause: depth; each layer's default variance is 1/(3n), a sixth of what ReLU needs.
-Cures: residual connections around every two layers (He et al., 2016), batch normalisation, fewer layers.
-Does not hold here: He weights alone: the gradient then arrives, but at this learning rate the narrow net does not
-learn in the time given.
+Cures: residual connections around every two layers (He et al., 2016), batch normalisation.
+Does not hold here: He weights alone and fewer layers. With either the gradient arrives, but at this learning rate the
+narrow net does not learn reliably in the time given: fewer layers in two of three seeds, He weights in none.
 References: documents 001, 003, 004; He, Zhang, Ren and Sun, 2016, arXiv:1512.03385.
 """
 
@@ -43,7 +43,7 @@ CASE = Case(
     cures={
         "residual": Cure(on_net(fixes.add_residual), ("F6",)),
         "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5",)),
-        "fewer_layers": Cure(on_net(fixes.remove_layers, keep=2), ("F8",)),
+        "fewer_layers": Cure(on_net(fixes.remove_layers, keep=2), ("F8",), holds=False),
         "he": Cure(on_net(fixes.he, seed=0), ("F4",), holds=False),
     },
     metric="accuracy",

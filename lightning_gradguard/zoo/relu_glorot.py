@@ -1,14 +1,16 @@
 """30-layer ReLU net with Glorot's weights instead of He's.
 
-Symptom: signal and gradient shrink by √½ in every layer, 10^-4.5 over the depth; the loss stands still.
+Symptom: signal and gradient shrink by √½ in every layer, 10^-4.5 over the depth; training crawls.
 Cause: Glorot's variance 1/n leaves out that ReLU sets half of its inputs to zero; He's is 2/n.
-Cures: SELU with LeCun weights, batch normalisation, residual connections; document 001's order for a ReLU net that
-vanishes is PReLU, then the initialisation, then BatchNorm straight away.
-Does not hold here: PReLU alone, the first of the three: with torch's slope of 0.25 it still loses a factor of
-√((1 + 0.25²)/2) = 0.73 a layer.
+Cures: He weights, SELU with LeCun weights, residual connections.
+Does not hold here: two of document 001's three steps for a ReLU net that vanishes. PReLU alone: with torch's slope of
+0.25 it still loses a factor of √((1 + 0.25²)/2) = 0.73 a layer. BatchNorm "straight away": thirty of them behind ReLUs
+make the gradient *explode*, by √(π/(π - 1)) = 1.21 a layer (Yang et al., 2019; measured 1.20), and accuracy ends at
+0.1. The second step, better initial weights, is the one that works.
 A slip in document 000: ReLU's variance is given as 1/n_in, which is LeCun's; He's is 2/n_in, with the uniform bound
 √(6/n_in).
-References: documents 000, 001, 004; He et al., 2015, arXiv:1502.01852; Klambauer et al., 2017, arXiv:1706.02515.
+References: documents 000, 001, 004; He et al., 2015, arXiv:1502.01852; Klambauer et al., 2017, arXiv:1706.02515; Yang
+et al., 2019, "A mean field theory of batch normalization", arXiv:1902.08129.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ CASE = Case(
     cures={
         "he": Cure(on_net(fixes.he, seed=0), ("F4", "F14")),
         "selu_lecun": Cure(swapped(nn.SELU, fixes.lecun), ("F3", "F4")),
-        "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5", "F14")),
         "residual": Cure(on_net(fixes.add_residual), ("F6",)),
         "prelu": Cure(swapped(nn.PReLU), ("F3", "F14"), holds=False),
+        "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5", "F14"), holds=False),
     },
     metric="accuracy",
     margin=0.2,

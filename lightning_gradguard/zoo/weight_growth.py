@@ -1,8 +1,8 @@
 """Weights that grow without end on noisy labels.
 
-Symptom: the norm of the weights more than doubles while the training loss goes to zero; validation gets worse.
-Cause: a fifth of the training labels is wrong, and only ever larger weights can fit them.
-Cures: L2 regularisation, `α‖W‖²` in the loss, here as weight decay 2α = 0.01.
+Symptom: the norm of the weights nearly doubles while the training loss goes to zero; validation gets worse.
+Cause: three training labels in ten are wrong, and only ever larger weights can fit them.
+Cures: L2 regularisation, `α‖W‖²` in the loss, here as weight decay 2α = 0.03.
 References: documents 001, 003; Krogh and Hertz, 1991.
 """
 
@@ -21,15 +21,15 @@ from lightning_gradguard.zoo.nets import mlp, seeded
 
 
 def build(seed: int) -> Program:
-    """Two hidden layers of 64 ReLU units on tumours, a fifth of the training labels flipped."""
+    """Two hidden layers of 64 ReLU units on tumours, three training labels in ten flipped."""
     generator = seeded(seed)
     x, y = breast_cancer()
     train = int(0.7 * len(x))
-    flipped = torch.rand(len(y), generator=generator) < 0.2
+    flipped = torch.rand(len(y), generator=generator) < 0.3
     flipped[train:] = False
     data = ((x - x[:train].mean(0)) / x[:train].std(0), torch.where(flipped, 1 - y, y))
-    learner = classifier(mlp([30, 64, 64, 2], nn.ReLU), 2, partial(torch.optim.SGD, lr=0.5))
-    return Program(learner, *loaders(data, seed), max_steps=700)
+    learner = classifier(mlp([30, 64, 64, 2], nn.ReLU), 2, partial(torch.optim.SGD, lr=0.2))
+    return Program(learner, *loaders(data, seed), max_steps=900)
 
 
 CASE = Case(
@@ -39,7 +39,7 @@ CASE = Case(
     symptom=Symptom("weight norm after training over before", measures.weight_growth, limit=1.5),
     rows=("S10",),
     build=build,
-    cures={"weight_decay": Cure(on_optimizer(fixes.set_weight_decay, 1e-2), ("F2",))},
+    cures={"weight_decay": Cure(on_optimizer(fixes.set_weight_decay, 0.03), ("F2",))},
     metric="accuracy",
-    margin=0.02,
+    margin=0.03,
 )
