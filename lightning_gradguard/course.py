@@ -83,7 +83,7 @@ class Course:
         self.window = 0
         self.kept: list[Trial] = []
         self.tried: set[str] = set()
-        self.improved = False
+        self.improved, self.by_hand = False, ""
         self._recent: deque[float] = deque(maxlen=LONGEST)
         self._waiting: list[Candidate] = []
         self._origin: Checkpoint | None = None
@@ -123,7 +123,14 @@ class Course:
             self._early = [*self._early, loss] if len(self._early) < SHORTEST else self._early
             self._recent.append(loss)
 
-    def begin(self, finding: Finding, candidates: Sequence[Candidate], window: int, look: Probe | None) -> str:
+    def begin(
+        self,
+        finding: Finding,
+        candidates: Sequence[Candidate],
+        window: int,
+        look: Probe | None = None,
+        by_hand: str = "",
+    ) -> str:
         """Starts a course; returns what was done, in words.
 
         Args:
@@ -132,7 +139,9 @@ class Course:
                 not apply here.
             window: Steps of a trial.
             look: The latest look inside.
+            by_hand: What is left for the user to do when nothing helps.
         """
+        self.by_hand = by_hand
         self._sick = tells_nothing(look)
         self.finding, self.window, self._trials = finding, window, []
         self._waiting = [candidate for candidate in candidates if candidate[0] not in self.tried]

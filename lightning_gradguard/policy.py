@@ -172,7 +172,8 @@ _REBUILD = Try(
         (_AGAIN, SwapActivation(), Reinitialize(), ScaleLR(0.1)),
         (_AGAIN, Reinitialize(), InsertNorm()),
         (*_DRAW, AdaptUpdates()),
-    )
+    ),
+    by_hand="fewer layers or residual connections (fixes.add_residual); a look at the output activation and the loss",
 )
 
 #: For a run whose steps are too large: a scaled input, an ordinary momentum, smaller and smaller steps.
@@ -186,12 +187,15 @@ _CALM = Try(
         (_AGAIN, ScaleLR(0.001)),
         (*_DRAW, ScaleLR(0.1)),
         (*_DRAW, ScaleLR(0.01)),
-    )
+    ),
+    by_hand="scaled inputs and targets, a larger batch (accumulate_grad_batches), and a check of the loss for log(0)",
 )
 
 #: For a run that goes too slowly, from where it is.
 _HURRY = Try(
-    ((ScaleLR(10.0),), (ScaleLR(100.0),), (ScaleLR(1000.0),), (AdaptUpdates(),), (AdaptUpdates(0.01),)), share=0.04
+    ((ScaleLR(10.0),), (ScaleLR(100.0),), (ScaleLR(1000.0),), (AdaptUpdates(),), (AdaptUpdates(0.01),)),
+    share=0.04,
+    by_hand="more steps (Trainer(max_steps=...)), another optimizer; a check that inputs and targets belong together",
 )
 
 #: May also change the model. What `PROTECT` undoes comes first; what keeps coming back, or has been there from the
@@ -205,7 +209,7 @@ REPAIR = Policy(
         ],
         "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
         "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _CALM, ()],
-        "overshooting": [(Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
+        "overshooting": [_CALM, _REBUILD, *_times(10, Rollback(), ReduceLR()), Stop()],
         "diverging": [_CALM, _REBUILD, ()],
         "oscillating": [_CALM, ()],
         "poor_initialization": [_REBUILD, _CALM, ()],

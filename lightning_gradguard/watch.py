@@ -184,6 +184,8 @@ class Watch:
         self._follow(pending, ())
         kept = course.kept[-1] if words.startswith("kept") else None
         name = kept.name if kept else course.trial if course.trial != tried else ""
+        if words.startswith("none of") and course.by_hand:
+            name = f"nothing helped; by hand: {course.by_hand}"
         cause = (Finding(kept.cause, stats.step, (), kept.level, detail=f"by trial, {words}"),) if kept else ()
         self.changed = self.episodes.update([(f, (name,)) for f in cause], self.standing, self.policy.calm)
         if finding is not None and finding.kind in self.episodes.incidents and name:

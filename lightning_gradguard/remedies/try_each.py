@@ -22,6 +22,7 @@ class Try(AbstractRemedy):
     Args:
         trials: The sets, most likely first.
         share: Of the planned steps, for each trial. Chosen.
+        by_hand: What is left for the user to do when nothing helped.
 
     Raises:
         ValueError: If there is no trial, or `share` is not in (0, 0.5].
@@ -31,6 +32,7 @@ class Try(AbstractRemedy):
     uses_course: ClassVar[bool] = True
     trials: tuple[tuple[AbstractRemedy, ...], ...]
     share: float = 0.06
+    by_hand: str = ""
 
     def __post_init__(self) -> None:
         if not self.trials:
@@ -49,4 +51,4 @@ class Try(AbstractRemedy):
             )
             for trial in self.trials
         ]
-        return step.try_each(finding, candidates, self.share)
+        return step.try_each(finding, candidates, self.share, self.by_hand)
