@@ -17,6 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "support.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- printed by benchmarks/support.py -->", "<!-- end of what benchmarks/support.py prints -->"
 MARK = "<!-- from here on printed by benchmarks/support.py -->"
 COLUMNS = ("statistics", "clip", "skip", "LR", "rollback", "resume")
 REMEDIES = ("test_statistics", "test_clip", "test_skip", "test_learning_rate", "test_rollback", "test_resume")
@@ -121,26 +123,45 @@ def tests() -> list[str]:
     return sorted({cell for cell in cells if cell.startswith("tests/")})
 
 
+def row_of(name: str, cells: list[str], passed: Callable[[str], bool]) -> str:
+    said = [(YES if passed(c) else "**its test fails**") if c.startswith("tests/") else c for c in cells]
+    return f"| {name} | {' | '.join(said)} |"
+
+
+def head(first: str) -> list[str]:
+    return [f"| {first} | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
+
+
 def page(passed: Callable[[str], bool]) -> str:
     """The page, given which tests pass."""
     lines = [PAGE.read_text().partition(MARK)[0] + MARK]
     for heading, rows in TABLE.items():
-        lines += ["", f"## {heading}", "", f"| | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
-        for name, row in rows.items():
-            cells = [(YES if passed(c) else "**its test fails**") if c.startswith("tests/") else c for c in row]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += ["", f"## {heading}", "", *head(""), *(row_of(name, cells, passed) for name, cells in rows.items())]
     return "\n".join(lines) + "\n"
+
+
+def readme(passed: Callable[[str], bool]) -> str:
+    """README with the same rows in one table."""
+    rows = [row_of(name, cells, passed) for rows in TABLE.values() for name, cells in rows.items()]
+    before, _, rest = README.read_text().partition(BEGIN)
+    return "\n".join([before + BEGIN, *head("where"), *rows, END + rest.partition(END)[2]])
+
+
+def write(passed: Callable[[str], bool]) -> dict[Path, str]:
+    """What stands where, given which tests pass."""
+    return {PAGE: page(passed), README: readme(passed)}
 
 
 def main(check: bool) -> int:
     if check:
-        return int(PAGE.read_text() != page(lambda test: True))
+        return int(any(path.read_text() != text for path, text in write(lambda test: True).items()))
     outcomes = Outcomes()
     pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *tests()], plugins=[outcomes])
-    text = page(outcomes.passed.__contains__)
-    PAGE.write_text(text)
-    print(text)
-    return int("fails" in text)
+    texts = write(outcomes.passed.__contains__)
+    for path, text in texts.items():
+        path.write_text(text)
+    print(texts[PAGE])
+    return int("its test fails" in texts[PAGE])
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_page_is_what_a_passing_run_prints() -> None:
+def test_page_and_readme_are_what_a_passing_run_prints() -> None:
     support = runpy.run_path(str(ROOT / "benchmarks" / "support.py"))
-    assert support["PAGE"].read_text() == support["page"](lambda test: True)
+    for path, text in support["write"](lambda test: True).items():
+        assert path.read_text() == text, path.name
 
 
 def test_every_promise_names_a_test_that_is_there() -> None:
