@@ -24,5 +24,6 @@ def test_actions_are_folded_however_long_the_episode() -> None:
 
 def test_incident_keeps_the_worst_value_with_its_limit() -> None:
     incident = Incident.start(Finding("exploding", 0, ("a",), 10.0, 2.0))
-    incident = incident.extended(Finding("exploding", 1, ("b",), 99.0, 3.0)).extended(Finding("exploding", 2, ("a",), 5.0, 4.0))
+    for step, layer, value, limit in ((1, "b", 99.0, 3.0), (2, "a", 5.0, 4.0)):
+        incident = incident.extended(Finding("exploding", step, (layer,), value, limit))
     assert (incident.value, incident.limit, incident.layers) == (99.0, 3.0, ("a", "b"))

@@ -64,7 +64,8 @@ def test_imports_run_one_way(path: Path) -> None:
         parts = name.split(".")
         if parts[0] != "lightning_gradguard" or len(parts) < 2 or parts[1] not in LAYERS or parts[1] == mine:
             continue
-        assert LAYERS[parts[1]] < LAYERS[mine], f"{mine} (layer {LAYERS[mine]}) imports {parts[1]} (layer {LAYERS[parts[1]]})"
+        theirs = LAYERS[parts[1]]
+        assert theirs < LAYERS[mine], f"{mine} (layer {LAYERS[mine]}) imports {parts[1]} (layer {theirs})"
 
 
 @pytest.mark.parametrize("folder", ["detectors", "remedies"])

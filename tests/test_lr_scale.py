@@ -24,24 +24,21 @@ SCHEDULES = {
 }
 
 
-def used_rates(make: object, factor_at: int | None) -> tuple[list[float], list[float]]:
+def used_rates(name: str, factor_at: int | None) -> tuple[list[float], list[float]]:
     """The learning rate in force inside each step, and as everybody else sees it."""
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
-    schedule = SCHEDULES[make](optimizer)  # type: ignore[index]
+    schedule = SCHEDULES[name](optimizer)
     scale = LRScale(optimizer, hold=1000)
-    inside, outside = [], []
-    optimizer.register_step_post_hook(lambda *_: None)
-    original = optimizer.step
+    inside: list[float] = []
+    outside: list[float] = []
+    # A pre-hook registered after the scale's runs after it: it sees what the step will use.
+    optimizer.register_step_pre_hook(lambda o, *_: inside.append(o.param_groups[0]["lr"]))
     for step in range(16):
         if step == factor_at:
             scale.reduce(0.1)
         weight.grad = torch.ones(1)
-        seen = []
-        handle = optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
-        original()
-        handle.remove()
-        inside += seen
+        optimizer.step()
         outside.append(optimizer.param_groups[0]["lr"])
         if schedule is not None:
             schedule.step()
