@@ -52,7 +52,7 @@ def build(seed: int) -> Program:
 CASE = Case(
     name="post_ln_transformer",
     title="post-LN transformer without warm-up",
-    kind="collapsed",
+    kind="no_progress",
     symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.6),
     rows=("S3",),
     build=build,
