@@ -27,8 +27,6 @@ from lightning_gradguard.probes import Probe
 SHORTEST, LONGEST = 8, 1000
 #: Steps assumed for a run that has no end. Chosen.
 ENDLESS = 5000
-#: A trial whose loss is below this share of the level to beat ends the course. Chosen.
-CLEARLY = 0.7
 #: Difference between samples below which a hidden layer passes nothing on; as in `NoProgress`.
 SAME = 0.005
 
@@ -83,7 +81,7 @@ class Course:
         self.window = 0
         self.kept: list[Trial] = []
         self.tried: set[str] = set()
-        self.improved, self.by_hand = False, ""
+        self.improved, self.by_hand, self.clearly = False, "", 0.7
         self._recent: deque[float] = deque(maxlen=LONGEST)
         self._waiting: list[Candidate] = []
         self._origin: Checkpoint | None = None
@@ -130,6 +128,7 @@ class Course:
         window: int,
         look: Probe | None = None,
         by_hand: str = "",
+        clearly: float = 0.7,
     ) -> str:
         """Starts a course; returns what was done, in words.
 
@@ -140,8 +139,9 @@ class Course:
             window: Steps of a trial.
             look: The latest look inside.
             by_hand: What is left for the user to do when nothing helps.
+            clearly: A trial whose loss is below this share of anything before it ends the course.
         """
-        self.by_hand = by_hand
+        self.by_hand, self.clearly = by_hand, clearly
         self._sick = tells_nothing(look)
         self.finding, self.window, self._trials = finding, window, []
         self._waiting = [candidate for candidate in candidates if candidate[0] not in self.tried]
@@ -223,11 +223,11 @@ class Course:
 
     def _clear(self, trial: Trial) -> bool:
         """Whether the trial is so much better than the run ever was that no other is needed."""
-        marks = [x for x in (self._level, self.first) if math.isfinite(x)]
+        marks = [x for x in (self._level, *self._early[:1]) if math.isfinite(x)]
         if trial.sick or not marks or not math.isfinite(trial.level):
             return False
         gain = min(marks) - trial.level
-        return gain > (1 - CLEARLY) * abs(min(marks)) and gain > 4 * trial.error
+        return gain > (1 - self.clearly) * abs(min(marks)) and gain > 4 * trial.error
 
     def _finish(self) -> str:
         """Keeps the best trial if it beats the start, and puts the start back if none does."""
@@ -254,7 +254,8 @@ class Course:
         """Whether a trial is worth keeping: a lower loss beyond chance, or a cure that the loss does not show yet."""
         if not math.isfinite(trial.level) or not math.isfinite(self._level):
             return math.isfinite(trial.level)
-        chance = 2 * math.hypot(trial.error, self._error)
+        exploded = self._error > 0.5 * abs(self._level)  # no scatter to be careful about
+        chance = 2 * (trial.error if exploded else math.hypot(trial.error, self._error))
         cured = self._sick and not trial.sick
         return trial.level < self._level + (chance if cured else -chance)
 

@@ -98,7 +98,9 @@ class PendingStep:
             self.restored = self.snapshots.restore()
         return self.restored
 
-    def try_each(self, finding: Any, candidates: Sequence[Candidate], share: float, by_hand: str) -> str:
+    def try_each(
+        self, finding: Any, candidates: Sequence[Candidate], share: float, by_hand: str, clearly: float
+    ) -> str:
         """Cancels the step and tries candidates one after another, each for a share of the planned steps.
 
         Empty where nothing can be tried: no course, one running already, or too few steps left.
@@ -110,7 +112,7 @@ class PendingStep:
         if budget is not None and budget - self.stats.step < 3 * window:
             return ""
         self.cancel()
-        words = self.course.begin(finding, candidates, window, self.look, by_hand)
+        words = self.course.begin(finding, candidates, window, self.look, by_hand, clearly)
         return words
 
     def stop(self, reason: str) -> None:

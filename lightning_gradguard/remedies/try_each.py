@@ -23,6 +23,7 @@ class Try(AbstractRemedy):
         trials: The sets, most likely first.
         share: Of the planned steps, for each trial. Chosen.
         by_hand: What is left for the user to do when nothing helped.
+        clearly: A trial whose loss is below this share of anything before it ends the search. Chosen.
 
     Raises:
         ValueError: If there is no trial, or `share` is not in (0, 0.5].
@@ -33,12 +34,15 @@ class Try(AbstractRemedy):
     trials: tuple[tuple[AbstractRemedy, ...], ...]
     share: float = 0.06
     by_hand: str = ""
+    clearly: float = 0.7
 
     def __post_init__(self) -> None:
         if not self.trials:
             raise ValueError("`Try(trials=...)` must hold at least one set of remedies, got none.")
         if not 0 < self.share <= 0.5:
             raise ValueError(f"`Try(share=...)` must be in (0, 0.5], got {self.share!r}.")
+        if not 0 < self.clearly < 1:
+            raise ValueError(f"`Try(clearly=...)` must be between 0 and 1, got {self.clearly!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if not step.damage:  # the weights are still those that were healthy: the data are at fault
@@ -51,4 +55,4 @@ class Try(AbstractRemedy):
             )
             for trial in self.trials
         ]
-        return step.try_each(finding, candidates, self.share, self.by_hand)
+        return step.try_each(finding, candidates, self.share, self.by_hand, self.clearly)
