@@ -11,6 +11,10 @@ import pytest
 import torch
 
 
+#: Scripts that tests start in processes of their own.
+collect_ignore = ["distributed", "resume_run.py"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long forms of tests too")
 
