@@ -89,7 +89,7 @@ def twenty_sigmoids(broken: bool) -> Built:
 @case(["vanishing gradient", "bad initialisation", "learning rate too small"], 0.85, "He et al. 2015, arXiv 1502.01852")
 def ten_relus_too_small(broken: bool) -> Built:
     net = mlp(64, *[64] * 10, 10)
-    return on_digits(drawn(net, partial(nn.init.normal_, std=0.02)) if broken else he(net), sgd(0.05, 0.9), 400)
+    return on_digits(drawn(net, partial(nn.init.normal_, std=0.02)) if broken else he(net), sgd(0.02, 0.9), 400)
 
 
 @case(
@@ -134,7 +134,7 @@ def raw_wine(broken: bool) -> Built:
 
 @case(
     ["vanishing gradient", "saturation", "learning rate too small", "bad initialisation"],
-    0.3,
+    0.7,
     "Hinton and Salakhutdinov 2006",
 )
 def deep_autoencoder(broken: bool) -> Built:

@@ -71,7 +71,7 @@ def chaotic_rnn(broken: bool) -> Built:
 @case(["vanishing through time", "bad initialisation"], 0.9, "Gers et al. 2000", layer="net.cell")
 def shut_forget_gate(broken: bool) -> Built:
     net = Recurrent(nn.LSTM, 8, 32, 4)
-    nn.init.constant_(net.cell.bias_hh_l0[32:64].detach(), -10.0 if broken else 5.0)
+    nn.init.constant_(net.cell.bias_hh_l0[32:64].detach(), -10.0 if broken else 4.0)
     return remember(net, 3e-3, 600, 60)
 
 
