@@ -39,12 +39,13 @@ def test_module_lists_and_named_blocks():
         def __init__(self):
             super().__init__()
             self.inlet, self.layers = nn.Linear(3, 4), nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+            self.outlet = nn.Linear(4, 4)
 
         def forward(self, x):
             x = self.inlet(x)
             for layer in self.layers:
                 x = torch.tanh(layer(x))
-            return x
+            return self.outlet(x)
 
     net = Stack()
     assert [c.layer for c in fixes.add_residual(net, torch.zeros(1, 3), every=1)] == [
@@ -59,8 +60,13 @@ def test_module_lists_and_named_blocks():
         fixes.add_residual(net, torch.zeros(1, 3), blocks=["inlet"])
 
 
+def test_the_output_layer_is_no_block_even_where_its_shape_agrees():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    assert [c.layer for c in fixes.add_residual(net, torch.zeros(1, 4), every=1)] == ["0", "2"]
+
+
 def test_convolutions_that_shrink_are_left_alone():
-    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    net = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1))
     assert [c.layer for c in fixes.add_residual(net, torch.zeros(1, 4, 8, 8), every=1)] == ["2"]
     with pytest.raises(fixes.NothingToChange):
         fixes.add_residual(nn.Sequential(nn.Linear(2, 3)), torch.zeros(1, 2))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_gradguard.zoo.base import Case, Cure, Learner, Program, Symptom
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom
+from lightning_gradguard.zoo.learner import Learner
 from lightning_gradguard.zoo.registry import get_case, list_cases
 from lightning_gradguard.zoo.running import Result, Run, compare_case, run_case
 

@@ -4,75 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-import torchmetrics
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from lightning_gradguard import fixes
 from lightning_gradguard.fixes import Change, Changes
+from lightning_gradguard.zoo.learner import Learner
 
 if TYPE_CHECKING:
     from lightning_gradguard.zoo.running import Run
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-
-
-class Learner(pl.LightningModule):
-    """A network with its loss, metric and optimizer: what every case trains.
-
-    Args:
-        net: Called with a batch's inputs.
-        loss: Called with the net's output and the targets; a function, so that a cure can exchange it.
-        metric: Updated with the same two on the validation data.
-        optimizer: Makes the optimizer from parameters.
-    """
-
-    def __init__(self, net: nn.Module, loss: Loss, metric: torchmetrics.Metric, optimizer: MakeOptimizer) -> None:
-        super().__init__()
-        self.net, self.loss, self.metric, self.optimizer_factory = net, loss, metric, optimizer
-        self.edits: list[Callable[[Optimizer], Changes]] = []
-        self.warmup_steps = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The net's output."""
-        out: Tensor = self.net(x)
-        return out
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        inputs, targets = batch
-        loss = self.loss(self(inputs), targets)
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        inputs, targets = batch
-        self.metric.update(self(inputs), targets)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("metric", self.metric.compute())
-        self.metric.reset()
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.net.parameters())
-        for edit in self.edits:
-            edit(optimizer)
-        if not self.warmup_steps:
-            return optimizer
-        ramp = _linear_ramp(optimizer, self.warmup_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": ramp, "interval": "step"}}
-
-
-def _linear_ramp(optimizer: Optimizer, steps: int) -> Any:
-    from torch.optim.lr_scheduler import LinearLR
-
-    return LinearLR(optimizer, start_factor=1 / steps, total_iters=steps)
 
 
 @dataclass
@@ -242,14 +187,3 @@ class Case:
         if math.isnan(broken):
             return math.inf
         return cured - broken if self.higher else broken - cured
-
-
-def classifier(net: nn.Module, classes: int, optimizer: MakeOptimizer) -> Learner:
-    """A learner with cross-entropy and accuracy."""
-    accuracy = torchmetrics.classification.MulticlassAccuracy(classes, average="micro")
-    return Learner(net, nn.functional.cross_entropy, accuracy, optimizer)
-
-
-def regressor(net: nn.Module, optimizer: MakeOptimizer) -> Learner:
-    """A learner with squared error and the coefficient of determination."""
-    return Learner(net, nn.functional.mse_loss, torchmetrics.R2Score(), optimizer)

@@ -21,8 +21,9 @@ from torch import nn
 
 from lightning_gradguard import fixes
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, classifier, on_net, on_optimizer, swapped
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer, swapped
 from lightning_gradguard.zoo.data import digits, loaders
+from lightning_gradguard.zoo.learner import classifier
 from lightning_gradguard.zoo.nets import mlp
 
 

@@ -17,8 +17,9 @@ from torch import nn
 
 from lightning_gradguard import fixes
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, classifier, on_optimizer
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_optimizer
 from lightning_gradguard.zoo.data import loaders, temporal_order
+from lightning_gradguard.zoo.learner import classifier
 from lightning_gradguard.zoo.nets import LastStep, seeded
 
 

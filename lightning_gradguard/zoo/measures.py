@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_gradguard.fixes.tracing import eval_mode, trace
 
 if TYPE_CHECKING:
-    from lightning_gradguard.zoo.base import Loss
+    from lightning_gradguard.zoo.learner import Loss
     from lightning_gradguard.zoo.running import Run
 
 

@@ -19,8 +19,9 @@ from torch import nn
 
 from lightning_gradguard import fixes
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer, regressor
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer
 from lightning_gradguard.zoo.data import loaders
+from lightning_gradguard.zoo.learner import regressor
 from lightning_gradguard.zoo.nets import mlp
 
 

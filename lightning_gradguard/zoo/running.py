@@ -24,7 +24,8 @@ from lightning_gradguard.fixes import Changes
 from lightning_gradguard.guard import GradGuard
 from lightning_gradguard.stats import GradStats, ParamTable, read_norms
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Loss, Program
+from lightning_gradguard.zoo.base import Case, Program
+from lightning_gradguard.zoo.learner import Loss
 from lightning_gradguard.zoo.registry import get_case
 
 BROKEN = "broken"
