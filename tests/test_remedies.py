@@ -8,9 +8,11 @@ from torch import nn
 
 from lightning_gradguard import remedies
 from lightning_gradguard.batch_state import BatchState
+from lightning_gradguard.course import Course
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
 from lightning_gradguard.snapshots import Snapshots
 from lightning_gradguard.stats import GradStats, ParamTable, read_norms
@@ -124,3 +126,132 @@ def test_nothing_is_clipped_below_the_limit() -> None:
     before = norm_now(step)
     assert AdaptiveClip().apply(Finding("x", 0, value=before, limit=2 * before), step) == ""
     assert norm_now(step) == before
+
+
+def repairing(net: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer) -> PendingStep:
+    """A step under a guard that may change the model, with a look inside its batch."""
+    probes = Probes(net)
+    probes.open()
+    loss = net(x).square().mean()
+    probes.shut()
+    loss.backward()
+    scale, batch = LRScale(optimizer), BatchState(net)
+    course = Course(net, optimizer, scale, lambda: batch.rescan(net))
+    course.remember()
+    stats = GradStats.of({"0": 1.0}, step=0, loss=float(loss), budget=1000)
+    return PendingStep(
+        optimizer, stats, scale, Snapshots(net, optimizer), batch, module=net, course=course, look=probes.read()
+    )
+
+
+def sigmoids() -> tuple[nn.Sequential, PendingStep]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 64), nn.Sigmoid(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    return net, repairing(net, 100 * torch.randn(256, 8) + 50, torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.99))
+
+
+def test_reinitialize_draws_with_the_gain_of_each_activation() -> None:
+    net, step = sigmoids()
+    state = torch.get_rng_state()
+    assert remedies.Reinitialize().apply(Finding("x", 3), step) == "3 layers drawn anew"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert float(net[0].weight.std()) == pytest.approx(4 * (2 / 72) ** 0.5, rel=0.1)  # Glorot, gain 4
+    assert float(net[2].weight.std()) == pytest.approx((2 / 64) ** 0.5, rel=0.1)  # He
+    assert not net[0].bias.any()
+
+
+def test_swap_activation_and_insert_norm_keep_the_output_layer_and_the_parameters() -> None:
+    net, step = sigmoids()
+    params = list(net.parameters())
+    assert "2 activations" in remedies.SwapActivation().apply(Finding("x", 0), step)
+    assert isinstance(net[1], nn.SELU)
+    assert isinstance(net[3], nn.SELU)
+    assert remedies.InsertNorm().apply(Finding("x", 0), step) == "normalisation after 2 layers"
+    assert isinstance(net[4], nn.Linear)
+    assert [id(p) for p in net.parameters()] == [id(p) for p in params]
+
+
+def test_only_chosen_kinds_are_swapped() -> None:
+    net, step = sigmoids()
+    remedies.SwapActivation(only=("sigmoid",)).apply(Finding("x", 0), step)
+    assert isinstance(net[3], nn.ReLU)
+
+
+def test_normalize_input_standardises_and_leaves_ordinary_input_alone() -> None:
+    net, step = sigmoids()
+    assert "standardised" in remedies.NormalizeInput().apply(Finding("x", 0), step)
+    x = 100 * torch.randn(256, 8) + 50
+    assert float(net[0][0](x).std()) == pytest.approx(1.0, abs=0.01)
+    fine = nn.Sequential(nn.Linear(4, 2))
+    assert not remedies.NormalizeInput().apply(
+        Finding("x", 0), repairing(fine, torch.randn(64, 4), torch.optim.SGD(fine.parameters(), lr=0.1))
+    )
+
+
+def test_calm_momentum_scale_lr_and_restart() -> None:
+    net, step = sigmoids()
+    before = net[0].weight.detach().clone()
+    assert remedies.CalmMomentum().apply(Finding("x", 0), step) == "momentum 0.99 to 0.9"
+    assert remedies.CalmMomentum().apply(Finding("x", 0), step) == ""
+    remedies.ScaleLR(10.0).apply(Finding("x", 0), step)
+    assert step.lr_scale.effective_lr() == 5.0
+    with torch.no_grad():
+        net[0].weight.zero_()
+    assert remedies.Restart().apply(Finding("x", 0), step) == "back to the initial weights"
+    assert torch.equal(net[0].weight, before)
+
+
+def test_adapt_updates_takes_adams_steps_through_sgd() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 2)
+    twin = nn.Linear(4, 2)
+    twin.load_state_dict(net.state_dict())
+    sgd, adam = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9), torch.optim.Adam(twin.parameters(), lr=1e-3)
+    step = repairing(net, torch.ones(3, 4), sgd)
+    assert remedies.AdaptUpdates(1e-3).apply(Finding("x", 0), step)
+    for i in range(20):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(i))
+        for model in (net, twin):
+            model.zero_grad()
+            model(x).square().sum().backward()
+        step.course.adaptive.apply()
+        sgd.step()
+        adam.step()
+    for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_adapt_updates_leaves_other_optimizers_alone() -> None:
+    net = nn.Linear(4, 2)
+    step = repairing(net, torch.ones(3, 4), torch.optim.AdamW(net.parameters()))
+    assert remedies.AdaptUpdates().apply(Finding("x", 0), step) == ""
+
+
+def test_nothing_is_tried_when_the_weights_are_not_at_fault_or_no_steps_are_left() -> None:
+    _, step = sigmoids()
+    cure = remedies.Try(((remedies.ScaleLR(0.1),),))
+    step.damage = False
+    assert cure.apply(Finding("x", 0), step) == ""
+    step.damage = True
+    step.stats = GradStats.of({"0": 1.0}, step=900, loss=1.0, budget=1000)
+    assert cure.apply(Finding("x", 900), step) == ""
+    step.stats = GradStats.of({"0": 1.0}, step=100, loss=1.0, budget=1000)
+    assert cure.apply(Finding("x", 100), step) == "trying learning rate x 0.1"
+    assert step.cancelled
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (lambda: remedies.Try(()), "at least one"),
+        (lambda: remedies.Try(((remedies.Restart(),),), share=0.0), "share"),
+        (lambda: remedies.ScaleLR(1.0), "not 1"),
+        (lambda: remedies.SwapActivation("Nothing"), "torch.nn"),
+        (lambda: remedies.CalmMomentum(above=0.8, to=0.9), "must not exceed"),
+        (lambda: remedies.AdaptUpdates(0.0), "positive"),
+        (lambda: remedies.NormalizeInput(0.0), "positive"),
+    ],
+)
+def test_configuration_errors_quote_the_rule(make, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        make()
