@@ -97,11 +97,22 @@ class Probe:
 
         The latter counts from 32 elements on: a few units may all be silent for one sample.
         """
-        same = {self.layers[i] for i in np.flatnonzero(self.spread[:-1] < spread)}
+        same = {self.layers[i] for i in np.flatnonzero(self.alike(spread))}
         for a in self.activations:
             if a.kind in ONE_SIDED and a.layer != self.layers[-1] and a.dead.all() and a.rows * len(a.dead) >= 32:
                 same.add(a.layer)
         return tuple(layer for layer in self.layers if layer in same)
+
+    def alike(self, spread: float) -> NDArray[np.bool_]:
+        """Which hidden layers tell samples apart by less than `spread`, so that what follows cannot either, `[L]`.
+
+        When the last hidden layer still tells them apart, none does: the signal went around, as it does around the
+        branches of a residual net.
+        """
+        same = self.spread < spread
+        same[-1:] = False
+        blocked = len(same) < 2 or same[-2]
+        return same & blocked
 
     @property
     def forward_decades(self) -> float:

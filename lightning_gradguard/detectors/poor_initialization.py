@@ -81,7 +81,7 @@ class PoorInitialization(Inside):
                 return found(
                     probe, rms < 1e-2 * rms[0], -decades, self.decades, "decades of output RMS lost over depth"
                 )
-            same = hidden & (probe.spread < self.spread)
+            same = probe.alike(self.spread)
         if same.any():
             return found(probe, same, float(np.nanmin(probe.spread[same])), self.spread, "difference between samples")
         twins = hidden & (probe.twins > 0)
