@@ -223,7 +223,8 @@ class Course:
 
     def _clear(self, trial: Trial) -> bool:
         """Whether the trial is so much better than the run ever was that no other is needed."""
-        marks = [x for x in (self._level, *self._early[:1]) if math.isfinite(x)]
+        starts = [*self._early[:1], *self._losses[:1]]  # two samples of where the first weights stand
+        marks = [x for x in (self._level, float(np.mean(starts or [math.inf]))) if math.isfinite(x)]
         if trial.sick or not marks or not math.isfinite(trial.level):
             return False
         gain = min(marks) - trial.level
