@@ -6,6 +6,8 @@ drop `accelerator="cpu"`: nothing else changes, and nothing about GradGuard does
 
 from __future__ import annotations
 
+import sys
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
@@ -52,7 +54,8 @@ def main() -> None:
     )
     trainer.fit(Classifier(), data)
     for incident in guard.incidents:
-        print(f"process {trainer.global_rank}: {incident}", flush=True)
+        sys.stdout.write(f"process {trainer.global_rank}: {incident}\n")  # one write, so that lines stay whole
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
