@@ -37,8 +37,9 @@ def card(case: Case) -> RenderableType:
 
 def results_table(case: Case, results: Sequence[Result]) -> Table:
     """The variants of a case side by side."""
-    columns = ["variant", case.symptom.what, "sick", case.metric, "first/last", "slope", "guard says", "steps", "s"]
-    table = Table(*columns, title=f"{case.name}: {case.title}")
+    table = Table(title=f"{case.name}: {case.title}", caption=f"symptom: {case.symptom.what}", padding=(0, 0))
+    for column in ("variant", "symptom", "sick", case.metric, "first/last", "slope", "guard says", "steps", "s"):
+        table.add_column(column, overflow="fold")
     for result in results:
         kinds = ", ".join(dict.fromkeys(incident.kind for incident in result.incidents))
         table.add_row(
