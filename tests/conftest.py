@@ -10,7 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-
 #: Scripts that tests start in processes of their own.
 collect_ignore = ["distributed", "resume_run.py"]
 
