@@ -45,7 +45,7 @@ def test_its_healthy_twin_is_left_alone(bench, name: str) -> None:
     twin = bench.judge(name, False, "GradGuard repair", 0)
     assert twin.success
     assert not twin.said
-    assert not twin.changed
+    assert twin.weights == bench.judge(name, False, "no guard", 0).weights
 
 
 def test_a_program_error_ends_as_a_finding_and_an_open_incident(bench) -> None:

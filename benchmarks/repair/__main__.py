@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
@@ -25,7 +26,7 @@ import sudden  # noqa: E402, F401
 from cases import CASES  # noqa: E402
 from cures import OURS, tools  # noqa: E402
 from parallel import every  # noqa: E402
-from recipes.base import run, same  # noqa: E402
+from recipes.base import run  # noqa: E402
 from results import publish  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -43,7 +44,7 @@ class Ending:
         alarm: First step of any incident at or after the fault's onset; None without one.
         right: First step of one whose kind is right.
         layer: Whether the case's layer was named by such an incident.
-        changed: Whether the weights differ from those of the run alone (twins only).
+        weights: A digest of the final weights and buffers.
         said: The incidents, in words.
     """
 
@@ -53,7 +54,7 @@ class Ending:
     alarm: int | None = None
     right: int | None = None
     layer: bool = False
-    changed: bool = False
+    weights: str = ""
     said: tuple[str, ...] = ()
 
 
@@ -73,11 +74,11 @@ def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
     guards = [callback for callback in callbacks if isinstance(callback, GradGuard)]
     incidents = [i for guard in guards for i in guard.incidents if i.last_step >= case.onset]
     right = [i for i in incidents if i.kind in case.kinds]
-    changed = not broken and tool != "no guard" and not same(outcome, run(program, seed, steps))
+    digest = sha256(b"".join(value.numpy().tobytes() for value in outcome.state.values())).hexdigest()
     return Ending(
         reached, reached >= case.enough, outcome.seconds,
         min((i.first_step for i in incidents), default=None), min((i.first_step for i in right), default=None),
-        any(case.layer in i.layers for i in right), changed, tuple(map(str, incidents)),
+        any(case.layer in i.layers for i in right), digest, tuple(map(str, incidents)),
     )  # fmt: skip
 
 
@@ -85,6 +86,11 @@ def share(part: Iterable[bool]) -> str:
     """`12/20 = 60 %`."""
     flags = list(part)
     return f"{sum(flags)}/{len(flags)} = {100 * sum(flags) / len(flags):.0f} %" if flags else "-"
+
+
+def touched(endings: dict[tuple, Ending], name: str, tool: str, seed: int) -> bool:
+    """Whether a healthy twin ended with other weights than without the tool."""
+    return endings[name, False, tool, seed].weights != endings[name, False, "no guard", seed].weights
 
 
 def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], seeds: int) -> Table:
@@ -109,7 +115,9 @@ def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
             "right layer": share(broken[k].layer for k in valid if CASES[k[0]].layer) if ours else "-",
             "steps to the alarm (median)": f"{median(late):g}" if late else "-",
             "twins: false alarms": share(bool(e.said) for e in twins) if ours else "-",
-            "twins: weights changed": share(e.changed for e in twins) if tool != "no guard" else "-",
+            "twins: weights changed": share(touched(endings, n, tool, s) for n, s in valid)
+            if tool != "no guard"
+            else "-",
             "twins: failed": share(not e.success for e in twins),
             "time of a repaired run, relative to its twin": f"{sum(ratio) / len(ratio):.2f}" if ratio else "-",
         }
@@ -161,7 +169,7 @@ def main() -> int:
         if tool != "GradGuard repair" or not healthy:
             continue
         missed = broken and ((CASES[n].curable and not e.success) or e.right is None)
-        if missed or (not broken and (e.said or e.changed)):
+        if missed or (not broken and (e.said or touched(endings, n, tool, s))):
             bad += not broken
             what = f"quality {e.quality:.3g} of {CASES[n].enough:g}" if broken else "healthy twin"
             print(f"{n}, seed {s}: {what}; {'; '.join(e.said) or 'said nothing'}")
