@@ -38,7 +38,8 @@ class Progress:
         unmoved: The loss has never been below the first steps beyond chance, and is surely not 10 % below the first
             block now.
         worse: The loss is half as much again as in the first step, or more, beyond the scatter of the batches.
-        lost: More than half of the best progress is gone, in four of the last six blocks, and went within ten.
+        lost: More than half of the best progress (all of it, once the loss was below zero) is gone, in four of the last
+            six blocks, and went within ten.
         arrived: The loss is below `ARRIVED` of where it began and has come there without exploding.
     """
 
@@ -134,7 +135,10 @@ def _lost(state: State) -> bool:
     gained, gone = first - means[best], means[-1] - means[best]
     sure = gone > 4 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
     soon = max(means[best : best + 11]) > means[best] + 0.5 * gained  # a drift is the objective's own
-    return sure and soon and gone > 0.5 * gained
+    # Below zero the loss is a likelihood or, as in policy gradients, a surrogate that comes back to zero as the run
+    # succeeds: only more than all of the progress is a loss there.
+    limit = first - 0.5 * gained if means[best] >= 0 else first + 4 * math.hypot(first_error, errors[-1])
+    return sure and soon and means[-1] > limit
 
 
 def added(sums: list[Any], value: float) -> list[Any]:
