@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, TypeVar
 
 import torch
+from joblib import Memory, cpu_count
 from rich.console import Console
 from rich.progress import track
 
@@ -15,9 +15,14 @@ Job = tuple[Any, ...]
 T = TypeVar("T")
 
 
-def every(work: Callable[..., T], jobs: Sequence[Job]) -> dict[Job, T]:
-    """`work(*job)` for every job, each in one thread of its own process; the results by job."""
-    with ProcessPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+def every(work: Callable[..., T], jobs: Sequence[Job], cache: str | None = None) -> dict[Job, T]:
+    """`work(*job)` for every job, each in one thread of its own process; the results by job.
+
+    `cache` is a folder that keeps what is done, so that a run that was stopped goes on; it knows nothing of changes in
+    the code, so give another one after any.
+    """
+    work = Memory(cache, verbose=0).cache(work) if cache else work
+    with ProcessPoolExecutor(cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = {pool.submit(work, *job): job for job in jobs}
         done = track(as_completed(futures), "running", len(futures), console=Console(stderr=True), transient=True)
         results = {futures[future]: future.result() for future in done}

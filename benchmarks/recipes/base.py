@@ -80,7 +80,7 @@ def batches(*tensors: Tensor, size: int = 32) -> DataLoader[Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `error` is the exception's name when one left the Trainer."""
+    """How a run ended: `error` is the exception's name when one left the Trainer, `seconds` are of processor time."""
 
     module: pl.LightningModule
     state: dict[str, Tensor]
@@ -105,14 +105,14 @@ def run(build: Recipe, seed: int, steps: int = STEPS, callbacks: Sequence[Any] =
             "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
             "num_sanity_val_steps": 0, "default_root_dir": home, **program.trainer, **trainer,
         }  # fmt: skip
-        fitter, error, began = pl.Trainer(callbacks=[*program.callbacks, *callbacks], **options), "", time.monotonic()
+        fitter, error, began = pl.Trainer(callbacks=[*program.callbacks, *callbacks], **options), "", time.process_time()
         pl.seed_everything(seed + 1000, verbose=False)
         try:
             fitter.fit(program.module, program.batches)
         except Exception as raised:  # a peer's way to stop, or its crash: both are results
             error = type(raised).__name__
     state = {name: value.detach().clone() for name, value in program.module.state_dict().items()}
-    return Outcome(program.module, state, fitter.global_step, error, time.monotonic() - began)
+    return Outcome(program.module, state, fitter.global_step, error, time.process_time() - began)
 
 
 def same(a: Outcome, b: Outcome) -> bool:

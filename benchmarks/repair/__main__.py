@@ -40,12 +40,13 @@ class Ending:
     Args:
         quality: On held-out data.
         success: Whether that is enough.
-        seconds: Wall time of the fit.
+        seconds: Processor time of the fit, which other programs on the machine do not disturb.
         alarm: First step of any incident at or after the fault's onset; None without one.
         right: First step of one whose kind is right.
         layer: Whether the case's layer was named by such an incident.
         weights: A digest of the final weights and buffers.
         said: The incidents, in words.
+        advice: Whether it ended with a prescription: what is left to do by hand.
     """
 
     quality: float
@@ -56,6 +57,7 @@ class Ending:
     layer: bool = False
     weights: str = ""
     said: tuple[str, ...] = ()
+    advice: bool = False
 
 
 def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
@@ -79,6 +81,7 @@ def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
         reached, reached >= case.enough, outcome.seconds,
         min((i.first_step for i in incidents), default=None), min((i.first_step for i in right), default=None),
         any(case.layer in i.layers for i in right), digest, tuple(map(str, incidents)),
+        any("by hand" in action for i in incidents for action in i.actions),
     )  # fmt: skip
 
 
@@ -113,6 +116,11 @@ def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
             "recognised": share(e.alarm is not None for e in broken.values()) if ours else "-",
             "right kind": share(e.right is not None for e in broken.values()) if ours else "-",
             "right layer": share(broken[k].layer for k in valid if CASES[k[0]].layer) if ours else "-",
+            "program errors: ended with a prescription": share(
+                broken[k].advice for k in valid if not CASES[k[0]].curable
+            )
+            if ours
+            else "-",
             "steps to the alarm (median)": f"{median(late):g}" if late else "-",
             "twins: false alarms": share(bool(e.said) for e in twins) if ours else "-",
             "twins: weights changed": share(touched(endings, n, tool, s) for n, s in valid)
@@ -154,13 +162,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--tools", nargs="*", default=list(tools(0)))
+    parser.add_argument("--cache", help="folder that keeps finished runs; a run that was stopped goes on")
     parser.add_argument("--markdown", help="file whose sections with these tables are replaced")
     args = parser.parse_args()
     columns = ["no guard", *(tool for tool in args.tools if tool != "no guard")]
     jobs = [
         (n, broken, t, s) for s in range(args.seeds) for n in args.cases for t in columns for broken in (True, False)
     ]
-    endings = every(judge, jobs)
+    endings = every(judge, jobs, args.cache)
     publish(summary(endings, args.cases, columns, args.seeds), args.markdown, "repair")
     publish(by_case(endings, args.cases, columns[1:], args.seeds), args.markdown, "repair by case")
     bad = 0
