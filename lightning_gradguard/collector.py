@@ -72,7 +72,7 @@ class Collector:
         return GradStats(
             layers=self.table.layers, grad_norm=self.table.per_layer(norms / self.grad_scale), loss=loss,
             buffers=buffers, buffer_norm=buffer_norm, param_norm=sample[0] if sample else None,
-            update_ratio=sample[1] if sample else None, **known,
+            update_ratio=sample[1] if sample else None, trainable=self.table.trainable() if sample else None, **known,
         )  # fmt: skip
 
     def _alone(self, losses: Sequence[Tensor], divisor: float) -> tuple[Floats, float | None, tuple[str, ...], Floats]:

@@ -90,7 +90,9 @@ class Incident:
 
     def extended(self, finding: Finding, actions: Iterable[str] = ()) -> Incident:
         """The same incident with one more finding."""
-        layers = (*self.layers, *(name for name in finding.layers if name not in self.layers))
+        layers = self.layers
+        if finding.layers != layers:
+            layers = (*layers, *(name for name in finding.layers if name not in layers))
         taken = tuple(actions)
         repeated = self.actions[len(self.actions) - len(taken) :] == taken
         worse = finding.value > self.value or math.isnan(self.value)

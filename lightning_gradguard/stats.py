@@ -71,6 +71,8 @@ class GradStats:
         buffer_norm: Their L2 norms, `[B]`.
         param_norm: L2 norm of each layer's parameters before the last update, `[L]`; comes with `update_ratio`.
         update_ratio: Norm of the last update over `param_norm`, `[L]`; only on the step after a sampled one.
+        trainable: Which layers have a parameter that may change (not frozen, not empty), `[L]`; comes with
+            `update_ratio`.
         probe: A look inside the batch (see `probes`); only on sampled steps.
         budget: Optimizer steps that the run is meant to take; None when it has no end.
 
@@ -92,6 +94,7 @@ class GradStats:
     buffer_norm: Floats = field(default_factory=lambda: np.empty(0))
     param_norm: Floats | None = None
     update_ratio: Floats | None = None
+    trainable: NDArray[np.bool_] | None = None
     probe: Probe | None = None
     budget: int | None = None
 
@@ -213,10 +216,16 @@ class ParamTable:
         self.params = [p for _, p in named]
         self.layer_of = np.array([position.setdefault(layer_name(n), len(position)) for n, _ in named], dtype=np.intp)
         numel, matrix = np.zeros(len(position), np.int64), np.zeros(len(position), bool)
+        self.filled = [any(shape.numel() for shape in shapes(p)) for p in self.params]
         for i, p in zip(self.layer_of, self.params, strict=True):
             numel[i] += sum(shape.numel() for shape in shapes(p))
             matrix[i] |= any(len(shape) >= 2 for shape in shapes(p))
         self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
+
+    def trainable(self) -> NDArray[np.bool_]:
+        """Which layers have a parameter that is neither frozen nor empty at present, `[L]`."""
+        free = [p.requires_grad and filled for p, filled in zip(self.params, self.filled, strict=True)]
+        return np.bincount(self.layer_of, free, minlength=len(self.layers)) > 0
 
     def per_layer(self, norms: Floats) -> Floats:
         """Norms of tensors `[T]` to norms of layers `[L]`, without overflow: scaled by the largest first."""

@@ -18,6 +18,7 @@ from lightning_gradguard.detectors.saturated import Saturated
 from lightning_gradguard.detectors.stalled import Stalled
 from lightning_gradguard.detectors.through_time import ExplodingThroughTime, VanishingThroughTime
 from lightning_gradguard.detectors.unnormalized_input import UnnormalizedInput
+from lightning_gradguard.detectors.unused import Unused
 from lightning_gradguard.detectors.vanishing import Vanishing
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Stalled",
     "State",
     "UnnormalizedInput",
+    "Unused",
     "Vanishing",
     "VanishingThroughTime",
     "diagnose",
@@ -68,4 +70,5 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     Diverging(),
     Collapsed(),
     NoProgress(),
+    Unused(),
 )

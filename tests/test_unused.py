@@ -1,0 +1,70 @@
+"""Layers that nobody trains are named, in real runs; those that only rest are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from runs import Net, fit, loader
+from torch import Tensor, nn
+
+from lightning_gradguard import GradGuard, GradStats
+from lightning_gradguard.detectors import Unused
+
+
+class Extra(Net):
+    """A net beside a spare layer that `use` may bring in."""
+
+    def __init__(self, every: int = 0, frozen: bool = False) -> None:
+        super().__init__()
+        self.spare = nn.Linear(8, 3).requires_grad_(not frozen)
+        self.every = every
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        out = self.net(x)
+        if self.every and batch_idx % self.every == self.every - 1:
+            out = out + self.spare(x)
+        return nn.functional.cross_entropy(out, y)
+
+
+def guarded(module: Net, **options: Any) -> GradGuard:
+    guard = GradGuard()
+    fit(module, guard, data=loader(50), max_epochs=5, **options)
+    return guard
+
+
+def test_one_open_incident_names_the_layer_that_forward_never_calls() -> None:
+    (incident,) = guarded(Extra()).incidents
+    assert (incident.kind, incident.layers, incident.outcome) == ("unused", ("spare",), "open")
+    assert (incident.first_step, incident.last_step) == (99, 249)
+
+
+@pytest.mark.parametrize("module", [lambda: Extra(every=40), lambda: Extra(frozen=True)], ids=["rare", "frozen"])
+def test_a_layer_that_is_used_now_and_then_or_frozen_is_left_alone(module: Any) -> None:
+    assert guarded(module()).incidents == ()
+
+
+def test_a_layer_that_is_called_at_last_is_resolved() -> None:
+    guard = GradGuard()
+    module = Extra(every=150)
+    fit(module, guard, data=loader(200))
+    (incident,) = guard.incidents
+    assert (incident.outcome, incident.first_step, incident.last_step) == ("resolved", 99, 148)
+
+
+def test_the_count_begins_when_a_layer_is_thawed() -> None:
+    class Thaw(Extra):
+        def on_train_epoch_start(self) -> None:
+            self.spare.requires_grad_(self.current_epoch >= 2)
+
+    (incident,) = guarded(Thaw(frozen=True)).incidents
+    assert incident.first_step > 199
+
+
+def test_nobody_is_unused_where_nothing_says_who_is_frozen() -> None:
+    detector = Unused(steps=1, least=1)
+    state, found = detector.update(detector.init(), GradStats.of({"a": 1.0, "b": 0.0}))
+    assert found == ()
+    assert torch.tensor(state["missed"]).tolist() == [-1, 1]
