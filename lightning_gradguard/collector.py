@@ -8,7 +8,7 @@ may begin before the backward pass (`announce`), which then hides it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.shards import Ranks, Total, local, whole_sums
-from lightning_gradguard.snapshots import owned_params
+from lightning_gradguard.snapshots import Snapshot, copied, owned_params
 from lightning_gradguard.stats import Floats, GradStats, ParamTable, clean_parameters, foreach_norm, read_norms
 
 
@@ -49,6 +49,9 @@ class Collector:
         self.table = ParamTable(clean_parameters(self.module), owned, self.ranks.shapes)
         self.sharded = self.ranks.sharded(self.table.params)
         self.sample = self._before = self._pieces = None  # of other layers
+        place = {id(p): i for i, p in enumerate(owned)}
+        self._place = [place[id(p)] for p in self.table.params]
+        self._room: list[Tensor] = []
 
     @property
     def grad_scale(self) -> float:
@@ -64,7 +67,8 @@ class Collector:
 
     def collect(self, losses: Sequence[Tensor], divisor: float, **known: Any) -> GradStats:
         """Everything about the step; `known` are the fields of `GradStats` that are not measured here."""
-        if len(owned_params(self.optimizer)) != self.table.owned_count:  # a group was added
+        owned = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if owned != self.table.owned_count:  # a group was added
             self.rebuild()
         one = self._alone if self.ranks.alone else self._together
         norms, loss, buffers, buffer_norm = one(losses, divisor)
@@ -125,18 +129,27 @@ class Collector:
 
     # ---------------------------------------------------------------- updates
 
-    def keep_weights(self, keep: bool) -> None:
-        """Before a step that is to be sampled: copies the weights."""
-        self._before = [local(p.detach()).clone() for p in self.table.params] if keep else None
+    @torch.no_grad()
+    def keep_weights(self, keep: bool, snapshot: Snapshot | None = None) -> None:
+        """Before a step that is to be sampled: copies the weights, unless a snapshot of the same step has them."""
+        if not keep:
+            self._before = None
+            return
+        now = [local(p) for p in self.table.params]
+        self._room = [] if snapshot is not None else copied(now, self._room)
+        self._before = self._room if snapshot is None else [snapshot.params[i] for i in self._place]
 
+    @torch.no_grad()
     def measure_update(self) -> None:
         """After the step: the sample, at once or (sharded) with the next step's sum over the processes."""
         if self._before is None:
             return
-        now = [local(p.detach()) for p in self.table.params]
-        moved = torch._foreach_sub(now, self._before) if now else []
-        norms = read_norms([*self._before, *moved])[0]
+        before, now = self._before, [local(p) for p in self.table.params]
+        moved = [read_norms(torch._foreach_sub(now[part], before[part]))[0] for part in parts(now)]
+        norms = np.concatenate([read_norms(before)[0], *moved])
         self._before = None
+        if any(t.device.type != "cpu" for t in self._room):  # torch keeps that memory ready by itself
+            self._room = []
         if self.sharded:
             self._pieces = norms
         else:
@@ -159,3 +172,21 @@ class Collector:
         weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
         with np.errstate(divide="ignore", invalid="ignore"):
             return weight, np.asarray(np.where(update > 0, update / weight, 0.0), dtype=np.float64)
+
+
+def parts(tensors: Sequence[Tensor], most: int = 2**22) -> Iterator[slice]:
+    """Slices of so many tensors as hold at most `most` elements, or one tensor, so that what is computed from a slice
+    stays small on a CPU; everything at once on another device.
+
+    Example:
+        >>> list(parts([torch.zeros(3), torch.zeros(3), torch.zeros(9), torch.zeros(1)], most=6))
+        [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    start, held = 0, 0
+    for i, tensor in enumerate(tensors):
+        if i > start and held + tensor.numel() > most and tensor.device.type == "cpu":
+            yield slice(start, i)
+            start, held = i, 0
+        held += tensor.numel()
+    if tensors:
+        yield slice(start, len(tensors))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -35,10 +36,15 @@ class Snapshot:
     memory: Any = None
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor held: parameters, buffers, optimizer's state."""
+        state = [v for entry in self.optimizer.values() for v in entry.values() if isinstance(v, Tensor)]
+        return [*self.params, *self.buffers.values(), *state]
+
+    @property
     def nbytes(self) -> int:
         """Bytes held."""
-        state = [v for entry in self.optimizer.values() for v in entry.values() if isinstance(v, Tensor)]
-        return sum(t.nbytes for t in (*self.params, *self.buffers.values(), *state))
+        return sum(t.nbytes for t in self.tensors)
 
 
 class Snapshots:
@@ -58,18 +64,35 @@ class Snapshots:
 
     @torch.no_grad()
     def take(self, step: int, memory: Any = None) -> Snapshot:
-        """Copies the present state; the oldest snapshot goes when there are too many."""
+        """Copies the present state; when there are too many, into the memory of the oldest snapshot, which goes."""
         params = owned_params(self.optimizer)
-        snapshot = Snapshot(
+        live = Snapshot(
             step,
-            tuple(to_host(p) for p in params),
-            {name: to_host(b) for name, b in self.module.named_buffers()},
-            {i: copied(self.optimizer.state[p], to_host) for i, p in enumerate(params) if p in self.optimizer.state},
+            tuple(local(p.detach()) for p in params),
+            {name: local(b) for name, b in self.module.named_buffers()},
+            {i: local_state(self.optimizer.state[p]) for i, p in enumerate(params) if p in self.optimizer.state},
             copy.deepcopy(self.scaler.state_dict()) if self.scaler is not None else {},
             memory,
         )
-        self.ring, self.tries = [*self.ring, snapshot][-self.keep :], 0
+        room = self.ring.pop(0).tensors if len(self.ring) >= self.keep else []
+        copies = iter(copied(live.tensors, room, host=True))
+        snapshot = replace(
+            live,
+            params=tuple(next(copies) for _ in params),
+            buffers={name: next(copies) for name in live.buffers},
+            optimizer={
+                i: {k: next(copies) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in entry.items()}
+                for i, entry in live.optimizer.items()
+            },
+        )
+        self.ring, self.tries = [*self.ring, snapshot], 0
         return snapshot
+
+    def of(self, step: int) -> Snapshot | None:
+        """The snapshot of this very step whose parameters are where the live ones are, if there is one."""
+        newest = self.ring[-1] if self.ring and self.ring[-1].step == step else None
+        here = newest is not None and all(p.device.type == "cpu" for p in owned_params(self.optimizer))
+        return newest if here else None
 
     @torch.no_grad()
     def restore(self) -> Snapshot | None:
@@ -104,18 +127,35 @@ def owned_params(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def to_host(tensor: Tensor) -> Tensor:
-    """A copy in host memory (of the local piece, under sharding), pinned when the tensor lives on a CUDA device."""
-    source = local(tensor.detach())
-    if source.device.type == "cpu":
-        return source.clone()
-    host = torch.empty_like(source, device="cpu", pin_memory=source.device.type == "cuda")
-    return host.copy_(source)
+def local_state(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state of one parameter with this process's pieces of its tensors."""
+    return {k: local(v) if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
-def copied(state: dict[str, Any], copy_tensor: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """An optimizer's state of one parameter, tensors by `copy_tensor`, everything else deep."""
-    return {k: copy_tensor(v) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+@torch.no_grad()
+def copied(tensors: Sequence[Tensor], room: Sequence[Tensor] = (), host: bool = False) -> list[Tensor]:
+    """Copies of `tensors`, one by one in the memory of `room` where shape and type are the same.
+
+    On a CPU fresh memory costs more than the copying: the system hands it out page by page. With `host` the copies are
+    in host memory, pinned for tensors on a CUDA device; the host does not wait for these, their stream keeps the order.
+    """
+    copies = [
+        old if old is not None and fits(old, new, host) else fresh(new, host)
+        for old, new in zip_longest(room[: len(tensors)], tensors)
+    ]
+    if copies:
+        torch._foreach_copy_(copies, list(tensors), non_blocking=any(t.is_cuda for t in tensors))
+    return copies
+
+
+def fits(old: Tensor, new: Tensor, host: bool) -> bool:
+    """Whether a copy of `new` can live in the memory of `old`."""
+    return old.shape == new.shape and old.dtype == new.dtype and (host or old.device == new.device)
+
+
+def fresh(tensor: Tensor, host: bool) -> Tensor:
+    """Memory for a copy."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda) if host else torch.empty_like(tensor)
 
 
 def put_back(optimizer: Optimizer, param: Tensor, saved: dict[str, Any] | None) -> None:
@@ -131,7 +171,7 @@ def put_back(optimizer: Optimizer, param: Tensor, saved: dict[str, Any] | None) 
         if isinstance(value, Tensor) and isinstance(present, Tensor) and local(present).shape == value.shape:
             local(present).copy_(value)
         else:
-            state[key] = like(value, param) if isinstance(value, Tensor) else copy.deepcopy(value)
+            state[key] = like(value.clone(), param) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def total_bytes(snapshots: Iterable[Snapshot]) -> int:

@@ -247,6 +247,7 @@ def layer_name(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
 
 
+@torch.no_grad()
 def read_norms(
     tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), scale: float = 1.0
 ) -> tuple[Floats, Floats]:
@@ -267,9 +268,9 @@ def read_norms(
         >>> read_norms([torch.full((4,), 2.0**100), None, torch.tensor([3.0, 4.0])])[0]
         array([2.5353012e+30, 0.0000000e+00, 5.0000000e+00])
     """
-    present = [t.detach() for t in tensors if t is not None]
+    present = [t for t in tensors if t is not None]
     measured = foreach_norm(present)
-    column = [s.detach().reshape(1) for s in extra]
+    column = [s.reshape(1) for s in extra]
     device = measured.device if present else (column[0].device if column else torch.device("cpu"))
     joined = torch.cat([measured, *(c.to(device, measured.dtype) for c in column)]).cpu().to(torch.float64).numpy()
     norms, values = joined[: len(present)].copy(), joined[len(present) :]
@@ -283,6 +284,7 @@ def read_norms(
     return full, values
 
 
+@torch.no_grad()
 def foreach_norm(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """L2 norm of each tensor as one vector `[T]`, in fp32 or better (or `dtype`), on the first tensor's device."""
     if not tensors:

@@ -247,7 +247,7 @@ class Watch:
         sampled = due and taken and not self._awaited
         self._awaited = taken
         if self._evaluations == 0 or pending.cancelled:
-            self.collector.keep_weights(sampled)
+            self.collector.keep_weights(sampled, self.snapshots.of(self.steps))
             self.sample_due = next_multiple(self.steps, self.sample_every) if sampled else self.sample_due
         self._evaluations += 1
         self.steps += 1

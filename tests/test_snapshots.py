@@ -87,3 +87,41 @@ def test_the_snapshot_does_not_follow_the_weights() -> None:
     with torch.no_grad():
         net.weight.fill_(7)
     assert torch.equal(snapshots.ring[0].params[0], kept[0])
+
+
+def test_the_memory_of_the_oldest_is_used_again_and_the_others_stay() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.Adam(net.parameters())
+    snapshots = Snapshots(net, optimizer, keep=2)
+    taken = []
+    for i in range(4):
+        step(net, optimizer)
+        here = everything(net, optimizer)
+        addresses = {t.data_ptr() for s in snapshots.ring[:1] for t in s.tensors} if i >= 2 else set()
+        taken.append([t.clone() for t in snapshots.take(i).tensors])
+        assert not addresses or {t.data_ptr() for t in snapshots.ring[-1].tensors} == addresses
+        assert sorted(float(t.sum()) for t in taken[-1]) == sorted(float(t.sum()) for t in here)
+        assert all(torch.equal(a, b) for a, b in zip(snapshots.ring[-1].tensors, taken[-1], strict=True))
+        assert i == 0 or all(torch.equal(a, b) for a, b in zip(snapshots.ring[0].tensors, taken[-2], strict=True))
+
+
+def test_state_that_was_put_back_is_no_part_of_the_snapshot() -> None:
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(net.parameters())
+    snapshots = Snapshots(net, optimizer)
+    step(net, optimizer)
+    snapshots.take(1)
+    optimizer.state.clear()
+    snapshots.restore()
+    kept = [t.clone() for t in snapshots.ring[0].tensors]
+    step(net, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(snapshots.ring[0].tensors, kept, strict=True))
+
+
+def test_a_snapshot_of_another_step_or_device_is_not_taken_for_this_one() -> None:
+    net = nn.Linear(4, 4)
+    snapshots = Snapshots(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    assert snapshots.of(0) is None
+    taken = snapshots.take(3)
+    assert snapshots.of(3) is taken
+    assert snapshots.of(4) is None
