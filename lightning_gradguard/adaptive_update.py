@@ -70,6 +70,10 @@ class AdaptiveUpdate:
                 scale = self.lr / base / (1 - BETA1 ** (step + 1)) * grad_scale
                 p.grad.copy_(scale * first / ((second / (1 - BETA2 ** (step + 1))).sqrt() + EPS))
 
+    def moments(self, param: Tensor) -> tuple[Tensor, ...]:
+        """The two moments of a parameter; empty before its first step."""
+        return self._moments[id(param)][:2] if id(param) in self._moments else ()
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and tensors, in the optimizer's order of parameters."""
         params = [p for group in self.optimizer.param_groups for p in group["params"]]

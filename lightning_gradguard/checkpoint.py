@@ -12,7 +12,7 @@ from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.snapshots import Snapshots
 
 #: What remedies set in an optimizer's parameter groups.
-SETTINGS = ("momentum", "nesterov", "betas", "weight_decay")
+SETTINGS = ("momentum", "nesterov", "betas", "weight_decay", "decoupled_weight_decay")
 
 
 class Checkpoint:

@@ -36,6 +36,7 @@ class PendingStep:
         module: The module in training, for remedies that change it.
         course: Tries remedies over several steps.
         look: The latest look inside a batch.
+        first_look: The look inside the very first batch, at the initial weights.
 
     Attributes:
         cancelled: The step will not happen.
@@ -56,6 +57,7 @@ class PendingStep:
     module: nn.Module | None = None
     course: Course | None = None
     look: Probe | None = None
+    first_look: Probe | None = None
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
     restored: Snapshot | None = field(default=None, init=False)
@@ -97,6 +99,19 @@ class PendingStep:
         if self.damage:
             self.restored = self.snapshots.restore()
         return self.restored
+
+    @torch.no_grad()
+    def forget(self, param: Tensor, where: Any = ...) -> None:
+        """Zeroes what the optimizer remembers of a parameter's past gradients, of the entries `where` alone if given.
+
+        Args:
+            param: One of the optimizer's parameters.
+            where: An index, e.g. `slice(4, 8)` or `(slice(None), columns)`.
+        """
+        state = self.optimizer.state.get(param, {}).values()
+        moments = [value for value in state if isinstance(value, Tensor) and value.shape == param.shape and value.ndim]
+        for moment in (*moments, *(self.course.adaptive.moments(param) if self.course is not None else ())):
+            moment[where] = 0.0
 
     def try_each(
         self, finding: Any, candidates: Sequence[Candidate], share: float, by_hand: str, clearly: float

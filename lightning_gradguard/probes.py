@@ -49,6 +49,7 @@ class ActivationLook:
         dead: Units flat at every sample and position of the batch, `[U]`.
         rows: Samples times positions that each unit has seen.
         owner: Dotted name of the module whose `forward` made the call; empty when there is none.
+        consumers: Layers that take its very output, at most reshaped; those behind pooling or dropout are not known.
     """
 
     layer: str
@@ -57,6 +58,7 @@ class ActivationLook:
     dead: NDArray[np.bool_]
     rows: int
     owner: str = ""
+    consumers: tuple[str, ...] = ()
 
     @property
     def saturating(self) -> bool:
@@ -161,7 +163,7 @@ class Probes:
     def shut(self) -> None:
         """To be called between forward and backward pass."""
         if self._eye is not None and self._open:
-            self._open = False
+            self._open, self._eye.passed = False, None
             self._eye.__exit__(None, None, None)
 
     def read(self) -> Probe | None:
@@ -213,7 +215,8 @@ class _Eye(TorchFunctionMode):
         self.names = {id(p): layer_name(clean_name(n)) for n, p in module.named_parameters() if p.ndim >= 2}
         self.layers: dict[str, _LayerNotes] = {}
         self.modules = {id(m): clean_name(n) for n, m in module.named_modules()}
-        self.activations: list[tuple[str, str, Tensor, Tensor, int, str]] = []
+        self.activations: list[tuple[str, str, Tensor, Tensor, int, str, list[str]]] = []
+        self.passed: tuple[Tensor, list[str]] | None = None  # the latest activation's output and who takes it
         self.inputs: tuple[Tensor, Tensor] | None = None
         self.sequences: list[_Sequence] = []
         self.cells: dict[str, dict[int, Tensor]] = {}
@@ -226,9 +229,12 @@ class _Eye(TorchFunctionMode):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "").strip("_")
         layer = self._layer_of(args, kwargs)
+        seen = len(self.activations)
         if layer is None and name in SATURATING | ONE_SIDED and self.latest:
             self._activation(name, func, args, kwargs)
         output = func(*args, **kwargs)
+        if len(self.activations) > seen:
+            self.passed = output, self.activations[-1][-1]
         if layer is not None:
             self._layer(layer, name, func, args, kwargs, output)
         return output
@@ -263,7 +269,7 @@ class _Eye(TorchFunctionMode):
         if name == "exp":  # its slope has no scale of its own
             flat = slope == 0
         units = flat.movedim(self.unit_dim, -1).reshape(-1, flat.shape[self.unit_dim])
-        self.activations.append((self.latest, name, units.float().mean(), units.all(0), len(units), self._owner()))
+        self.activations.append((self.latest, name, units.float().mean(), units.all(0), len(units), self._owner(), []))
 
     @torch.no_grad()
     def _layer(self, layer: str, name: str, func: Any, args: Any, kwargs: Any, output: Any) -> None:
@@ -274,6 +280,8 @@ class _Eye(TorchFunctionMode):
         spatial = name.startswith("conv") and weight is not None and weight.ndim >= 3
         self.latest, self.unit_dim = layer, 1 if spatial else -1
         x = args[0] if args else kwargs.get("input")
+        if self.passed is not None and isinstance(x, Tensor) and same_memory(x, self.passed[0]):
+            self.passed[1].append(layer)
         if self.inputs is None and not self.layers and isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2:
             rows = x.detach().float().movedim(1 if spatial else -1, -1)
             rows = rows.reshape(-1, rows.shape[-1])
@@ -332,8 +340,8 @@ class _Eye(TorchFunctionMode):
             twins=table[:, 2],
             grad_rms=table[:, 3],
             activations=tuple(
-                ActivationLook(layer, kind, float(flat), dead.cpu().numpy(), rows, owner)
-                for layer, kind, flat, dead, rows, owner in self.activations
+                ActivationLook(layer, kind, float(flat), dead.cpu().numpy(), rows, owner, tuple(dict.fromkeys(takers)))
+                for layer, kind, flat, dead, rows, owner, takers in self.activations
             ),
             input_mean=mean.cpu().double().numpy(),
             input_std=std.cpu().double().numpy(),
@@ -352,6 +360,11 @@ def through_time(sequence: _Sequence) -> Floats:
     if grad is None:
         return np.empty(0)
     return np.array([float(_rms(step)) for step in sequence.split(grad)])
+
+
+def same_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same numbers, at most in another shape."""
+    return one.numel() == other.numel() and one.data_ptr() == other.data_ptr() != 0
 
 
 def _rms(tensor: Tensor) -> Tensor:

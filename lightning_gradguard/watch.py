@@ -95,6 +95,7 @@ class Watch:
         self.budget: int | None = None  # optimizer steps that the run is meant to take
         self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
         self.look: Probe | None = None  # the latest one
+        self.first_look: Probe | None = None  # the one at the initial weights
         tries = policy.uses_course and self.collector.ranks.alone
         self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if tries else None
         self.steps = 0
@@ -151,6 +152,7 @@ class Watch:
         if self.course is not None and self.course.active:
             return self._treat(stats, self.course)
         self.look = stats.probe or self.look
+        self.first_look = self.look if self.steps == 0 else self.first_look
         before = self.states
         self.states, findings = diagnose(self.detectors, self.states, stats)
         self.standing, chosen = decide(self.standing, findings, self.policy)
@@ -219,7 +221,7 @@ class Watch:
     def _pending(self, stats: GradStats) -> PendingStep:
         return PendingStep(
             self.optimizer, stats, self.lr_scale, self.snapshots, self.batch, self.collector.scaler, self.damage,
-            self.collector.grad_scale, self.module, self.course, self.look,
+            self.collector.grad_scale, self.module, self.course, self.look, self.first_look,
         )  # fmt: skip
 
     def _follow(self, pending: PendingStep, chosen: Sequence[tuple[Finding, Rung]]) -> None:

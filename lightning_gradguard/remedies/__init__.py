@@ -5,14 +5,18 @@ from lightning_gradguard.remedies.adaptive_clip import AdaptiveClip
 from lightning_gradguard.remedies.base import AbstractClip, AbstractRemedy
 from lightning_gradguard.remedies.calm_momentum import CalmMomentum
 from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
+from lightning_gradguard.remedies.decay_weights import DecayWeights
 from lightning_gradguard.remedies.hold_lr import HoldLR
 from lightning_gradguard.remedies.insert_norm import InsertNorm
 from lightning_gradguard.remedies.normalize_input import NormalizeInput
 from lightning_gradguard.remedies.reduce_lr import ReduceLR
 from lightning_gradguard.remedies.reinitialize import Reinitialize
+from lightning_gradguard.remedies.rescale_layers import RescaleLayers
 from lightning_gradguard.remedies.restart import Restart
+from lightning_gradguard.remedies.revive_units import ReviveUnits
 from lightning_gradguard.remedies.rollback import Rollback
 from lightning_gradguard.remedies.scale_lr import ScaleLR
+from lightning_gradguard.remedies.set_forget_bias import SetForgetBias
 from lightning_gradguard.remedies.skip_step import SkipStep
 from lightning_gradguard.remedies.stop import Stop
 from lightning_gradguard.remedies.swap_activation import SwapActivation
@@ -26,14 +30,18 @@ __all__ = [
     "AdaptiveClip",
     "AutoClip",
     "CalmMomentum",
+    "DecayWeights",
     "HoldLR",
     "InsertNorm",
     "NormalizeInput",
     "ReduceLR",
     "Reinitialize",
+    "RescaleLayers",
     "Restart",
+    "ReviveUnits",
     "Rollback",
     "ScaleLR",
+    "SetForgetBias",
     "SkipStep",
     "Stop",
     "SwapActivation",

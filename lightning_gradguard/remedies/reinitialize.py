@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.fixes.gains import gain_of
 from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
 from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.probes import SATURATING, Probe
+from lightning_gradguard.probes import Probe
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.seen import forget_bias, gain_after
 
 
 @dataclass(frozen=True)
@@ -74,30 +71,12 @@ def reset_others(module: nn.Module, seed: int) -> int:
     return len(others)
 
 
-def gain_after(module: nn.Module, layer: str, look: Probe | None) -> tuple[bool, float]:
-    """Whether the activation after a layer levels off on both sides, and its gain."""
-    for activation in look.activations if look is not None else ():
-        if activation.layer == layer and look is not None and layer != look.layers[-1]:
-            present = module.get_submodule(activation.owner) if activation.owner else None
-            owned = present is not None and not list(present.children()) and not list(present.parameters())
-            function: Any = present if owned else function_of(activation.kind)
-            kind = type(present).__name__.lower() if owned else activation.kind
-            return kind in SATURATING, gain_of(function)
-    return False, 1.0
-
-
-def function_of(kind: str) -> Callable[[Tensor], Tensor]:
-    """Torch's function of that name."""
-    return getattr(torch, kind, None) or getattr(nn.functional, kind)
-
-
 def draw_recurrent(module: nn.Module, look: Probe | None, seed: int) -> int:
     """Draws every recurrent layer; returns how many."""
     layers = [m for m in module.modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
     if not layers:
         return 0
     orthogonal_recurrent(module, seed=seed)
-    length = max((len(gradient) for gradient in look.time.values()), default=0) if look is not None else 0
     if any(isinstance(m, (nn.LSTM, nn.LSTMCell)) and m.bias for m in layers):
-        set_forget_bias(module, math.log(max(length - 1, 3)))
+        set_forget_bias(module, forget_bias(look))
     return len(layers)

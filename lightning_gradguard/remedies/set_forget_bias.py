@@ -1,0 +1,48 @@
+"""ACT: a gate that remembers as long as the sequences are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.fixes.recurrent import set_forget_bias
+from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.seen import forget_bias
+
+_GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
+
+
+@dataclass(frozen=True)
+class SetForgetBias(AbstractRemedy):
+    """Sets the bias of the gate that carries the state on (an LSTM's forget gate, a GRU's z) by the sequence length.
+
+    log(T - 1) for sequences of T steps in the look, at least log 3: then the state decays within about T steps. The
+    optimizer forgets the moments of these biases; everything else that was learnt stays.
+
+    References:
+        Tallec and Ollivier 2018, arXiv 1804.11188; Jozefowicz, Zaremba and Sutskever 2015.
+    """
+
+    reversible: ClassVar[bool] = False
+    cures: ClassVar[str] = "vanishing_through_time"
+
+    @torch.no_grad()
+    def apply(self, finding: Finding, step: PendingStep) -> str:
+        if step.module is None or step.look is None or not step.look.time:
+            return ""
+        value, changed = forget_bias(step.look), 0
+        for layer in (m for m in step.module.modules() if isinstance(m, _GATED) and m.bias):
+            gate = slice(layer.hidden_size, 2 * layer.hidden_size)
+            biases = [p for name, p in layer.named_parameters(recurse=False) if name.startswith("bias")]
+            before = [bias.clone() for bias in biases]
+            set_forget_bias(layer, value)
+            if any(not torch.equal(*pair) for pair in zip(before, biases, strict=True)):
+                changed += 1
+                for bias in biases:
+                    step.forget(bias, gate)
+        return f"forget bias {value:.3g} in {changed} recurrent layers" if changed else ""

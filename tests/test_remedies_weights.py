@@ -1,0 +1,213 @@
+"""Remedies that set weights, biases and decay: exact on the units and gates meant, and undone by the course."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from test_remedies import repairing
+from torch import nn
+
+from lightning_gradguard import remedies
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.pending import PendingStep
+
+FINDING = Finding("x", 3)
+
+
+def stepped(optimizer: torch.optim.Optimizer) -> None:
+    """Gives every parameter moments other than zero."""
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+
+
+def dead_net(lenet: bool = False) -> tuple[nn.Sequential, PendingStep]:
+    """A net whose units 1 and 3 of the first layer are silent everywhere."""
+    torch.manual_seed(0)
+    if lenet:
+        net = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 9, 3))
+        x = torch.randn(32, 2, 5, 5)
+    else:
+        net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+        x = torch.randn(64, 8)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    stepped(optimizer)
+    with torch.no_grad():
+        net[0].bias[[1, 3]] = -100.0
+    return net, repairing(net, x, optimizer)
+
+
+def test_only_dead_units_are_drawn_anew_and_the_answers_stay() -> None:
+    net, step = dead_net()
+    before, x = copy.deepcopy(net), torch.randn(64, 8)
+    state = torch.get_rng_state()
+    assert remedies.ReviveUnits().apply(FINDING, step) == "2 dead units of 1 layers drawn anew"
+    assert torch.equal(torch.get_rng_state(), state)
+    changed = (net[0].weight != before[0].weight).any(1)
+    assert changed.tolist() == [False, True, False, True, False, False]
+    assert net[0].bias[[1, 3]].tolist() == [0.0, 0.0]
+    assert not net[2].weight[:, [1, 3]].any()
+    assert torch.equal(net[2].weight[:, [0, 2, 4, 5]], before[2].weight[:, [0, 2, 4, 5]])
+    assert torch.equal(net[4].weight, before[4].weight)
+    assert net[:2](x)[:, [1, 3]].any(0).all()
+    torch.testing.assert_close(net(x), before(x))
+    assert remedies.ReviveUnits().apply(FINDING, repairing(net, x, step.optimizer)) == ""
+
+
+def test_the_moments_of_revived_units_are_forgotten_and_no_others() -> None:
+    net, step = dead_net()
+    remedies.ReviveUnits().apply(FINDING, step)
+    for name in ("exp_avg", "exp_avg_sq"):
+        rows = step.optimizer.state[net[0].weight][name]
+        assert not rows[[1, 3]].any()
+        assert rows[[0, 2, 4, 5]].all()
+        assert step.optimizer.state[net[0].bias][name].bool().tolist() == [True, False, True, False, True, True]
+        columns = step.optimizer.state[net[2].weight][name]
+        assert columns.bool().all(0).tolist() == [True, False, True, False, True, True]
+    assert float(step.optimizer.state[net[0].weight]["step"]) == 1
+
+
+def test_channels_of_a_convolution_are_followed_through_flatten() -> None:
+    net, step = dead_net(lenet=True)
+    before, x = copy.deepcopy(net), torch.randn(16, 2, 5, 5)
+    assert remedies.ReviveUnits().apply(FINDING, step) == "2 dead units of 1 layers drawn anew"
+    gone = (net[3].weight == 0).all(0).reshape(5, 9)
+    assert gone.all(1).tolist() == gone.any(1).tolist() == [False, True, False, True, False]
+    torch.testing.assert_close(net(x), before(x))
+
+
+def test_drawn_with_the_gain_of_the_activation() -> None:
+    net = nn.Sequential(nn.Linear(400, 300), nn.ReLU(), nn.Linear(300, 2))
+    nn.init.constant_(net[0].bias, -100.0)
+    remedies.ReviveUnits().apply(FINDING, repairing(net, torch.randn(32, 400), torch.optim.SGD(net.parameters(), 0.1)))
+    assert float(net[0].weight.std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+
+
+def test_a_layer_whose_taker_is_not_known_is_revived_and_branches_are_left_alone() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(12, 2)
+            nn.init.constant_(self.a.bias, -100.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.cat([torch.relu(self.a(x)), torch.relu(self.b(x))], 1))
+
+    net = Branches()
+    before = copy.deepcopy(net)
+    step = repairing(net, torch.randn(64, 6), torch.optim.SGD(net.parameters(), 0.1))
+    assert remedies.ReviveUnits().apply(FINDING, step) == "6 dead units of 1 layers drawn anew"
+    for name in ("b.weight", "b.bias", "out.weight"):
+        assert torch.equal(net.get_parameter(name), before.get_parameter(name))
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+def test_forget_bias_follows_the_length_and_only_its_moments_are_forgotten(make: type[nn.RNNBase]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = make(2, 4, batch_first=True), nn.Linear(4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    stepped(optimizer)
+    step, before = repairing(net, torch.randn(8, 41, 2), optimizer), copy.deepcopy(net)
+    assert remedies.SetForgetBias().apply(FINDING, step) == "forget bias 3.69 in 1 recurrent layers"
+    total = net.rnn.bias_ih_l0 + net.rnn.bias_hh_l0
+    assert total[4:8].tolist() == pytest.approx([math.log(40)] * 4)
+    assert torch.equal(total[8:], (before.rnn.bias_ih_l0 + before.rnn.bias_hh_l0)[8:])
+    moments = optimizer.state[net.rnn.bias_hh_l0]["exp_avg"]
+    assert moments.bool().tolist() == [not 4 <= i < 8 for i in range(len(moments))]
+    assert torch.equal(net.rnn.weight_hh_l0, before.rnn.weight_hh_l0)
+    assert remedies.SetForgetBias().apply(FINDING, step) == ""
+
+
+def test_no_recurrence_no_forget_bias() -> None:
+    assert remedies.SetForgetBias().apply(FINDING, dead_net()[1]) == ""
+
+
+def test_decay_forgets_the_weights_so_often_in_the_run() -> None:
+    net = nn.Linear(4, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.5)
+    step = repairing(net, torch.randn(8, 4), sgd)
+    assert remedies.DecayWeights(times=4.0).apply(FINDING, step) == "weight decay 0 to 0.02"
+    assert remedies.DecayWeights(times=4.0).apply(FINDING, step) == ""
+    assert sgd.state_dict()["param_groups"][0]["weight_decay"] == pytest.approx(0.02)
+    for _ in range(1000):
+        sgd.zero_grad()
+        (0.0 * net(torch.ones(1, 4))).sum().backward()
+        sgd.step()
+    assert float(net.weight.norm()) < 0.1
+
+
+def test_decay_spares_the_groups_that_have_none_beside_others_and_larger_ones() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    groups = [
+        {"params": [net[0].weight], "weight_decay": 1e-4},
+        {"params": [net[0].bias, net[1].bias], "weight_decay": 0.0},
+        {"params": [net[1].weight], "weight_decay": 10.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=1e-2)
+    remedies.DecayWeights().apply(FINDING, repairing(net, torch.randn(8, 4), adam))
+    assert [group["weight_decay"] for group in adam.param_groups] == [pytest.approx(0.5), 0.0, 10.0]
+
+
+def test_the_course_puts_decay_back() -> None:
+    net = nn.Linear(4, 2)
+    adam = torch.optim.Adam(net.parameters(), lr=1e-2)
+    step = repairing(net, torch.randn(8, 4), adam)
+    for _ in range(30):
+        step.course.observe(1.0)
+    deed = [("decay", "x", [lambda: remedies.DecayWeights().apply(FINDING, step)])]
+    assert "weight decay 0 to 0.5" in step.course.begin(FINDING, deed, 8)
+    assert adam.param_groups[0]["decoupled_weight_decay"]
+    for _ in range(8):
+        words = step.course.follow(1.0, True, None, lambda: None)
+    assert words.startswith("none of 1 trials helped")
+    assert (adam.param_groups[0]["weight_decay"], adam.param_groups[0]["decoupled_weight_decay"]) == (0, False)
+
+
+def with_first_look(net: nn.Module, x: torch.Tensor) -> PendingStep:
+    step = repairing(net, x, torch.optim.Adam(net.parameters(), lr=1e-2))
+    step.first_look = step.look
+    return step
+
+
+@pytest.mark.parametrize("scale", [0.05, 20.0])
+def test_every_layer_has_an_output_of_one_and_keeps_its_directions(scale: float) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(*(m for _ in range(8) for m in (nn.Linear(32, 32), nn.ReLU())), nn.Linear(32, 4))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(scale)
+    x, before = torch.randn(128, 32), copy.deepcopy(net)
+    step = with_first_look(net, x)
+    stepped(step.optimizer)  # what was done since is given up
+    assert "9 layers rescaled" in remedies.RescaleLayers().apply(FINDING, step)
+    for layer, old in zip(net, before, strict=True):
+        x = layer(x)
+        if isinstance(layer, nn.Linear):
+            assert float(x.square().mean().sqrt().detach()) == pytest.approx(1.0, rel=1e-3)
+            ratio = layer.weight / old.weight
+            torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
+
+
+def test_nothing_is_rescaled_after_sigmoids_or_without_the_first_look() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 2))
+    assert remedies.RescaleLayers().apply(FINDING, with_first_look(net, torch.randn(32, 4))) == ""
+    assert remedies.RescaleLayers().apply(FINDING, dead_net()[1]) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [(lambda: remedies.ReviveUnits(rows=0), "at least 1"), (lambda: remedies.DecayWeights(times=0.0), "positive")],
+)
+def test_configuration_errors_quote_the_rule(make, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        make()
