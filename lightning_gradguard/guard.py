@@ -30,6 +30,8 @@ FINDINGS_KEPT = 10_000
 STATE_VERSION = 1
 #: Kinds that the loss and the buffers tell, for when nothing else can be seen.
 WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
+#: Where Lightning's own, empty hooks live, in either namespace.
+UNTOUCHED = (".core.hooks", ".core.module", ".callbacks.callback")
 
 
 def _callback_bases() -> tuple[type, ...]:
@@ -113,6 +115,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}
         self._verdict = ""
+        self._last_reader = False
         self._unseen_batches = 0
 
     # ---------------------------------------------------------------- what it has seen
@@ -177,6 +180,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
                 f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound "
                 "wins, and the norms logged here are from before both."
             )
+        self._last_reader = reads_last(self, trainer, pl_module)
         self._logbook = self._open_logbook(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -199,6 +203,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         if watch is None or not (can_act(trainer) or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        watch.defer = self._last_reader and not trainer.gradient_clip_val
         report = watch.before_step(self._losses, divisor)
         self._losses = []
         self._reports[watch.name] = report
@@ -326,6 +331,14 @@ def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) ->
 def can_act(trainer: Any) -> bool:
     """Whether the strategy leaves the step to the optimizer; DeepSpeed's engine does not."""
     return "DeepSpeed" not in type(trainer.strategy).__name__
+
+
+def reads_last(guard: Any, trainer: Any, pl_module: Any) -> bool:
+    """Whether nobody but Lightning's own clipping reads the gradients between the guard and the optimizer."""
+    later = trainer.callbacks[trainer.callbacks.index(guard) + 1 :] if guard in trainer.callbacks else trainer.callbacks
+    hooks = [getattr(owner, "on_before_optimizer_step", None) for owner in (*later, pl_module)]
+    hooks.append(pl_module.configure_gradient_clipping)
+    return all(hook is None or hook.__module__.endswith(UNTOUCHED) for hook in hooks)
 
 
 def ranks_of(trainer: Any, pl_module: Any) -> Ranks:

@@ -18,6 +18,9 @@ from lightning_gradguard.shards import local
 from lightning_gradguard.snapshots import Snapshot, Snapshots, owned_params
 from lightning_gradguard.stats import GradStats
 
+#: A smaller coefficient is multiplied in at once: its inverse comes near the end of fp32. Chosen.
+TINIEST = 1e-30
+
 
 @dataclass
 class PendingStep:
@@ -32,11 +35,14 @@ class PendingStep:
         scaler: A GradScaler that has not yet unscaled the gradients (a fused optimizer's); None otherwise.
         damage: Whether a step was really taken since the weights were last known good; a rollback, or another
             reduction of the learning rate, is pointless while nothing has changed.
-        grad_scale: What the gradients are still multiplied by (a scaler that has not unscaled them).
+        grad_scale: What the gradients are still multiplied by: by a scaler that has not unscaled them, or until the
+            optimizer divides by it (see `defer`).
         module: The module in training, for remedies that change it.
         course: Tries remedies over several steps.
         look: The latest look inside a batch.
         first_look: The look inside the very first batch, at the initial weights.
+        defer: Whether a fused optimizer may scale the gradients itself as it reads them: nobody else reads or clips
+            them before, and no GradScaler owns the optimizer's `grad_scale`.
 
     Attributes:
         cancelled: The step will not happen.
@@ -58,6 +64,7 @@ class PendingStep:
     course: Course | None = None
     look: Probe | None = None
     first_look: Probe | None = None
+    defer: bool = False
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
     restored: Snapshot | None = field(default=None, init=False)
@@ -74,6 +81,8 @@ class PendingStep:
         if self.cancelled:
             return
         self.cancelled = True
+        if self.defer:
+            forget_scale(self.optimizer)
         if self.scaler is not None:
             # A fused optimizer under a GradScaler needs a recorded inf check; the scaler then skips the step itself.
             for grad in [g for g in self.grads if g.numel()][:1]:
@@ -85,9 +94,15 @@ class PendingStep:
 
     @torch.no_grad()
     def scale_gradients(self, coefficient: float) -> None:
-        """Multiplies every gradient by `coefficient`, in place."""
-        torch._foreach_mul_(self.grads, coefficient) if self.grads else None
+        """Multiplies every gradient by `coefficient`: in place, or without a pass of its own by a fused optimizer."""
         self.clip_coefficient *= coefficient
+        grads = self.grads
+        if self.defer and grads and coefficient > TINIEST and divides(self.optimizer):
+            self.grad_scale /= coefficient
+            scale = torch.tensor(self.grad_scale, dtype=torch.float32, device=grads[0].device)
+            self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
+        elif grads:
+            torch._foreach_mul_(grads, coefficient)
 
     def scale_lr(self, factor: float, floor: float) -> float:
         """Multiplies the learning-rate factor, unless nothing was stepped since it was last changed."""
@@ -134,3 +149,21 @@ class PendingStep:
         """Cancels the step, puts the newest snapshot back and asks for the end of training."""
         self.restore()
         self.stop_reason = reason
+
+
+def divides(optimizer: Optimizer) -> bool:
+    """Whether the optimizer divides gradients by its `grad_scale` as it reads them, in fp32: all of it is fused.
+
+    Example:
+        >>> weight = torch.zeros(2, requires_grad=True)
+        >>> [divides(torch.optim.Adam([weight], fused=fused)) for fused in (True, False)]
+        [True, False]
+    """
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    able = fused and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    return able and all(p.dtype != torch.float64 for p in owned_params(optimizer))
+
+
+def forget_scale(optimizer: Optimizer) -> None:
+    """After the step that a `grad_scale` was meant for, or instead of it."""
+    vars(optimizer).pop("grad_scale", None)

@@ -19,7 +19,7 @@ from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import Finding, Incident
 from lightning_gradguard.lr_scale import LRScale
-from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.pending import PendingStep, forget_scale
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
 from lightning_gradguard.probes import Probe, Probes
 from lightning_gradguard.remedies import AbstractClip
@@ -46,6 +46,8 @@ class Watch:
         scaler: The GradScaler, if any.
         scaled: Whether gradients are still multiplied by the scaler's scale when the step begins (fused optimizers).
         ranks: The processes that train together; this one alone when None.
+        defer: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only where
+            nothing reads or clips them between `before_step` and the optimizer's step.
 
     Example:
         >>> from lightning_gradguard.detectors import DETECTORS
@@ -82,12 +84,13 @@ class Watch:
         scaler: Any = None,
         scaled: bool = False,
         ranks: Ranks | None = None,
+        defer: bool = False,
     ) -> None:
         self.module, self.optimizer, self.name = module, optimizer, name
         self.detectors, self.policy, self.clip = detectors, policy, clip
         self.batch = batch if batch is not None else BatchState(module)
         self.sample_every, self.snapshot_every = sample_every, snapshot_every
-        self.scaler = scaler
+        self.scaler, self.defer = scaler, defer
         self.lr_scale = LRScale(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
         self.collector = Collector(module, optimizer, self.batch, ranks or Ranks(), scaler if scaled else None)
@@ -148,6 +151,7 @@ class Watch:
             losses: The loss of each micro-batch, 0-d.
             divisor: What the losses were divided by before they were summed (gradient accumulation).
         """
+        self._forget_scale()
         stats = self._collect(losses, divisor)
         if self.course is not None and self.course.active:
             return self._treat(stats, self.course)
@@ -222,6 +226,7 @@ class Watch:
         return PendingStep(
             self.optimizer, stats, self.lr_scale, self.snapshots, self.batch, self.collector.scaler, self.damage,
             self.collector.grad_scale, self.module, self.course, self.look, self.first_look,
+            self.defer and self.scaler is None,
         )  # fmt: skip
 
     def _follow(self, pending: PendingStep, chosen: Sequence[tuple[Finding, Rung]]) -> None:
@@ -262,7 +267,13 @@ class Watch:
         """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
         self.damage |= not self._cancelled
         self._awaited = False
+        self._forget_scale()
         self.collector.measure_update()
+
+    def _forget_scale(self) -> None:
+        """No `grad_scale` outlives its step, also when that step was left by an exception."""
+        if self.defer and self.scaler is None:
+            forget_scale(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later decision depends on, as plain dicts, lists, numbers, strings and tensors."""
@@ -301,6 +312,7 @@ class Watch:
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
         self.lr_scale.close()
+        self._forget_scale()
         for hook in self._hooks:
             hook.remove()
         if self.probes is not None:
