@@ -90,9 +90,7 @@ class Incident:
 
     def extended(self, finding: Finding, actions: Iterable[str] = ()) -> Incident:
         """The same incident with one more finding."""
-        layers = self.layers
-        if finding.layers != layers:
-            layers = (*layers, *(name for name in finding.layers if name not in layers))
+        layers = tuple(dict.fromkeys((*self.layers, *finding.layers)))
         taken = tuple(actions)
         repeated = self.actions[len(self.actions) - len(taken) :] == taken
         worse = finding.value > self.value or math.isnan(self.value)

@@ -25,7 +25,7 @@ from lightning_gradguard.report import Report, StepReport
 from lightning_gradguard.shards import Ranks
 from lightning_gradguard.watch import Watch
 
-#: Findings remembered for `guard.findings`. Chosen.
+#: Findings remembered for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
 FINDINGS_KEPT = 10_000
 STATE_VERSION = 1
 #: Kinds that the loss and the buffers tell, for when nothing else can be seen.
@@ -73,7 +73,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     Attributes:
         findings: The last 10,000 findings.
-        incidents: Every incident so far, open ones last.
+        incidents: The last 10,000 incidents that are over, then the open ones.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._watches: dict[int, Watch] = {}
         self._saved: dict[str, Any] = {}
         self._findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT)
-        self._closed: list[Incident] = []
+        self._closed: deque[Incident] = deque(maxlen=FINDINGS_KEPT)
         self._losses: list[Tensor] = []
         self._batch: BatchState | None = None
         self._logbook: Logbook | None = None
@@ -174,7 +174,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
             if watch.name in self._saved.get("watches", {}):
                 watch.load_state_dict(self._saved["watches"][watch.name])
             self._watches[id(optimizer)] = watch
-        self._closed = [Incident.from_dict(plain) for plain in self._saved.get("incidents", ())]
+        closed = self._saved.get("incidents", ())
+        self._closed = deque((Incident.from_dict(plain) for plain in closed), FINDINGS_KEPT)
         if getattr(trainer, "gradient_clip_val", None):
             rank_zero_warn(
                 f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound "
@@ -264,7 +265,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(_watches={}, _losses=[], _batch=None, _logbook=None, _reports={})
-        return {**kept, **fresh, "_saved": self.state_dict(), "_closed": list(self.incidents)}
+        return {**kept, **fresh, "_saved": self.state_dict(), "_closed": deque(self.incidents, FINDINGS_KEPT)}
 
     # ---------------------------------------------------------------- behind the hooks
 

@@ -128,10 +128,12 @@ def whole_sums(tensor: Tensor) -> Tensor:
     return tensor
 
 
-@torch.no_grad()
 def local(tensor: Tensor) -> Tensor:
     """The piece of `tensor` that this process holds, as a plain tensor that shares its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    with torch.no_grad():
+        return tensor.to_local()
 
 
 def like(piece: Tensor, whole: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ class Collapsed(Inside):
         sick = probe.mute(self.spread)
         if not sick:
             return {}
-        worst = min(float(np.nan_to_num(probe.spread[probe.layers.index(layer)])) for layer in sick)
+        spread = dict(zip(probe.layers, probe.spread, strict=True))
+        worst = min(float(np.nan_to_num(spread[layer])) for layer in sick)
         return {"looks": seen.get("looks", 0) + 1, "layers": list(sick), "spread": worst}
 
     def verdict(self, seen: State, stats: GradStats) -> Finding | None:
