@@ -6,6 +6,7 @@ import importlib
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gradguard.batch_look import BatchLook, dataset_indices, guilty, sample_sizes
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector
 from lightning_gradguard.findings import OPEN, Finding, Incident
@@ -111,6 +113,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT)
         self._closed: deque[Incident] = deque(maxlen=FINDINGS_KEPT)
         self._losses: list[Tensor] = []
+        self._data: tuple[Any, int] | None = None  # the batch in training and its place in the epoch, -1 if not known
+        self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._batch: BatchState | None = None
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}
@@ -169,6 +173,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
                 scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
             )  # fmt: skip
             watch.adversarial, watch.budget = several, planned_steps(trainer)
+            watch.samples = partial(self._samples, trainer, pl_module)
             if not several and pl_module.automatic_optimization and not watch.collector.sharded:
                 watch.probes = Probes(pl_module)
             if watch.name in self._saved.get("watches", {}):
@@ -185,6 +190,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._logbook = self._open_logbook(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._drawn = self._drawn + 1 if batch_idx else 1
+        self._data = batch, batch_idx if self._drawn == batch_idx + 1 else -1
         if not self._losses and self._batch is not None:
             self._batch.save()
             for watch in self._watches.values():
@@ -221,6 +228,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
                 self._logbook.incident(incident, log_step(trainer))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._data = None
         self._notice_unseen_steps(pl_module)
         if self._logbook is not None and should_log(trainer):
             for report in self._reports.values():
@@ -264,7 +272,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
-        fresh: dict[str, Any] = dict(_watches={}, _losses=[], _batch=None, _logbook=None, _reports={})
+        fresh: dict[str, Any] = dict(_watches={}, _losses=[], _data=None, _batch=None, _logbook=None, _reports={})
         return {**kept, **fresh, "_saved": self.state_dict(), "_closed": deque(self.incidents, FINDINGS_KEPT)}
 
     # ---------------------------------------------------------------- behind the hooks
@@ -276,6 +284,19 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         nowhere = trainer.fast_dev_run or not (trainer.loggers or home != Path.cwd())  # leave no files behind unasked
         recorded = [watch.name for watch in self._watches.values()] if self.record and trainer.loggers else []
         return Logbook(None if nowhere else home, trainer.loggers, recorded)
+
+    def _samples(self, trainer: Any, pl_module: Any) -> BatchLook | None:
+        """The samples of the batch in training, for a step that is suspicious."""
+        if self._data is None:
+            return None
+        batch, position = self._data
+        of = len(self._losses) if pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1 else 1
+        micro = guilty([float(loss) for loss in self._losses]) if of > 1 else -1
+        if 0 <= micro < of - 1:
+            return BatchLook(micro=micro, of=of)
+        size = sample_sizes(batch)
+        indices = dataset_indices(trainer.train_dataloader, position) if position >= 0 else ()
+        return BatchLook(size, indices if len(indices) == len(size) else (), of - 1, of)
 
     def _clip_for(self, ranks: Ranks) -> AbstractClip | None:
         if self.clip is not None and self.clip.unitwise and ranks.flattened:
@@ -302,7 +323,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         """Removes every hook and lets go of the module's extras; what was seen stays readable."""
         for watch in self._watches.values():
             watch.close()
-        self._batch = self._logbook = None
+        self._batch = self._logbook = self._data = None
         self._losses = []
 
 

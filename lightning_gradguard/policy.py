@@ -12,6 +12,7 @@ from lightning_gradguard.remedies import (
     AdaptiveClip,
     AdaptUpdates,
     CalmMomentum,
+    DecayWeights,
     HoldLR,
     InsertNorm,
     NormalizeInput,
@@ -223,6 +224,7 @@ REPAIR = Policy(
         "collapsed": [_CALM, _REBUILD, ()],
         "no_progress": [_HURRY, _CALM, _REBUILD, ()],
         "stalled": [_REBUILD, ()],
+        "weight_growth": [DecayWeights(), ()],
     },
     name="repair",
 )  # fmt: skip

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from lightning_gradguard.batch_look import BatchLook
     from lightning_gradguard.probes import Probe
 
 Floats = NDArray[np.float64]
@@ -75,6 +76,7 @@ class GradStats:
             `update_ratio`.
         probe: A look inside the batch (see `probes`); only on sampled steps.
         budget: Optimizer steps that the run is meant to take; None when it has no end.
+        batch: The samples of the batch; only on steps that a detector finds suspicious (see `wants_batch`).
 
     Example:
         >>> stats = GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=5, loss=0.7)
@@ -97,6 +99,7 @@ class GradStats:
     trainable: NDArray[np.bool_] | None = None
     probe: Probe | None = None
     budget: int | None = None
+    batch: BatchLook | None = None
 
     @classmethod
     def of(cls, grad_norm: Mapping[str, float], *, numel: int = 1, **fields: Any) -> GradStats:

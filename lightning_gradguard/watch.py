@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gradguard.batch_look import BatchLook, worst_of
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.collector import Collector
 from lightning_gradguard.course import Course
@@ -99,6 +100,7 @@ class Watch:
         self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
         self.look: Probe | None = None  # the latest one
         self.first_look: Probe | None = None  # the one at the initial weights
+        self.samples: Callable[[], BatchLook | None] | None = None  # looks at the samples of a suspicious step's batch
         tries = policy.uses_course and self.collector.ranks.alone
         self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if tries else None
         self.steps = 0
@@ -157,6 +159,7 @@ class Watch:
             return self._treat(stats, self.course)
         self.look = stats.probe or self.look
         self.first_look = self.look if self.steps == 0 else self.first_look
+        stats = self._with_samples(stats)
         before = self.states
         self.states, findings = diagnose(self.detectors, self.states, stats)
         self.standing, chosen = decide(self.standing, findings, self.policy)
@@ -221,6 +224,13 @@ class Watch:
             restored=self.restored, budget=self.budget, probe=self._read_look(),
         )  # fmt: skip
         return replace(stats, overflow=True) if self.scaler is not None and overflowed(stats) else stats
+
+    def _with_samples(self, stats: GradStats) -> GradStats:
+        """The statistics with a look at the batch's samples if a detector asks for one; of all processes the worst."""
+        if self.samples is None or not any(d.wants_batch(self.states[d.name], stats) for d in self.detectors):
+            return stats
+        look, ranks = self.samples(), self.collector.ranks
+        return replace(stats, batch=look if ranks.alone else worst_of(ranks.from_all(look)))
 
     def _pending(self, stats: GradStats) -> PendingStep:
         return PendingStep(

@@ -140,7 +140,7 @@ def test_a_sick_optimizer_is_skipped_and_the_other_goes_on() -> None:
         for before, after in zip(seen.seen, seen.seen[1:], strict=False)
     ]
     assert moved == [[True, True], [True, True], [True, False], [True, True]]
-    assert {(i.kind, i.optimizer) for i in guard.incidents} == {("nonfinite", "1")}
+    assert {(i.kind, i.optimizer) for i in guard.incidents} == {("nonfinite", "1"), ("bad_batch", "1")}
 
 
 def test_raw_optimizers_are_said_to_be_unseen() -> None:
@@ -185,7 +185,7 @@ def test_lbfgs_is_watched_at_every_evaluation() -> None:
     module = Net(nn.Sequential(nn.Linear(8, 3)), lambda params: torch.optim.LBFGS(params, lr=0.5, max_iter=4))
     fit(module, Faults({3: math.nan}), guard, data=loader(6))
     assert len(keep.reports) > 6
-    assert [finding.kind for finding in guard.findings] == ["nonfinite"]
+    assert [finding.kind for finding in guard.findings] == ["nonfinite", "bad_batch"]
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
@@ -223,7 +223,7 @@ def test_groups_that_join_later_are_watched() -> None:
     assert [set(r.stats.layers.names) for r in keep.reports][4:6] == [{"net"}, {"backbone.0", "net"}]
     healthy = [(r.stats.global_norm, look) for r, look in zip(keep.reports, keep.looks, strict=True) if not r.skipped]
     assert [norm for norm, _ in healthy] == pytest.approx([look for _, look in healthy], rel=1e-6)
-    assert [finding.kind for finding in guard.findings] == ["nonfinite"]
+    assert [finding.kind for finding in guard.findings] == ["nonfinite", "bad_batch"]
 
 
 # ---------------------------------------------------------------- odd gradients

@@ -1,5 +1,6 @@
 """DIAGNOSE: one file a symptom; pure reducers from a stream of `GradStats` to findings."""
 
+from lightning_gradguard.detectors.bad_batch import BadBatch
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.collapsed import Collapsed
 from lightning_gradguard.detectors.dead_units import DeadUnits
@@ -20,10 +21,12 @@ from lightning_gradguard.detectors.through_time import ExplodingThroughTime, Van
 from lightning_gradguard.detectors.unnormalized_input import UnnormalizedInput
 from lightning_gradguard.detectors.unused import Unused
 from lightning_gradguard.detectors.vanishing import Vanishing
+from lightning_gradguard.detectors.weight_growth import WeightGrowth
 
 __all__ = [
     "DETECTORS",
     "AbstractDetector",
+    "BadBatch",
     "Collapsed",
     "DeadUnits",
     "Diverging",
@@ -45,6 +48,7 @@ __all__ = [
     "Unused",
     "Vanishing",
     "VanishingThroughTime",
+    "WeightGrowth",
     "diagnose",
 ]
 
@@ -52,6 +56,7 @@ __all__ = [
 #: needs no clipping.
 DETECTORS: tuple[AbstractDetector, ...] = (
     NonFinite(),
+    BadBatch(),
     LossSpike(),
     Exploding(),
     ExplodingBuffer(),
@@ -70,5 +75,6 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     Diverging(),
     Collapsed(),
     NoProgress(),
+    WeightGrowth(),
     Unused(),
 )

@@ -46,6 +46,10 @@ class AbstractDetector(ABC):
         """
         return self.init()
 
+    def wants_batch(self, state: State, stats: GradStats) -> bool:
+        """Whether the step is so suspicious that `update` should be shown the batch's samples, in `stats.batch`."""
+        return False
+
     @abstractmethod
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         """The state after one more step, and what was found in it.

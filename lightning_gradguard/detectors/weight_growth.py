@@ -1,0 +1,126 @@
+"""DIAGNOSE: weights that grow without end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lightning_gradguard.detectors.base import AbstractDetector, State, require
+from lightning_gradguard.detectors.progress import ENDLESS
+from lightning_gradguard.findings import Finding
+from lightning_gradguard.stats import Floats, GradStats
+
+#: What a sample adds to the state: step, weight norm, then running counts and sums of log gradient norms and losses.
+_STEP, _WEIGHT, _COUNT, _LOG_GRAD, _LOSS = range(5)
+
+
+@dataclass(frozen=True)
+class WeightGrowth(AbstractDetector):
+    """Reports weights that grow on as fast as before, late in the run, while it takes ever larger gradients to do so.
+
+    That is how a net fits what contradicts itself, such as wrong labels: the loss goes on falling a little, but only
+    larger weights can do it, and they make the gradient larger where learning makes it smaller. The growth alone says
+    nothing. Among 205 healthy runs (`benchmarks/recipes`, the repair benchmark's twins, the zoo's cures) many grow
+    faster than the zoo's `weight_growth` does, and with as steep a slope (0.44 in log norm over log steps, against
+    0.40). So all of these must hold, at two samples of the weights in a row:
+
+    * half of the planned steps are over, and the weights have grown by `growth` since the first sample;
+    * in the last quarter of the steps so far they grew by at least `pace` of what they did in the quarter before;
+    * the gradient norm of that quarter is `effort` times that of the first fifth;
+    * the loss is above zero and has fallen since the quarter before, but by less than `slowly`: a run that leaves a
+      plateau grows its weights and gradients too, and its loss drops.
+
+    It is strict, and it must be: training data alone cannot tell wrong labels from hard ones. What comes nearest among
+    the healthy is a net that leaves its plateau late (`zoo.deep_tanh` with fewer layers), with an `effort` of 2.35.
+
+    Args:
+        growth: Weight norm now over the first. The limit of the zoo's case.
+        pace: See above. 0.92 to 0.97 in `zoo.weight_growth`, four seeds, at 80 % of the steps.
+        effort: See above. 3.1 to 3.7 there.
+        slowly: See above. 0.27 to 0.30 there.
+        name: Key of the state.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> detector = WeightGrowth()
+        >>> state = detector.init()
+        >>> for step in range(1000):
+        ...     norm = np.array([10 + step / 100]) if step % 50 == 1 else None
+        ...     loss, grad = 0.7 * 0.999**step, 0.2 + step / 500
+        ...     stats = GradStats.of({"a": grad}, step=step, loss=loss, budget=1000, param_norm=norm)
+        ...     state, found = detector.update(state, stats)
+        >>> print(*found)
+        step 999: weight_growth in a: weight norm over the first one, still growing as fast (1.95, limit 1.5)
+
+    References:
+        Krogh and Hertz 1991; Zhang et al. 2017, arXiv 1611.03530 (nets fit random labels).
+    """
+
+    kind: ClassVar[str] = "weight_growth"
+    growth: float = 1.5
+    pace: float = 0.8
+    effort: float = 2.7
+    slowly: float = 0.4
+    name: str = "weight_growth"
+
+    def __post_init__(self) -> None:
+        for field in ("growth", "effort"):
+            require(getattr(self, field) > 1, f"WeightGrowth({field}=...)", "must be above 1", getattr(self, field))
+        require(self.pace > 0, "WeightGrowth(pace=...)", "must be positive", self.pace)
+        require(0 < self.slowly < 1, "WeightGrowth(slowly=...)", "must be between 0 and 1", self.slowly)
+
+    def init(self) -> State:
+        return {"rows": np.zeros((0, 5)), "sums": [0, 0.0, 0.0], "first": None, "now": None, "held": 0}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        if state["first"] is not None and len(state["first"]) != len(stats.layers):
+            state = self.init()
+        count, log_grad, losses = state["sums"]
+        if stats.clean and stats.loss is not None and stats.global_norm > 0:
+            sums = [count + 1, log_grad + math.log(stats.global_norm), losses + stats.loss]
+            state = {**state, "sums": sums}
+        if stats.param_norm is not None and np.isfinite(stats.param_norm).all():
+            state = self._sampled(state, stats, stats.param_norm)
+        if state["held"] < 2:
+            return state, ()
+        grown = state["now"] / np.maximum(state["first"], 1e-30)
+        overall = state["rows"][-1, _WEIGHT] / state["rows"][0, _WEIGHT]
+        names = stats.layers.pick((grown >= overall) & (state["first"] > 0), by=grown)
+        why = "weight norm over the first one, still growing as fast"
+        return state, (Finding(self.kind, stats.step, names, float(overall), self.growth, why),)
+
+    def _sampled(self, state: State, stats: GradStats, norms: Floats) -> State:
+        """The state after one more sample of the weights."""
+        matrices = norms[stats.layers.matrix]
+        total = float(np.linalg.norm(matrices if len(matrices) else norms))
+        rows = np.vstack([state["rows"], [stats.step, total, *state["sums"]]])
+        rows = rows[::2] if len(rows) > 400 else rows
+        first = norms if state["first"] is None else state["first"]
+        state = {**state, "rows": rows, "first": first, "now": norms}
+        late = stats.step >= (stats.budget or ENDLESS) / 2 and len(rows) >= 8
+        return {**state, "held": state["held"] + 1 if late and self._endless(rows) else 0}
+
+    def _endless(self, rows: Floats) -> bool:
+        """Whether all the signs are there."""
+        end = rows[-1, _STEP]
+        at = {q: [float(np.interp(q * end, rows[:, _STEP], column)) for column in rows.T] for q in (0.2, 0.5, 0.75, 1)}
+
+        def mean(what: int, since: float, until: float) -> float:
+            steps = at[until][_COUNT] - at[since][_COUNT]
+            return (at[until][what] - at[since][what]) / steps if steps > 0 else math.nan
+
+        start = rows[0]
+        early = (at[0.2][_LOG_GRAD] - start[_LOG_GRAD]) / max(at[0.2][_COUNT] - start[_COUNT], 1)
+        before, after = mean(_LOSS, 0.5, 0.75), mean(_LOSS, 0.75, 1)
+        last, previous = at[1][_WEIGHT] - at[0.75][_WEIGHT], at[0.75][_WEIGHT] - at[0.5][_WEIGHT]
+        return (
+            at[1][_WEIGHT] >= self.growth * start[_WEIGHT] > 0
+            and last >= self.pace * previous > 0
+            and mean(_LOG_GRAD, 0.75, 1) - early >= math.log(self.effort)
+            and before > after >= (1 - self.slowly) * before > 0
+        )

@@ -1,0 +1,155 @@
+"""Which samples spoiled a step: named in real runs, by micro-batch and place in the dataset, and never guessed."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from runs import Faults, Net, fit, loader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_gradguard import GradGuard, GradStats
+from lightning_gradguard.batch_look import BatchLook, dataset_indices, sample_sizes
+from lightning_gradguard.detectors import BadBatch
+
+
+class Spoil(pl.Callback):
+    """Puts a number into some samples of one batch."""
+
+    def __init__(self, at: int, samples: list[int], value: float) -> None:
+        self.at, self.samples, self.value = at, samples, value
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.at:
+            batch[0][self.samples, 2] = self.value
+
+
+def told(*callbacks: Any, module: Any = None, **options: Any) -> list[str]:
+    guard = GradGuard()
+    fit(module or Net(), *callbacks, guard, **options)
+    return [incident.detail for incident in guard.incidents if incident.kind == "bad_batch"]
+
+
+def plain() -> Net:
+    """Without BatchNorm, which would spread one sample over all."""
+    return Net(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)))
+
+
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (-math.inf, "Inf")])
+def test_samples_are_named_with_their_place_in_the_dataset(value: float, word: str) -> None:
+    details = told(Spoil(5, [3, 11], value))
+    assert details == [f"samples 3 and 11 of the batch hold {word} (83 and 91 in the dataset)"]
+
+
+def test_a_sample_far_above_the_others_is_named() -> None:
+    guard = GradGuard()
+    fit(plain(), Spoil(30, [7], 1e7), guard)
+    (incident,) = [i for i in guard.incidents if i.kind == "bad_batch"]
+    assert incident.detail == "sample 7 of the batch is far larger than the median one (487 in the dataset)"
+    assert incident.value > 1e6
+    assert (incident.limit, incident.actions, incident.outcome) == (1e3, (), "resolved")
+
+
+def test_a_shuffled_loader_shows_positions_only_and_its_order_is_not_disturbed() -> None:
+    def shuffled() -> DataLoader[Any]:
+        return DataLoader(loader().dataset, 16, shuffle=True, generator=torch.Generator().manual_seed(1))
+
+    class Seen(pl.Callback):
+        def __init__(self) -> None:
+            self.sums: list[float] = []
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            self.sums.append(float(batch[1].sum()))
+
+    one, other = Seen(), Seen()
+    torch.manual_seed(0)
+    assert told(Spoil(5, [3], math.nan), one, data=shuffled()) == ["sample 3 of the batch holds NaN"]
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    fit(Net(), Spoil(5, [3], math.nan), other, data=shuffled())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one.sums == other.sums
+
+
+def test_nothing_is_said_of_sound_batches_and_nan_weights() -> None:
+    class Broken(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return super().training_step(batch, batch_idx) * (math.nan if batch_idx == 9 else 1.0)
+
+    assert told(module=Broken()) == []
+
+
+def test_no_batch_is_looked_at_in_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_gradguard.guard.sample_sizes", lambda batch: pytest.fail("looked"))
+    assert told() == []
+
+
+def test_the_micro_batch_is_named_and_its_samples_while_it_is_there() -> None:
+    last = told(Spoil(11, [4], math.nan), accumulate_grad_batches=4)
+    assert last == ["sample 4 of the batch (micro-batch 4 of 4) holds NaN (180 in the dataset)"]
+    gone = told(Spoil(9, [4], math.nan), accumulate_grad_batches=4)
+    assert gone == ["the loss of micro-batch 2 of 4; its samples are gone"]
+
+
+def test_no_batch_is_kept() -> None:
+    kept: list[Any] = []
+
+    class Note(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            kept.append(weakref.ref(batch[0]))
+
+    guard = GradGuard()
+    fit(Net(), Faults({3: math.nan}), Note(), guard, max_steps=6)
+    gc.collect()
+    assert guard._data is None
+    assert [ref() for ref in kept] == [None] * 6
+
+
+def test_nested_batches_and_other_tensors() -> None:
+    x = torch.ones(6, 3, 4)
+    x[2, 1, 0] = math.inf
+    batch = {"a": [x, torch.arange(6)], "b": (torch.ones(6, dtype=torch.float16), torch.full((2,), math.nan), "text")}
+    assert np.isinf(sample_sizes(batch)).tolist() == [i == 2 for i in range(6)]
+    assert sample_sizes({"text": ["a"]}).size == 0
+    assert sample_sizes(torch.zeros(3, 2)).tolist() == [1.0, 1.0, 1.0]
+    mostly_zero = torch.tensor([0.0, 0.0, 0.0, 5.0])
+    assert sample_sizes(mostly_zero).tolist() == [1.0] * 4
+
+
+def test_a_distributed_order_is_known_and_others_are_not() -> None:
+    data = TensorDataset(torch.arange(20))
+    sampler = DistributedSampler(data, num_replicas=2, rank=1, shuffle=True, seed=3)
+    batches = DataLoader(data, 4, sampler=sampler)
+    sampler.set_epoch(2)
+    assert [dataset_indices(batches, i) for i in range(3)] == [tuple(b[0].tolist()) for b in batches]
+    assert dataset_indices([1, 2], 0) == ()
+
+
+def suspicious(**fields: Any) -> GradStats:
+    return GradStats.of({"a": 1e5}, loss=1.0, **fields)
+
+
+def test_a_level_that_stays_with_sound_batches_is_accepted() -> None:
+    detector = BadBatch()
+    state = detector.init()
+    for step in range(30):
+        state, _ = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=1.0))
+    sound = BatchLook(np.ones(4))
+    for step in range(detector.patience):
+        assert detector.wants_batch(state, suspicious(step=step))
+        state, found = detector.update(state, suspicious(step=step, batch=sound))
+        assert found == ()
+    assert not detector.wants_batch(state, suspicious())
+
+
+def test_an_overflow_of_fp16_is_routine() -> None:
+    stats = GradStats.of({"a": math.inf}, loss=1.0, overflow=True)
+    assert not BadBatch().wants_batch(BadBatch().init(), stats)
