@@ -26,6 +26,7 @@ def test_demo_survives_the_night_and_tells_every_incident(night: Path) -> None:
         ("exploding_buffer", 80),
         ("lr_jump", 100),
         ("nonfinite", 150),
+        *(("bad_batch", step) for step in (40, 60, 150)),
     }
     assert not (night / "healthy" / "incidents.jsonl").exists()
 
@@ -37,7 +38,7 @@ def test_demo_without_remedies_fails(tmp_path: Path) -> None:
 def test_report_and_replay_as_commands(night: Path, capsys: Any, tmp_path: Path) -> None:
     assert main(["report", str(night / "guarded"), "--format", "json"]) == 0
     story = json.loads(capsys.readouterr().out)
-    assert len(story[0]["incidents"]) == 5
+    assert len(story[0]["incidents"]) == 8
     assert main(["report", str(night), "--html", str(tmp_path / "report.html")]) == 0  # open, but not given up
     assert (tmp_path / "report.html").stat().st_size > 1000
     capsys.readouterr()

@@ -95,7 +95,7 @@ def test_checkpoint_and_early_stopping(tmp_path: Path) -> None:
         limit_train_batches=10, limit_val_batches=2,
     )  # fmt: skip
     assert trainer.current_epoch == 2
-    assert len(guard.incidents) == 1
+    assert len(guard.incidents) == 2
     again = GradGuard()
     fit_again = pl.Trainer(
         accelerator="cpu", callbacks=[again], logger=False, enable_progress_bar=False, enable_checkpointing=False,
@@ -111,7 +111,7 @@ def test_averaging_callbacks_average_what_was_kept() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fit(module, Faults({6: math.nan}), guard, average, max_epochs=4, limit_train_batches=5)
-        assert [finding.step for finding in guard.findings] == [6]
+        assert [(f.kind, f.step) for f in guard.findings] == [("nonfinite", 6), ("bad_batch", 6)]
         assert all(torch.isfinite(p).all() for p in module.parameters())
 
 

@@ -62,7 +62,8 @@ def test_replay_tells_the_live_story_again_and_others_with_other_settings(tmp_pa
     logger = pl.loggers.CSVLogger(tmp_path)
     fit(Net(), Faults({30: math.nan, 31: math.inf}), guard, logger=logger, max_epochs=3)
     run = Path(logger.log_dir)
-    assert [str(i) for i in replay(run).incidents] == [str(i) for i in guard.incidents]
+    told = [str(i) for i in guard.incidents if i.kind != "bad_batch"]  # batches are not recorded
+    assert [str(i) for i in replay(run).incidents] == told
     strict = replay(run, [Exploding(factor=1.0001, warmup=1)])
     assert {i.kind for i in strict.incidents} == {"exploding"}
     assert list((run / FOLDER).glob("steps.*.f64"))

@@ -119,11 +119,13 @@ def samples(bad: np.ndarray, look: BatchLook, what: str) -> str:
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """The first eight numbers in words.
+    """Rising numbers in words, at most eight of them.
 
     Example:
-        >>> listed([3, 17]), listed(range(10))
-        ('3 and 17', '0, 1, 2, 3, 4, 5, 6, 7 and 2 more')
+        >>> listed([3, 17]), listed([4, 5, 6]), listed(range(0, 20, 2))
+        ('3 and 17', '4 to 6', '0, 2, 4, 6, 8, 10, 12, 14 and 2 more')
     """
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"{numbers[0]} to {numbers[-1]}"
     names = tuple(map(str, numbers))
     return " and ".join(names) if len(names) == 2 else shortlist(names, most=8)
