@@ -85,6 +85,8 @@ class LRScale:
 
     def in_force(self) -> float:
         """What the user's learning rates are multiplied by now."""
+        if self.ceiling == math.inf:
+            return self.factor
         highest = self._highest()
         return self.factor * (self.ceiling / highest if highest > self.ceiling else 1.0)
 

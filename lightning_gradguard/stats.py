@@ -272,14 +272,16 @@ def read_norms(
         array([2.5353012e+30, 0.0000000e+00, 5.0000000e+00])
     """
     present = [t for t in tensors if t is not None]
-    measured = foreach_norm(present)
-    column = [s.reshape(1) for s in extra]
-    device = measured.device if present else (column[0].device if column else torch.device("cpu"))
-    joined = torch.cat([measured, *(c.to(device, measured.dtype) for c in column)]).cpu().to(torch.float64).numpy()
-    norms, values = joined[: len(present)].copy(), joined[len(present) :]
-    for i in np.flatnonzero(~np.isfinite(norms)):
-        norms[i] = unbounded_norm(present[i])
-    norms /= scale
+    column = [*norms_of(present), *(value.reshape(()) for value in extra)]
+    if any(value.dtype != column[0].dtype or value.device != column[0].device for value in column[len(present) :]):
+        column = [value.to(column[0].device, column[0].dtype) for value in column]
+    read = torch.stack(column).tolist() if column else []
+    norms, values = np.array(read[: len(present)]), np.array(read[len(present) :])
+    if not math.isfinite(sum(read[: len(present)])):
+        for i in np.flatnonzero(~np.isfinite(norms)):
+            norms[i] = unbounded_norm(present[i])
+    if scale != 1.0:
+        norms /= scale
     if len(present) == len(tensors):
         return norms, values
     full = np.zeros(len(tensors))
@@ -290,14 +292,19 @@ def read_norms(
 @torch.no_grad()
 def foreach_norm(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """L2 norm of each tensor as one vector `[T]`, in fp32 or better (or `dtype`), on the first tensor's device."""
+    return torch.stack(norms_of(tensors, dtype)) if tensors else torch.zeros(0)
+
+
+def norms_of(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Sequence[Tensor]:
+    """L2 norm of each tensor, 0-d, all of one type on the first tensor's device."""
     if not tensors:
-        return torch.zeros(0)
+        return []
     try:
-        return torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype or wide_dtype(tensors[0].dtype)))
+        return torch._foreach_norm(tensors, 2, dtype=dtype or wide_dtype(tensors[0].dtype))
     except (RuntimeError, TypeError, NotImplementedError):  # sparse or complex layout, mixed devices or precisions
         device = tensors[0].device
         norms = [torch.linalg.vector_norm(v, dtype=dtype or wide_dtype(v.dtype)) for v in map(real_values, tensors)]
-        return torch.stack([n.to(device, torch.promote_types(n.dtype, norms[0].dtype)) for n in norms])
+        return [n.to(device, torch.promote_types(n.dtype, norms[0].dtype)) for n in norms]
 
 
 def real_values(tensor: Tensor) -> Tensor:

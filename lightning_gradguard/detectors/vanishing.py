@@ -64,9 +64,8 @@ class Vanishing(AbstractDetector):
         if not stats.clean:
             return state, ()
         state = self._watched(state, stats)
-        depth = int((stats.layers.matrix & np.isfinite(stats.log_rms)).sum())
-        lost = stats.depth_slope * (depth - 1)
-        if not (lost >= self.decades and (state["frozen"] or self._stuck(state))):
+        lost = self._lost(stats) if state["frozen"] or self._stuck(state) else 0.0
+        if not lost >= self.decades:
             return {**state, "steps": 0}, ()
         state = {**state, "steps": state["steps"] + 1}
         if state["steps"] < self.patience:
@@ -74,6 +73,11 @@ class Vanishing(AbstractDetector):
         faint = stats.layers.matrix & (stats.log_rms <= stats.log_rms[stats.layers.matrix].max() - self.decades)
         layers = stats.layers.pick(faint, by=-stats.log_rms)
         return state, (Finding(self.kind, stats.step, layers, lost, self.decades, "decades lost over depth"),)
+
+    def _lost(self, stats: GradStats) -> float:
+        """Decades from the last layer to the first."""
+        depth = int((stats.layers.matrix & np.isfinite(stats.log_rms)).sum())
+        return stats.depth_slope * (depth - 1)
 
     def _watched(self, state: State, stats: GradStats) -> State:
         losses, frozen = state["losses"], state["frozen"]
