@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
+import os
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,3 +156,32 @@ def test_a_level_that_stays_with_sound_batches_is_accepted() -> None:
 def test_an_overflow_of_fp16_is_routine() -> None:
     stats = GradStats.of({"a": math.inf}, loss=1.0, overflow=True)
     assert not BadBatch().wants_batch(BadBatch().init(), stats)
+
+
+class OnOne(Spoil):
+    """Spoils the batch of process 1 alone, and writes down what the guard of each process has said."""
+
+    def __init__(self, guard: GradGuard, folder: Path) -> None:
+        super().__init__(5, [3], math.nan)
+        self.guard, self.folder = guard, folder
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_rank == 1:
+            if batch_idx == self.at:
+                (place,) = (loader(20).dataset.tensors[0] == batch[0][3]).all(1).nonzero()
+                (self.folder / "place.json").write_text(json.dumps(int(place)))
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        said = [str(finding) for finding in self.guard.findings if finding.kind == "bad_batch"]
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(said))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_all_processes_name_the_one_that_was_at_fault(tmp_path: Path) -> None:
+    guard = GradGuard()
+    fit(plain(), OnOne(guard, tmp_path), guard, strategy="ddp_fork", devices=2, data=loader(20), max_steps=8)
+    said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    place = json.loads((tmp_path / "place.json").read_text())
+    expected = f"step 5: bad_batch: sample 3 of the batch (process 1) holds NaN ({place} in the dataset)"
+    assert said == [[expected]] * 2

@@ -38,8 +38,8 @@ class WeightGrowth(AbstractDetector):
 
     Args:
         growth: Weight norm now over the first. The limit of the zoo's case.
-        pace: See above. A random walk, which grows like the root of the steps, has 0.84; `zoo.weight_growth` 0.92 to 0.97
-            at 80 % of its steps, four seeds.
+        pace: See above. A random walk, which grows like the root of the steps, has 0.84. `zoo.weight_growth` has 0.92
+            to 0.97 at 80 % of its steps, over four seeds.
         effort: See above. 3.1 to 3.7 there.
         slowly: See above. 0.27 to 0.30 there.
         name: Key of the state.
