@@ -68,3 +68,9 @@ def test_nobody_is_unused_where_nothing_says_who_is_frozen() -> None:
     state, found = detector.update(detector.init(), GradStats.of({"a": 1.0, "b": 0.0}))
     assert found == ()
     assert torch.tensor(state["missed"]).tolist() == [-1, 1]
+
+
+def test_layers_cut_off_by_a_dead_one_are_not_called_unused() -> None:
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    nn.init.constant_(net[2].bias, -100.0)
+    assert "unused" not in {incident.kind for incident in guarded(Net(net)).incidents}

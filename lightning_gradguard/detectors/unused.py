@@ -9,7 +9,8 @@ import numpy as np
 
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.probes import Probe
+from lightning_gradguard.stats import Floats, GradStats
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,10 @@ class Unused(AbstractDetector):
 
     Such a layer is trained by nobody: `forward` never calls it, its output is thrown away, or a `detach` stands behind
     it. One gradient at any step ends the suspicion for good, so an expert that is chosen now and then, or a block that
-    is dropped at random, is not unused. A frozen layer is not meant to receive one: its count begins when it is
-    thawed. As long as a layer is unused the finding is repeated, so the run has one incident of it, open to the end.
+    is dropped at random, is not unused. A frozen layer is not meant to receive one: its count begins when it is thawed.
+    One whose output is sent a gradient of zero is cut off by what comes after it, which is the business of `DeadUnits`
+    and `Stalled`: while a look sees such a layer, nobody is accused. As long as a layer is unused the finding is
+    repeated, so the run has one incident of it, open to the end.
 
     Args:
         steps: Steps without a gradient; in a run of less than ten times as many steps a tenth of them, but at least
@@ -65,6 +68,8 @@ class Unused(AbstractDetector):
         if (missed < 0).all():
             return state, ()
         missed = np.where((missed >= 0) & (stats.grad_norm == 0), missed + 1, -1.0)
+        if stats.probe is not None:
+            missed = acquitted(missed, stats.layers.names, stats.probe)
         trainable = state["trainable"] if stats.trainable is None else stats.trainable
         if trainable is not None:
             missed = np.where(trainable, missed, np.minimum(missed, 0))
@@ -77,3 +82,16 @@ class Unused(AbstractDetector):
             return state, ()
         names, most = stats.layers.pick(unused, by=missed), float(missed.max())
         return state, (Finding(self.kind, stats.step, names, most, limit, "steps without any gradient"),)
+
+
+def acquitted(missed: Floats, names: tuple[str, ...], look: Probe) -> Floats:
+    """The counts after a look: a layer whose output was sent a gradient is used, and one of zero suspends all counts.
+
+    Example:
+        >>> look = Probe(layers=("a", "b"), grad_rms=np.array([0.0, np.nan]))
+        >>> acquitted(np.array([5.0, 5.0, 5.0]), ("a", "b", "c"), look).tolist()
+        [-1.0, 0.0, 0.0]
+    """
+    reached = {name for name, rms in zip(look.layers, look.grad_rms, strict=True) if not np.isnan(rms)}
+    missed = np.where([name in reached for name in names], -1.0, missed)
+    return np.minimum(missed, 0.0) if (look.grad_rms == 0).any() else missed
