@@ -100,6 +100,7 @@ class Watch:
         self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
         self.look: Probe | None = None  # the latest one
         self.first_look: Probe | None = None  # the one at the initial weights
+        self._curious = [d for d in detectors if type(d).wants_batch is not AbstractDetector.wants_batch]
         self.samples: Callable[[], BatchLook | None] | None = None  # looks at the samples of a suspicious step's batch
         tries = policy.uses_course and self.collector.ranks.alone
         self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if tries else None
@@ -227,7 +228,7 @@ class Watch:
 
     def _with_samples(self, stats: GradStats) -> GradStats:
         """The statistics with a look at the batch's samples if a detector asks for one; of all processes the worst."""
-        if self.samples is None or not any(d.wants_batch(self.states[d.name], stats) for d in self.detectors):
+        if self.samples is None or not any(d.wants_batch(self.states[d.name], stats) for d in self._curious):
             return stats
         look, ranks = self.samples(), self.collector.ranks
         return replace(stats, batch=look if ranks.alone else worst_of(ranks.from_all(look)))

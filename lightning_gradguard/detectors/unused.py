@@ -55,7 +55,7 @@ class Unused(AbstractDetector):
             require(getattr(self, field) >= 1, f"Unused({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
-        return {"missed": np.zeros(0), "trainable": None}
+        return {"missed": np.zeros(0), "trainable": None, "used": False}
 
     def renew(self, state: State, improved: bool) -> State:
         return state  # a layer that is not called is not called with other weights either
@@ -63,9 +63,9 @@ class Unused(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         missed = state["missed"]  # steps without a gradient; -1 for a layer that has had one
         if len(missed) != len(stats.layers):
-            state = {"missed": np.zeros(len(stats.layers)), "trainable": None}
+            state = {**self.init(), "missed": np.zeros(len(stats.layers))}
             missed = state["missed"]
-        if (missed < 0).all():
+        if state["used"]:
             return state, ()
         missed = np.where((missed >= 0) & (stats.grad_norm == 0), missed + 1, -1.0)
         if stats.probe is not None:
@@ -73,7 +73,7 @@ class Unused(AbstractDetector):
         trainable = state["trainable"] if stats.trainable is None else stats.trainable
         if trainable is not None:
             missed = np.where(trainable, missed, np.minimum(missed, 0))
-        state = {"missed": missed, "trainable": trainable}
+        state = {"missed": missed, "trainable": trainable, "used": bool((missed < 0).all())}
         if trainable is None or not stats.global_norm > 0:
             return state, ()
         limit = max(self.least, min(self.steps, (stats.budget or 10 * self.steps) // 10))
