@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parallel import every
-from peers import TOOLS
+from peers import TOOLS as PEERS
 from recipes import RECIPES, STEPS, run, same
 from results import publish
 from rich.table import Table
 
 from lightning_gradguard import GradGuard
 
-GUARD = "GradGuard"
+GUARD, REPAIR = "GradGuard", "GradGuard repair"
+OURS = {GUARD, REPAIR}
+TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--tools", nargs="*", default=[t for t in TOOLS if t not in ("no guard", "clip 1.0")])
+    parser.add_argument("--cache", help="folder that keeps finished runs; a run that was stopped goes on")
     parser.add_argument("--markdown", help="file whose section with this table is replaced")
     options = parser.parse_args()
     jobs = [(name, seed, STEPS, tuple(options.tools)) for name in options.recipes for seed in range(options.seeds)]
-    verdicts = every(judge, jobs)
+    verdicts = every(judge, jobs, options.cache)
     touched = {tool: [j for j in jobs if not verdicts[j][tool].harmless] for tool in options.tools}
     title = f"{len(jobs)} healthy runs of {STEPS} steps: {len(options.recipes)} recipes, {options.seeds} seeds each"
     table = Table("recipe", *options.tools, title=title)
@@ -71,9 +74,10 @@ def main() -> int:
     table.add_row("runs touched", *(f"{len(touched[tool])} of {len(jobs)}" for tool in options.tools))
     publish(table, options.markdown, "harmless")
     for job in jobs:
-        for story in verdicts[job].get(GUARD, Verdict("same")).details:
-            print(f"{job[0]}, seed {job[1]}: {story}")
-    return int(bool(touched.get(GUARD)))
+        for tool in OURS & verdicts[job].keys():
+            for story in verdicts[job][tool].details:
+                print(f"{job[0]}, seed {job[1]}, {tool}: {story}")
+    return int(any(touched.get(tool) for tool in OURS))
 
 
 def summary(words: list[str]) -> str:

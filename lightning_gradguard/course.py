@@ -21,7 +21,7 @@ from lightning_gradguard.adaptive_update import AdaptiveUpdate
 from lightning_gradguard.checkpoint import Checkpoint
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.lr_scale import LRScale
-from lightning_gradguard.probes import Probe
+from lightning_gradguard.probes import Probe, decades_through_time
 
 #: Shortest and longest trial in steps. Chosen.
 SHORTEST, LONGEST = 8, 1000
@@ -29,6 +29,9 @@ SHORTEST, LONGEST = 8, 1000
 ENDLESS = 5000
 #: Difference between samples below which a hidden layer passes nothing on; as in `NoProgress`.
 SAME = 0.005
+
+#: Decades that a gradient loses or gains over time until it says nothing; as in `VanishingThroughTime` and its twin.
+FADED, GROWN = 5.0, 4.0
 
 Deed = Callable[[], str]
 #: Name, the cause that is proved when it helps, deeds.
@@ -45,7 +48,7 @@ class Trial:
         cause: What was wrong with the run if they help.
         level: Mean loss of the trial's later half; inf when it failed.
         error: Its standard error.
-        sick: Whether the layers told samples apart no better than before.
+        sick: Whether signal or gradient were still blocked at its end.
         end: Where the trial stopped.
         look: The last look inside.
     """
@@ -142,7 +145,7 @@ class Course:
             clearly: A trial whose loss is below this share of anything before it ends the course.
         """
         self.by_hand, self.clearly = by_hand, clearly
-        self._sick = tells_nothing(look)
+        self._sick = blocked(look)
         self.finding, self.window, self._trials = finding, window, []
         self._waiting = [candidate for candidate in candidates if candidate[0] not in self.tried]
         self._origin = self._checkpoint(finding.step)
@@ -201,7 +204,7 @@ class Course:
         trial = self._trials[-1]
         if not failed and self._losses:
             trial.level, trial.error = level_of(self._losses[len(self._losses) // 2 :])
-            trial.sick, trial.look = tells_nothing(self._look), self._look
+            trial.sick, trial.look = blocked(self._look), self._look
             best = next((other for other in self._trials if other.end is not None), None)
             if best is None or better(trial, best):
                 for other in self._trials:
@@ -288,6 +291,9 @@ def level_of(losses: Sequence[float]) -> tuple[float, float]:
     return float(kept.mean()), float(kept.std() / math.sqrt(max(len(kept) - 1, 1)))
 
 
-def tells_nothing(look: Probe | None) -> bool:
-    """Whether a hidden layer gives every sample the same answer."""
-    return look is not None and bool(look.mute(SAME))
+def blocked(look: Probe | None) -> bool:
+    """Whether a hidden layer gives every sample the same answer, or a gradient is lost on its way through time."""
+    if look is None:
+        return False
+    decades = [decades_through_time(gradient) for gradient in look.time.values()]
+    return bool(look.mute(SAME)) or any(d <= -FADED or d >= GROWN for d in decades)

@@ -162,8 +162,10 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         several = len(trainer.optimizers) > 1
         ranks = ranks_of(trainer, pl_module)
         clip = self._clip_for(ranks) if policy is not MONITOR else None
-        if policy.uses_course and not ranks.alone:
-            rank_zero_warn("In several processes GradGuard exchanges no layers: it only protects the run.")
+        if policy.uses_course and (several or not ranks.alone):
+            why = "with several optimizers, whose loss is no objective," if several else "in several processes"
+            rank_zero_warn(f"GradGuard tries no cures {why}: it only protects the run.")
+            policy = policy.without_trials
         detectors = self.detectors if can_act(trainer) else [d for d in self.detectors if d.kind in WITHOUT_GRADIENTS]
         for index, optimizer in enumerate(trainer.optimizers):
             watch = Watch(

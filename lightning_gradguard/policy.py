@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from lightning_gradguard.findings import Finding
@@ -13,14 +13,17 @@ from lightning_gradguard.remedies import (
     AdaptUpdates,
     CalmMomentum,
     DecayWeights,
+    EaseDecay,
     HoldLR,
     InsertNorm,
     NormalizeInput,
     ReduceLR,
     Reinitialize,
     Restart,
+    ReviveUnits,
     Rollback,
     ScaleLR,
+    SetForgetBias,
     SkipStep,
     Stop,
     SwapActivation,
@@ -75,6 +78,11 @@ class Policy:
         """Whether the rung just below tried cures: these are not tried again, so the kind stays where it is."""
         return climbed > 0 and any(remedy.uses_course for remedy in self.rung(kind, climbed - 1))
 
+    def only_skipped(self, kind: str, climbed: int) -> bool:
+        """Whether the rung just below did nothing but leave the step out."""
+        rung = self.rung(kind, climbed - 1) if climbed else ()
+        return bool(rung) and all(isinstance(remedy, SkipStep) for remedy in rung)
+
     @property
     def calm(self) -> int:
         """Healthy steps after which an incident counts as resolved: three rungs down."""
@@ -89,6 +97,15 @@ class Policy:
     def uses_course(self) -> bool:
         """Whether any remedy tries others over several steps."""
         return any(remedy.uses_course for remedy in self.remedies)
+
+    @cached_property
+    def without_trials(self) -> Policy:
+        """The same without the rungs that try cures, for runs in which no trial can be judged or made."""
+        ladders = {
+            kind: [rung for rung in ladder if not any(remedy.uses_course for remedy in rung)]  # type: ignore[union-attr]
+            for kind, ladder in self.ladders.items()
+        }
+        return replace(self, ladders={kind: ladder for kind, ladder in ladders.items() if any(ladder)})
 
     @cached_property
     def uses_snapshots(self) -> bool:
@@ -110,6 +127,10 @@ def decide(
 ) -> tuple[Standing, tuple[tuple[Finding, Rung], ...]]:
     """The new standing, and each finding with its remedies; a remedy chosen twice in a step is applied once.
 
+    A healthy step after steps that were only skipped shows that the weights are sound, so the kind is back at the foot
+    of its ladder: batches that spoil their own step, however many over a run, never count as a run that is lost. Where
+    one finding leads back to a snapshot, the cures that another would try wait for what comes of it.
+
     Example:
         >>> policy = Policy({"nonfinite": [SkipStep(), Rollback()]}, patience=1)
         >>> nan = Finding("nonfinite", 5)
@@ -122,20 +143,26 @@ def decide(
         {}
     """
     found = {finding.kind: finding for finding in reversed(tuple(findings))}
+    sound = not any(policy.ladders.get(kind) for kind in found)
     after: Standing = {}
     for kind, (climbed, calm) in standing.items():
         calm = 0 if kind in found else calm + 1
-        down = calm > 0 and calm % policy.patience == 0 and not policy.was_tried(kind, climbed)
-        if climbed - down > 0:
+        if sound and policy.only_skipped(kind, climbed):
+            climbed = 0
+        down = climbed > 0 and calm > 0 and calm % policy.patience == 0 and not policy.was_tried(kind, climbed)
+        if climbed > down or calm < policy.patience:
             after[kind] = [climbed - down, calm]
+    rungs = {kind: policy.rung(kind, after.get(kind, [0, 0])[0]) for kind in reversed(found)}
+    returns = any(remedy.uses_snapshots for rung in rungs.values() for remedy in rung)
     chosen: list[tuple[Finding, Rung]] = []
     taken: set[AbstractRemedy] = set()
-    for finding in reversed(found.values()):
-        climbed = after.get(finding.kind, [0, 0])[0]
-        rung = tuple(r for r in policy.rung(finding.kind, climbed) if r not in taken)
+    for kind, whole in rungs.items():
+        waits = returns and any(remedy.uses_course for remedy in whole)
+        rung = () if waits else tuple(remedy for remedy in whole if remedy not in taken)
         taken.update(rung)
-        chosen.append((finding, rung))
-        after[finding.kind] = [min(climbed + 1, policy.height(finding.kind)), 0]
+        chosen.append((found[kind], rung))
+        climbed = after.get(kind, [0, 0])[0]
+        after[kind] = [climbed if waits else min(climbed + 1, policy.height(kind)), 0]
     return after, tuple(chosen)
 
 
@@ -177,12 +204,18 @@ _REBUILD = Try(
     by_hand="fewer layers or residual connections (fixes.add_residual); a look at the output activation and the loss",
 )
 
+#: For a recurrent model that forgets: the gate that keeps its state first.
+_REMEMBER = Try(((SetForgetBias(),), *_REBUILD.trials), by_hand="an LSTM or GRU (fixes.replace_rnn), shorter sequences")
+
 #: For a run whose steps are too large: a scaled input, an ordinary momentum, smaller and smaller steps.
 _CALM = Try(
     (
+        (_AGAIN, EaseDecay()),
         (_AGAIN, NormalizeInput()),
         (_AGAIN, CalmMomentum()),
         (_AGAIN, ScaleLR(0.1)),
+        (ReviveUnits(), ScaleLR(0.1)),
+        (_AGAIN, NormalizeInput(above=3.0)),
         (_AGAIN, ScaleLR(0.01)),
         (_AGAIN, AdaptUpdates()),
         (*_DRAW, ScaleLR(0.1)),
@@ -195,7 +228,14 @@ _CALM = Try(
 
 #: For a run that goes too slowly, from where it is.
 _HURRY = Try(
-    ((ScaleLR(10.0),), (ScaleLR(100.0),), (ScaleLR(1000.0),), (AdaptUpdates(),), (AdaptUpdates(0.01),)),
+    (
+        (_AGAIN, EaseDecay()),
+        (ScaleLR(10.0),),
+        (ScaleLR(100.0),),
+        (ScaleLR(1000.0),),
+        (AdaptUpdates(),),
+        (AdaptUpdates(0.01),),
+    ),
     share=0.04,
     by_hand="more steps (Trainer(max_steps=...)), another optimizer; a check that inputs and targets belong together",
 )
@@ -206,7 +246,7 @@ REPAIR = Policy(
     {
         **PROTECT.ladders,
         "nonfinite": [
-            *_times(3, SkipStep()), (Rollback(),), *_times(2, Rollback(), ReduceLR()), _CALM, _REBUILD,
+            *_times(6, SkipStep()), (Rollback(),), *_times(2, Rollback(), ReduceLR()), _CALM, _REBUILD,
             *_times(40, Rollback(), ReduceLR()), Stop(),
         ],
         "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
@@ -216,7 +256,7 @@ REPAIR = Policy(
         "oscillating": [_CALM, ()],
         "poor_initialization": [_REBUILD, _CALM, ()],
         "vanishing": [_REBUILD, ()],
-        "vanishing_through_time": [_REBUILD, ()],
+        "vanishing_through_time": [_REMEMBER, ()],
         "exploding_through_time": [_REBUILD, ()],
         "saturated": [_REBUILD, _CALM, ()],
         "unnormalized_input": [_CALM, ()],

@@ -75,6 +75,7 @@ class Probe:
         output_rms: RMS of each layer's output, `[L]`; inf or NaN where it is not finite.
         spread: How much a layer's output differs between samples: deviation over the batch, relative to its RMS
             after the mean over units is taken out, `[L]`; NaN for a single sample.
+        reached: The same for what reaches the last layer, whatever way it took; NaN when unknown.
         grad_rms: RMS of the gradient of each layer's output, `[L]`; NaN where none arrived.
         twins: Largest share of a layer's units that give the same output at every sample, `[L]`.
         activations: Every activation, in the order of the calls.
@@ -87,6 +88,7 @@ class Probe:
     layers: tuple[str, ...] = ()
     output_rms: Floats = field(default_factory=lambda: np.empty(0))
     spread: Floats = field(default_factory=lambda: np.empty(0))
+    reached: float = math.nan
     grad_rms: Floats = field(default_factory=lambda: np.empty(0))
     twins: Floats = field(default_factory=lambda: np.empty(0))
     activations: tuple[ActivationLook, ...] = ()
@@ -100,7 +102,7 @@ class Probe:
         The latter counts from 32 elements on: a few units may all be silent for one sample.
         """
         same = {self.layers[i] for i in np.flatnonzero(self.alike(spread))}
-        for a in self.activations:
+        for a in self.activations if self.blocked(spread) else ():
             if a.kind in ONE_SIDED and a.layer != self.layers[-1] and a.dead.all() and a.rows * len(a.dead) >= 32:
                 same.add(a.layer)
         return tuple(layer for layer in self.layers if layer in same)
@@ -108,13 +110,18 @@ class Probe:
     def alike(self, spread: float) -> NDArray[np.bool_]:
         """Which hidden layers tell samples apart by less than `spread`, so that what follows cannot either, `[L]`.
 
-        When the last hidden layer still tells them apart, none does: the signal went around, as it does around the
-        branches of a residual net.
+        None does while what reaches the last layer still tells them apart: the signal went around, as it does around
+        the branches of a residual net.
         """
         same = self.spread < spread
         same[-1:] = False
-        blocked = len(same) < 2 or same[-2]
-        return same & blocked
+        return same & self.blocked(spread)
+
+    def blocked(self, spread: float) -> bool:
+        """Whether what reaches the last layer differs between samples by less than `spread`."""
+        if math.isnan(self.reached):
+            return True
+        return self.reached < spread
 
     @property
     def forward_decades(self) -> float:
@@ -221,6 +228,7 @@ class _Eye(TorchFunctionMode):
         self.sequences: list[_Sequence] = []
         self.cells: dict[str, dict[int, Tensor]] = {}
         self.latest, self.unit_dim = "", -1
+        self.reaching: Tensor | None = None  # what the latest layer was given
         self.handles: list[RemovableHandle] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -282,7 +290,9 @@ class _Eye(TorchFunctionMode):
         x = args[0] if args else kwargs.get("input")
         if self.passed is not None and isinstance(x, Tensor) and same_memory(x, self.passed[0]):
             self.passed[1].append(layer)
-        if self.inputs is None and not self.layers and isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2:
+        real = isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and x.numel() > 0
+        self.reaching = x.detach() if real else self.reaching
+        if self.inputs is None and not self.layers and real:
             rows = x.detach().float().movedim(1 if spatial else -1, -1)
             rows = rows.reshape(-1, rows.shape[-1])
             self.inputs = rows.mean(0), rows.std(0, unbiased=False)
@@ -337,6 +347,7 @@ class _Eye(TorchFunctionMode):
             layers=tuple(self.layers),
             output_rms=table[:, 0],
             spread=table[:, 1],
+            reached=math.nan if self.reaching is None else float(_sums(self.reaching.float(), -1)[1]),
             twins=table[:, 2],
             grad_rms=table[:, 3],
             activations=tuple(
@@ -347,6 +358,20 @@ class _Eye(TorchFunctionMode):
             input_std=std.cpu().double().numpy(),
             time=time,
         )
+
+
+def decades_through_time(gradient: Floats) -> float:
+    """Decades that a gradient gains from the last quarter of the sequence back to the first; -inf where it is lost.
+
+    Example:
+        >>> decades_through_time(np.array([1e-6, 1e-4, 1e-2, 1.0]))
+        -6.0
+    """
+    quarter = max(1, len(gradient) // 4)
+    if len(gradient) < 4 or not np.isfinite(gradient).all():
+        return 0.0
+    early, late = float(gradient[:quarter].max()), float(gradient[-quarter:].max())
+    return (math.log10(early / late) if early > 0 else -math.inf) if late > 0 else 0.0
 
 
 def through_time(sequence: _Sequence) -> Floats:

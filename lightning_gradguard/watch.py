@@ -102,8 +102,7 @@ class Watch:
         self.first_look: Probe | None = None  # the one at the initial weights
         self._curious = [d for d in detectors if type(d).wants_batch is not AbstractDetector.wants_batch]
         self.samples: Callable[[], BatchLook | None] | None = None  # looks at the samples of a suspicious step's batch
-        tries = policy.uses_course and self.collector.ranks.alone
-        self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if tries else None
+        self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_course else None
         self.steps = 0
         self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
         self.clip_state: State = clip.init() if clip is not None else {}

@@ -85,7 +85,7 @@ def test_corrupted_weights_are_rolled_back() -> None:
 
     guard = GradGuard()
     module = trained(Flip(), guard)
-    assert "Rollback" in guard.incidents[0].actions
+    assert any("Rollback" in incident.actions for incident in guard.incidents)
     assert guard.report().outcome == "resolved"
     assert all(p.abs().max() < 10 for p in module.parameters())
 

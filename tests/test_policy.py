@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lightning_gradguard.detectors import DETECTORS
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.policy import MONITOR, PRESETS, PROTECT, Policy, decide
-from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep, Stop
+from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep, Stop, Try
 
 LADDER = Policy({"a": [SkipStep(), SkipStep(), (Rollback(), ReduceLR()), Stop()], "b": [SkipStep()]}, patience=2)
 
@@ -30,7 +30,20 @@ def test_climbs_with_every_finding_and_the_last_rung_repeats() -> None:
 
 def test_goes_down_a_rung_after_patience_healthy_steps() -> None:
     assert climb(LADDER, "xx..x") == ["SkipStep", "SkipStep", "SkipStep"]
-    assert climb(LADDER, "xx.x") == ["SkipStep", "SkipStep", "Rollback+ReduceLR"]
+    assert climb(LADDER, "xxx..x")[-1] == "Rollback+ReduceLR"
+
+
+def test_a_healthy_step_after_skips_alone_shows_that_the_weights_are_sound() -> None:
+    assert climb(LADDER, "xx.xx.x") == ["SkipStep"] * 5
+
+
+def test_cures_wait_while_another_finding_leads_back_to_a_snapshot() -> None:
+    policy = Policy({"exploding": [Rollback()], "diverging": [Try(((ReduceLR(),),)), ()]})
+    found = [Finding("exploding", 3), Finding("diverging", 3)]
+    standing, chosen = decide({}, found, policy)
+    assert [rung for _, rung in chosen] == [(Rollback(),), ()]
+    standing, chosen = decide(standing, found[1:], policy)
+    assert chosen == ((found[1], (Try(((ReduceLR(),),)),)),)
     assert climb(LADDER, "xxx....x") == ["SkipStep", "SkipStep", "Rollback+ReduceLR", "SkipStep"]
 
 
@@ -60,7 +73,7 @@ def test_decide_is_pure_and_standing_is_bounded(pattern: list[str]) -> None:
         after, _ = decide(standing, [Finding("a", step)] if mark == "x" else [], LADDER)
         assert standing == before
         standing = after
-        assert all(0 < climbed <= LADDER.height(kind) for kind, (climbed, _) in standing.items())
+        assert all(0 <= climbed <= LADDER.height(kind) for kind, (climbed, _) in standing.items())
 
 
 def test_bad_ladders_are_refused() -> None:

@@ -105,7 +105,8 @@ def run(build: Recipe, seed: int, steps: int = STEPS, callbacks: Sequence[Any] =
             "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
             "num_sanity_val_steps": 0, "default_root_dir": home, **program.trainer, **trainer,
         }  # fmt: skip
-        fitter, error, began = pl.Trainer(callbacks=[*program.callbacks, *callbacks], **options), "", time.process_time()
+        fitter, error = pl.Trainer(callbacks=[*program.callbacks, *callbacks], **options), ""
+        began = time.process_time()
         pl.seed_everything(seed + 1000, verbose=False)
         try:
             fitter.fit(program.module, program.batches)

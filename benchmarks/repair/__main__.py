@@ -20,9 +20,11 @@ from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-import pace  # noqa: E402, F401  (registers its cases)
+import arithmetic  # noqa: E402, F401  (registers its cases)
+import pace  # noqa: E402, F401
 import still  # noqa: E402, F401
 import sudden  # noqa: E402, F401
+import wider  # noqa: E402, F401
 from cases import CASES  # noqa: E402
 from cures import OURS, tools  # noqa: E402
 from parallel import every  # noqa: E402

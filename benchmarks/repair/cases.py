@@ -27,6 +27,7 @@ SAYS: dict[str, tuple[str, ...]] = {
     "bad batch": ("nonfinite", "loss_spike", "exploding"),
     "corrupt weights": ("nonfinite", "loss_spike", "exploding", "relapse"),
     "zero gradient": ("stalled",),
+    "collapse": ("collapsed",),
 }
 
 

@@ -46,6 +46,7 @@ class DeadUnits(Inside):
         Lu et al. 2019, arXiv 1903.06733 (dying ReLU).
     """
 
+    measures_share: ClassVar[bool] = True
     kind: ClassVar[str] = "dead_units"
     share: float = 0.9
     looks: int = 3

@@ -16,6 +16,8 @@ class LossSpike(AbstractDetector):
 
     With median m and highest healthy loss h, a loss y is a spike when `y - m > factor * (h - m)`: the rule knows
     neither unit, sign nor offset of the loss, and a loss on its way to zero is measured against where it came from.
+    One step raises h - m to three times what it was at most (chosen): what a first bad step does is no excuse for the
+    worse that follow.
 
     Several optimizers (a GAN) mean that no loss is an objective; there the guard shows this detector no loss.
 
@@ -64,7 +66,9 @@ class LossSpike(AbstractDetector):
 
     def _learned(self, state: State, loss: float) -> State:
         seen, losses = state["seen"] + 1, [*state["losses"], loss][-self.window :]
-        highest = max(state["highest"], loss)
+        usual = median(state["losses"])
+        most = usual + 3 * max(state["highest"] - usual, 0.1 * abs(usual)) if seen > self.warmup else loss
+        highest = max(state["highest"], min(loss, most))
         if seen == self.warmup:  # a spike during warm-up must not become the record
             usual = median(losses)
             spread = median(abs(y - usual) for y in losses)

@@ -17,15 +17,19 @@ class Overshooting(AbstractDetector):
     """Reports a sampled update whose norm is more than `limit` times that of all the optimizer's weights.
 
     It needs no history, so it sees the explosion of the very first step, which leaves no healthy norm to compare with.
-    The ratio is taken over all layers together: a layer that starts at zero has no ratio of its own.
+    The ratio is taken over all layers together: a layer that starts at zero has no ratio of its own. Where several
+    optimizers play against each other no loss will tell later that harm was done: there an update as large as the
+    weights is too large (`playing`).
 
     Args:
         limit: Largest update-to-weight ratio. Amazon SageMaker Debugger's `WeightUpdateRatio` warns above 10; a
             healthy RMSprop run on a 1-to-1 linear layer reaches 4 in its first step (`benchmarks/calibrate.py`).
+        playing: The same with several optimizers. A healthy GAN under Adam has 0.02, one that never recovers from its
+            critic's first step 2.7 (`benchmarks/repair`). Chosen: 1.
         name: Key of the state.
 
     Raises:
-        ValueError: If `limit` is not positive.
+        ValueError: If a limit is not positive.
 
     Example:
         >>> layers = dict(grad_norm={"a": 1e9}, loss=0.5)
@@ -36,18 +40,20 @@ class Overshooting(AbstractDetector):
 
     kind: ClassVar[str] = "overshooting"
     limit: float = 100.0
+    playing: float = 1.0
     name: str = "overshooting"
 
     def __post_init__(self) -> None:
-        require(self.limit > 0, "Overshooting(limit=...)", "must be positive", self.limit)
+        for field in ("limit", "playing"):
+            require(getattr(self, field) > 0, f"Overshooting({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
         return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        ratio = stats.global_update_ratio
-        if stats.update_ratio is None or not ratio > self.limit:
+        ratio, limit = stats.global_update_ratio, self.playing if stats.adversarial else self.limit
+        if stats.update_ratio is None or not ratio > limit:
             return state, ()
-        sick = ~(stats.update_ratio <= self.limit)
+        sick = ~(stats.update_ratio <= limit)
         layers = stats.layers.pick(sick, by=np.nan_to_num(stats.update_ratio, nan=np.inf))
-        return state, (Finding(self.kind, stats.step, layers, ratio, self.limit, "update-to-weight ratio"),)
+        return state, (Finding(self.kind, stats.step, layers, ratio, limit, "update-to-weight ratio"),)

@@ -84,7 +84,7 @@ class PoorInitialization(Inside):
             same = probe.alike(self.spread)
         if same.any():
             return found(probe, same, float(np.nanmin(probe.spread[same])), self.spread, "difference between samples")
-        twins = hidden & (probe.twins > 0)
+        twins = hidden & (probe.twins > 0) & (rms > 0)  # a branch that begins at zero is none: its units part at once
         if twins.any():
             return found(probe, twins, float(twins.sum()), 0.0, "layers of identical units")
         return {"grows": False, "layers": []}

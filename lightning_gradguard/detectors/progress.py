@@ -56,6 +56,11 @@ class Progress:
         return self.worse or self.lost
 
     @property
+    def learnt(self) -> bool:
+        """The loss has fallen and stayed down, whether or not it still falls."""
+        return not (self.wrong or self.unmoved)
+
+    @property
     def hurt(self) -> bool:
         """It goes backwards, or has stood still from `SOON` on: a cause that can be seen is then to blame."""
         return self.wrong or (self.blocks >= SOON and (self.flat or self.unmoved) and not self.arrived)
@@ -79,17 +84,10 @@ def follow(state: State, stats: GradStats) -> State:
     """
     if stats.loss is None or not stats.loss_finite or stats.adversarial:
         return state
-    known = stats.followed.get(id(state))  # most detectors follow the loss from the same state on
-    if known is None or known[0] is not state:
-        known = stats.followed[id(state)] = (state, _followed(state, stats, stats.loss))
-    return known[1]
-
-
-def _followed(state: State, stats: GradStats, loss: float) -> State:
     size = state["size"] or min(max((stats.budget or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
-    block = added(state["block"], loss)
-    first = added(state["first"], loss) if state["first"][0] < max(3, size // 4) else state["first"]
-    start = loss if state["start"] is None else state["start"]
+    block = added(state["block"], stats.loss)
+    first = added(state["first"], stats.loss) if state["first"][0] < max(3, size // 4) else state["first"]
+    start = stats.loss if state["start"] is None else state["start"]
     state = {**state, "size": size, "start": start, "first": first, "block": block}
     if block[0] < size:
         return state
@@ -169,9 +167,15 @@ def level(means: list[float], errors: list[float]) -> tuple[float, float]:
 
 
 class Inside(AbstractDetector):
-    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
+    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses.
+
+    Attributes:
+        measures_share: Whether the finding's value is a share of a layer. One that has converged may well keep a layer
+            that is mostly idle: where the loss has fallen and only stands still, the share must be the whole.
+    """
 
     skips_cancelled: ClassVar[bool] = True
+    measures_share: ClassVar[bool] = False
 
     def init(self) -> State:
         return {"loss": NOTHING, "seen": self.blank()}
@@ -180,7 +184,10 @@ class Inside(AbstractDetector):
         state = {**state, "loss": follow(state["loss"], stats)}
         if stats.probe is not None:
             state["seen"] = self.look(state["seen"], stats.probe)
-        finding = self.verdict(state["seen"], stats) if judge(state["loss"]).hurt else None
+        progress = judge(state["loss"])
+        finding = self.verdict(state["seen"], stats) if progress.hurt else None
+        if finding is not None and self.measures_share and progress.learnt and finding.value < 1.0:
+            finding = None
         return state, () if finding is None else (finding,)
 
     def renew(self, state: State, improved: bool) -> State:

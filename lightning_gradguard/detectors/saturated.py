@@ -43,6 +43,7 @@ class Saturated(Inside):
         Glorot and Bengio 2010; Rakitianskaia and Engelbrecht 2015 (measuring saturation).
     """
 
+    measures_share: ClassVar[bool] = True
     kind: ClassVar[str] = "saturated"
     share: float = 0.9
     looks: int = 3

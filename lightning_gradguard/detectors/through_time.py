@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.detectors.progress import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe
-from lightning_gradguard.stats import Floats, GradStats
-
-
-def decades_through_time(gradient: Floats) -> float:
-    """Decades that a gradient gains from the last quarter of the sequence back to the first; -inf where it is lost.
-
-    Example:
-        >>> decades_through_time(np.array([1e-6, 1e-4, 1e-2, 1.0]))
-        -6.0
-    """
-    quarter = max(1, len(gradient) // 4)
-    if len(gradient) < 4 or not np.isfinite(gradient).all():
-        return 0.0
-    early, late = float(gradient[:quarter].max()), float(gradient[-quarter:].max())
-    return (math.log10(early / late) if early > 0 else -math.inf) if late > 0 else 0.0
+from lightning_gradguard.probes import Probe, decades_through_time
+from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -43,6 +26,7 @@ class VanishingThroughTime(Inside):
         ValueError: If a number is not positive.
 
     Example:
+        >>> import numpy as np
         >>> fading = Probe(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
         >>> detector, state = VanishingThroughTime(looks=1), VanishingThroughTime().init()
         >>> for step in range(100):
@@ -86,6 +70,7 @@ class ExplodingThroughTime(Inside):
         ValueError: If a number is not positive.
 
     Example:
+        >>> import numpy as np
         >>> growing = Probe(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
         >>> detector, state = ExplodingThroughTime(looks=1), ExplodingThroughTime().init()
         >>> for step in range(100):

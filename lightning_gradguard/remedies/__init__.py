@@ -6,6 +6,7 @@ from lightning_gradguard.remedies.base import AbstractClip, AbstractRemedy
 from lightning_gradguard.remedies.calm_momentum import CalmMomentum
 from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
 from lightning_gradguard.remedies.decay_weights import DecayWeights
+from lightning_gradguard.remedies.ease_decay import EaseDecay
 from lightning_gradguard.remedies.hold_lr import HoldLR
 from lightning_gradguard.remedies.insert_norm import InsertNorm
 from lightning_gradguard.remedies.normalize_input import NormalizeInput
@@ -31,6 +32,7 @@ __all__ = [
     "AutoClip",
     "CalmMomentum",
     "DecayWeights",
+    "EaseDecay",
     "HoldLR",
     "InsertNorm",
     "NormalizeInput",

@@ -47,7 +47,7 @@ class DecayWeights(AbstractRemedy):
         decayed = [group for group in groups if group["weight_decay"]]
         words = ""
         for group in decayed or groups:
-            rate = usual_lr(group) * step.lr_scale.base / max(1 - float(group.get("momentum", 0.0)), 1e-3)
+            rate = decay_rate(group, step.lr_scale.base)
             if rate <= 0:
                 continue
             before, after = float(group["weight_decay"]), self.times / (rate * (step.stats.budget or ENDLESS))
@@ -57,6 +57,11 @@ class DecayWeights(AbstractRemedy):
                 group["weight_decay"] = after
                 words = words or f"weight decay {before:.3g} to {after:.3g}"
         return words
+
+
+def decay_rate(group: dict[str, Any], scale: float) -> float:
+    """What a weight decay of 1 takes from a weight in one step; 0 for a group without a learning rate."""
+    return usual_lr(group) * scale / max(1 - float(group.get("momentum", 0.0)), 1e-3) if "lr" in group else 0.0
 
 
 def usual_lr(group: dict[str, Any]) -> float:

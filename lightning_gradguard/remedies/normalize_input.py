@@ -20,7 +20,7 @@ class NormalizeInput(AbstractRemedy):
     """Puts a `RunningStandardize` before the first layer when its input is far from standardised.
 
     Args:
-        above: Largest RMS of a feature that is left alone. Chosen.
+        above: Largest RMS of a feature that is left alone; the default is that of `UnnormalizedInput`.
 
     Raises:
         ValueError: If `above` is not positive.
@@ -28,11 +28,15 @@ class NormalizeInput(AbstractRemedy):
 
     reversible: ClassVar[bool] = False
     cures: ClassVar[str] = "unnormalized_input"
-    above: float = 3.0
+    above: float = 30.0
 
     def __post_init__(self) -> None:
         if self.above <= 0:
             raise ValueError(f"`NormalizeInput(above=...)` must be positive, got {self.above!r}.")
+
+    @property
+    def name(self) -> str:
+        return f"NormalizeInput({self.above:g})"
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if step.module is None or step.look is None or not len(step.look.input_mean):

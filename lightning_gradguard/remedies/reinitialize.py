@@ -22,10 +22,10 @@ class Reinitialize(AbstractRemedy):
     """Draws every Linear, convolution and recurrent layer anew; for a run that has learnt nothing yet.
 
     Layers before a sigmoid or tanh get Glorot's variance, others He's, each times the gain of the activation that
-    follows (1 without one), biases become 0. Recurrent weights become orthogonal, and a forget gate's bias
-    log(T - 1) for sequences of T steps, so that it remembers about as long as it has to. Numbers are drawn from
-    the step's number as seed: the same on every process, and the run's own random state is left alone. Embeddings,
-    attention and norms are reset as torch makes them.
+    follows (1 without one), biases become 0. Recurrent weights become orthogonal, and the bias of the
+    gate that carries the state log(T - 1) for sequences of T steps, so that it remembers about as long as it has to.
+    Numbers are drawn from the step's number as seed: the same on every process, and the run's own random state is left
+    alone. Embeddings, attention and norms are reset as torch makes them.
 
     References:
         Glorot and Bengio 2010; He et al. 2015, arXiv 1502.01852; Saxe et al. 2014, arXiv 1312.6120; Tallec and
@@ -77,6 +77,9 @@ def draw_recurrent(module: nn.Module, look: Probe | None, seed: int) -> int:
     if not layers:
         return 0
     orthogonal_recurrent(module, seed=seed)
-    if any(isinstance(m, (nn.LSTM, nn.LSTMCell)) and m.bias for m in layers):
+    for name, parameter in ((n, p) for layer in layers for n, p in layer.named_parameters(recurse=False)):
+        if name.startswith("bias"):
+            nn.init.zeros_(parameter)
+    if any(not isinstance(m, (nn.RNN, nn.RNNCell)) and m.bias for m in layers):
         set_forget_bias(module, forget_bias(look))
     return len(layers)
