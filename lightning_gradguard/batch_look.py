@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
+from lightning_gradguard.shards import local
+
 Floats = NDArray[np.float64]
 
 
@@ -50,7 +52,8 @@ def sample_sizes(batch: Any) -> Floats:
         >>> sample_sizes({"x": x, "y": torch.tensor([0, 1, 0, 1])}).tolist()
         [1.0, nan, 20000.0, 1.0]
     """
-    tensors = [t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim and t.layout == torch.strided]
+    leaves = (local(t) for t in tree_leaves(batch) if isinstance(t, Tensor))
+    tensors = [t for t in leaves if t.ndim and t.layout == torch.strided]
     if not tensors:
         return np.empty(0)
     count = Counter(len(t) for t in tensors).most_common(1)[0][0]
@@ -58,7 +61,8 @@ def sample_sizes(batch: Any) -> Floats:
     for t in tensors:
         if not t.is_floating_point() or len(t) != count or not t.numel():
             continue
-        peaks = t.detach().reshape(count, -1).abs().amax(1).double().cpu().numpy()
+        wide = t.detach().to(torch.promote_types(t.dtype, torch.float32) if t.element_size() > 1 else torch.float32)
+        peaks = wide.reshape(count, -1).abs().amax(1).double().cpu().numpy()
         finite = peaks[np.isfinite(peaks)]
         usual = float(np.sort(finite)[(len(finite) - 1) // 2]) if len(finite) else 0.0
         scaled = peaks / usual if usual > 0 else np.where(np.isfinite(peaks), 1.0, peaks)

@@ -8,6 +8,7 @@ may begin before the backward pass (`announce`), which then hides it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class Collector:
         """Norms of gradients `[T]`, loss, names and norms of the moving buffers, in one transfer to the host."""
         grads, moving = [p.grad for p in self.table.params], self.batch.moving
         norms, values = read_norms([*grads, *(b for _, b in moving)], losses)
-        loss = float(values.sum() / len(values) * divisor) if len(values) else None
+        loss = math.fsum(values) / len(values) * divisor if len(values) else None
         return norms[: len(grads)], loss, tuple(name for name, _ in moving), norms[len(grads) :]
 
     def _together(

@@ -111,7 +111,7 @@ class GradStats:
     @cached_property
     def finite(self) -> bool:
         """Whether every gradient is finite."""
-        return bool(np.isfinite(self.grad_norm).all())
+        return math.isfinite(self.grad_norm.sum()) or bool(np.isfinite(self.grad_norm).all())
 
     @cached_property
     def loss_finite(self) -> bool:
@@ -138,6 +138,11 @@ class GradStats:
             return math.nan
         weight = float(np.linalg.norm(self.param_norm))
         return float(np.linalg.norm(self.update_ratio * self.param_norm)) / weight if weight else math.nan
+
+    @cached_property
+    def followed(self) -> dict[int, tuple[Any, Any]]:
+        """What detectors have worked out together from this step's loss: id of a state -> that state, the one after."""
+        return {}
 
     @cached_property
     def log_rms(self) -> Floats:
@@ -232,10 +237,12 @@ class ParamTable:
 
     def per_layer(self, norms: Floats) -> Floats:
         """Norms of tensors `[T]` to norms of layers `[L]`, without overflow: scaled by the largest first."""
-        peak = norms.max(initial=0.0)
+        peak = float(norms.max(initial=0.0))
         if peak == 0.0:
             return np.zeros(len(self.layers))
         scale = peak if math.isfinite(peak) else 1.0
+        if 1e-100 < scale < 1e100:  # the squares stay within float64
+            return np.sqrt(np.bincount(self.layer_of, norms * norms, minlength=len(self.layers)))
         squares = np.bincount(self.layer_of, np.square(norms / scale), minlength=len(self.layers))
         return np.asarray(scale * np.sqrt(squares), dtype=np.float64)
 
@@ -295,12 +302,12 @@ def foreach_norm(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Ten
     return torch.stack(norms_of(tensors, dtype)) if tensors else torch.zeros(0)
 
 
-def norms_of(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Sequence[Tensor]:
+def norms_of(tensors: list[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
     """L2 norm of each tensor, 0-d, all of one type on the first tensor's device."""
     if not tensors:
         return []
     try:
-        return torch._foreach_norm(tensors, 2, dtype=dtype or wide_dtype(tensors[0].dtype))
+        return list(torch._foreach_norm(tensors, 2, dtype=dtype or wide_dtype(tensors[0].dtype)))
     except (RuntimeError, TypeError, NotImplementedError):  # sparse or complex layout, mixed devices or precisions
         device = tensors[0].device
         norms = [torch.linalg.vector_norm(v, dtype=dtype or wide_dtype(v.dtype)) for v in map(real_values, tensors)]

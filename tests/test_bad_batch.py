@@ -123,6 +123,9 @@ def test_nested_batches_and_other_tensors() -> None:
     assert np.isinf(sample_sizes(batch)).tolist() == [i == 2 for i in range(6)]
     assert sample_sizes({"text": ["a"]}).size == 0
     assert sample_sizes(torch.zeros(3, 2)).tolist() == [1.0, 1.0, 1.0]
+    narrow = torch.tensor([[1.0], [2.0], [math.nan]]).to(torch.float8_e4m3fn)
+    assert np.isnan(sample_sizes(narrow)).tolist() == [False, False, True]
+    assert sample_sizes(torch.tensor([1.0, 1.0, 1e300], dtype=torch.float64)).tolist() == [1.0, 1.0, 1e300]
     mostly_zero = torch.tensor([0.0, 0.0, 0.0, 5.0])
     assert sample_sizes(mostly_zero).tolist() == [1.0] * 4
 

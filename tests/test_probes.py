@@ -143,6 +143,30 @@ def test_dropping_a_look_ends_it() -> None:
     assert probes.read() is None
 
 
+def test_who_takes_an_activations_very_output_is_known() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.left, self.right = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+            self.after = nn.Linear(3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.relu(self.trunk(x))
+            late = nn.functional.dropout(torch.relu(self.right(h) + self.left(h).sum(1, keepdim=True)), 0.5)
+            return self.after(late)
+
+    trunk, right = look(Net(), torch.randn(8, 4)).activations
+    assert trunk.consumers == ("right", "left")
+    assert (right.layer, right.consumers) == ("left", ())  # dropout lies between
+
+
+def test_a_flattened_map_is_the_same_output() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(24, 2))
+    assert look(net, torch.randn(8, 1, 4, 4)).activations[0].consumers == ("3",)
+    pooled = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6, 2))
+    assert look(pooled, torch.randn(8, 1, 4, 4)).activations[0].consumers == ()
+
+
 def test_a_branch_that_begins_closed_does_not_block_what_goes_around_it() -> None:
     class Branch(nn.Module):
         def __init__(self) -> None:

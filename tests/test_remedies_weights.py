@@ -213,6 +213,33 @@ def test_configuration_errors_quote_the_rule(make, rule: str) -> None:
         make()
 
 
+def test_forgetting_reaches_the_moments_of_adaptive_updates_and_nothing_else() -> None:
+    net = nn.Linear(3, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    stepped(sgd)
+    step = repairing(net, torch.randn(8, 3), sgd)
+    remedies.AdaptUpdates().apply(FINDING, step)
+    step.course.adaptive.apply()
+    step.forget(net.weight, 1)
+    momentum = sgd.state[net.weight]["momentum_buffer"]
+    for moment in (momentum, *step.course.adaptive.moments(net.weight)):
+        assert moment[0].all()
+        assert not moment[1].any()
+    step.forget(net.weight)
+    assert not momentum.any()
+    assert sgd.state[net.bias]["momentum_buffer"].all()
+
+
+def test_a_fused_adam_decays_what_it_is_told_to() -> None:
+    net = nn.Linear(4, 2, bias=False)
+    adam = torch.optim.Adam(net.parameters(), lr=0.1, fused=True)
+    remedies.DecayWeights(times=100.0).apply(FINDING, repairing(net, torch.randn(8, 4), adam))
+    before = net.weight.detach().clone()
+    net.weight.grad = torch.zeros_like(net.weight)
+    adam.step()  # 100 / (0.1 * 1000 steps) is a decay of 1, of which a tenth is taken in a step
+    torch.testing.assert_close(net.weight.detach(), 0.9 * before)
+
+
 def test_a_decay_that_forgets_within_a_hundred_steps_is_taken_away_and_an_ordinary_one_is_not() -> None:
     net = nn.Linear(4, 2)
     strong = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.5)

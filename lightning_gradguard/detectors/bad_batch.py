@@ -21,7 +21,8 @@ class BadBatch(AbstractDetector):
     A step is suspicious when its loss or a gradient is not finite, or far above everything before. Only then is the
     batch looked at, so that a healthy step costs nothing. Samples are named by their place in the batch, and in the
     dataset where the loader shows it (not shuffled). Under gradient accumulation the losses tell which micro-batch it
-    was; only the last one is still there to be looked at.
+    was; only the last one is still there to be looked at. Of several processes the one with the worst sample is named.
+    A replay says nothing: batches are not recorded.
 
     Args:
         limit: Largest absolute value of a sample over that of the median sample. Chosen: standardised features of the

@@ -84,10 +84,17 @@ def follow(state: State, stats: GradStats) -> State:
     """
     if stats.loss is None or not stats.loss_finite or stats.adversarial:
         return state
+    known = stats.followed.get(id(state))  # most detectors follow the loss from the same state on
+    if known is None or known[0] is not state:
+        known = stats.followed[id(state)] = (state, _followed(state, stats, stats.loss))
+    return known[1]
+
+
+def _followed(state: State, stats: GradStats, loss: float) -> State:
     size = state["size"] or min(max((stats.budget or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
-    block = added(state["block"], stats.loss)
-    first = added(state["first"], stats.loss) if state["first"][0] < max(3, size // 4) else state["first"]
-    start = stats.loss if state["start"] is None else state["start"]
+    block = added(state["block"], loss)
+    first = added(state["first"], loss) if state["first"][0] < max(3, size // 4) else state["first"]
+    start = loss if state["start"] is None else state["start"]
     state = {**state, "size": size, "start": start, "first": first, "block": block}
     if block[0] < size:
         return state

@@ -22,7 +22,7 @@ class Unused(AbstractDetector):
     is dropped at random, is not unused. A frozen layer is not meant to receive one: its count begins when it is thawed.
     One whose output is sent a gradient of zero is cut off by what comes after it, which is the business of `DeadUnits`
     and `Stalled`: while a look sees such a layer, nobody is accused. As long as a layer is unused the finding is
-    repeated, so the run has one incident of it, open to the end.
+    repeated, so the run has one incident of it, open to the end. A replay is silent: what was frozen is not recorded.
 
     Args:
         steps: Steps without a gradient; in a run of less than ten times as many steps a tenth of them, but at least

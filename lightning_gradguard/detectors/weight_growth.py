@@ -108,20 +108,32 @@ class WeightGrowth(AbstractDetector):
 
     def _endless(self, rows: Floats) -> bool:
         """Whether all the signs are there."""
-        end = rows[-1, _STEP]
-        at = {q: [float(np.interp(q * end, rows[:, _STEP], column)) for column in rows.T] for q in (0.2, 0.5, 0.75, 1)}
+        growth, pace, effort, loss = signs(rows)
+        return growth >= self.growth and pace >= self.pace and effort >= self.effort and 1 - self.slowly <= loss < 1
 
-        def mean(what: int, since: float, until: float) -> float:
-            steps = at[until][_COUNT] - at[since][_COUNT]
-            return (at[until][what] - at[since][what]) / steps if steps > 0 else math.nan
 
-        start = rows[0]
-        early = (at[0.2][_LOG_GRAD] - start[_LOG_GRAD]) / max(at[0.2][_COUNT] - start[_COUNT], 1)
-        before, after = mean(_LOSS, 0.5, 0.75), mean(_LOSS, 0.75, 1)
-        last, previous = at[1][_WEIGHT] - at[0.75][_WEIGHT], at[0.75][_WEIGHT] - at[0.5][_WEIGHT]
-        return (
-            at[1][_WEIGHT] >= self.growth * start[_WEIGHT] > 0
-            and last >= self.pace * previous > 0
-            and mean(_LOG_GRAD, 0.75, 1) - early >= math.log(self.effort)
-            and before > after >= (1 - self.slowly) * before > 0
-        )
+def signs(rows: Floats) -> tuple[float, float, float, float]:
+    """What the samples of a run say: growth, pace and effort as in `WeightGrowth`, and the loss of the last quarter.
+
+    The last is relative to the loss of the quarter before, and NaN where one of them is not above zero; a growth that
+    has no quarter before it to be compared with has no pace (0).
+    """
+    end = rows[-1, _STEP]
+    at = {
+        q: [float(np.interp(q * end, rows[:, _STEP], column)) for column in rows.T] for q in (0.0, 0.2, 0.5, 0.75, 1.0)
+    }
+
+    def mean(what: int, since: float, until: float) -> float:
+        steps = at[until][_COUNT] - at[since][_COUNT]
+        return (at[until][what] - at[since][what]) / steps if steps > 0 else math.nan
+
+    first = at[0.0][_WEIGHT]
+    last, previous = at[1.0][_WEIGHT] - at[0.75][_WEIGHT], at[0.75][_WEIGHT] - at[0.5][_WEIGHT]
+    before, after = mean(_LOSS, 0.5, 0.75), mean(_LOSS, 0.75, 1.0)
+    effort = mean(_LOG_GRAD, 0.75, 1.0) - mean(_LOG_GRAD, 0.0, 0.2)
+    return (
+        at[1.0][_WEIGHT] / first if first > 0 else math.nan,
+        last / previous if previous > 0 else 0.0,
+        math.exp(min(effort, 700.0)),
+        after / before if before > 0 and after > 0 else math.nan,
+    )

@@ -1,0 +1,152 @@
+"""How the guard's own time grows, what it keeps in memory, and what it costs before the first step."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from overhead_models import Many
+from results import publish
+from rich.table import Table
+from torch import nn
+
+from lightning_gradguard.detectors import DETECTORS
+from lightning_gradguard.policy import MONITOR, PROTECT
+from lightning_gradguard.watch import Watch
+
+
+class Vectors(nn.Module):
+    """`tensors` parameters of `size` elements each, in `layers` layers."""
+
+    def __init__(self, tensors: int, size: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.ParameterList() for _ in range(layers))
+        for i in range(tensors):
+            self.layers[i % layers].append(nn.Parameter(torch.randn(size)))
+
+
+#: What grows -> its sizes and the module of each.
+GROWTH: dict[str, tuple[tuple[int, ...], Callable[[int], nn.Module]]] = {
+    "parameters, in 100 tensors of 50 layers": (
+        (10**5, 10**6, 10**7, 10**8),
+        lambda n: Vectors(100, n // 100, 50),
+    ),
+    "tensors of 10 parameters, in 10 layers": ((10, 100, 1000, 10_000), lambda n: Vectors(n, 10, 10)),
+    "layers of 1 tensor of 10 parameters": ((10, 100, 1000, 10_000), lambda n: Vectors(n, 10, n)),
+}
+
+
+def milliseconds(net: nn.Module, repeats: int = 25) -> tuple[float, float, float]:
+    """Medians of the norms alone, of one step of a watch that monitors, and of `clip_grad_norm_`, taking turns."""
+    params = list(net.parameters())
+    for p in params:
+        p.grad = torch.randn_like(p)
+    watch = Watch(net, torch.optim.SGD(params, lr=1e-3), DETECTORS, MONITOR)
+    loss, grads = torch.tensor(1.0), [p.grad for p in params]
+    ways: list[Callable[[], object]] = [
+        lambda: torch._foreach_norm(grads),
+        lambda: (watch.begin(), watch.before_step([loss])),
+        lambda: torch.nn.utils.clip_grad_norm_(params, 1.0),
+    ]
+    times: list[list[float]] = [[] for _ in ways]
+    for _ in range(repeats):
+        for way, took in zip(ways, times, strict=True):
+            start = time.perf_counter()
+            way()
+            took.append(1e3 * (time.perf_counter() - start))
+    watch.close()
+    return median(times[0]), median(times[1]), median(times[2])
+
+
+def growth(options: argparse.Namespace) -> None:
+    """Time of a step against size, and the exponent between the two largest sizes: 1 is proportional."""
+    table = Table("what grows", "size", "norms alone ms", "guard ms", "exponent", "clip_grad_norm_ ms")
+    table.title = f"The guard's own time as the model grows, medians of 25, {options.threads} thread(s)"
+    curves: dict[str, list[tuple[int, float, float, float]]] = {}
+    for what, (sizes, make) in GROWTH.items():
+        points = curves[what] = [(size, *milliseconds(make(size))) for size in sizes]
+        for before, (size, norms, guard, clip) in zip([None, *points], points, strict=False):
+            slope = "" if before is None else f"{math.log(guard / before[2]) / math.log(size / before[0]):.2f}"
+            table.add_row(what, f"{size:,}", f"{norms:.2f}", f"{guard:.2f}", slope, f"{clip:.2f}")
+    publish(table, options.markdown, "overhead: growth")
+    if options.figure:
+        draw(curves, Path(options.figure))
+
+
+def draw(curves: dict[str, list[tuple[int, float, float, float]]], path: Path) -> None:
+    """Both axes logarithmic: the guard's lines solid, clipping's dotted."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for i, (what, points) in enumerate(curves.items()):
+        sizes, _, guard, clip = zip(*points, strict=True)
+        color = ("#1f77b4", "#2ca02c", "#d62728")[i]
+        figure.add_scatter(x=sizes, y=guard, name=f"guard: {what}", line={"color": color})
+        figure.add_scatter(x=sizes, y=clip, name=f"clip_grad_norm_: {what}", line={"color": color, "dash": "dot"})
+    figure.update_xaxes(type="log", title="size")
+    figure.update_yaxes(type="log", title="ms a step")
+    figure.write_html(path, include_plotlyjs=True)
+
+
+def resident() -> float:
+    """Memory of this process now, MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def memory(options: argparse.Namespace) -> None:
+    """A tiny model, watched for very many steps in plain torch; every thousandth batch is NaN."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    watch = Watch(net, optimizer, DETECTORS, PROTECT)
+    x, bad = torch.randn(8, 4), torch.full((8, 4), math.nan)
+    table = Table("steps", "resident MiB", title="Resident memory while a tiny model is watched")
+    marks = {max(1, round(options.steps * share)): share for share in (0.01, 0.1, 0.5, 1.0)}
+    start = time.perf_counter()
+    for step in range(1, options.steps + 1):
+        watch.begin()
+        loss = net(bad if step % 1000 == 0 else x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        watch.before_step([loss])
+        optimizer.step()
+        if step in marks:
+            table.add_row(f"{step:,}", f"{resident():.1f}")
+    table.title = f"{table.title}, {1e6 * (time.perf_counter() - start) / options.steps:.0f} µs a step"
+    publish(table, options.markdown, "overhead: memory")
+
+
+WITHOUT = "import time, torch, pytorch_lightning, lightning.pytorch; start = time.perf_counter(); "
+IMPORTS = {
+    "import lightning_gradguard": "import lightning_gradguard",
+    "from lightning_gradguard import GradGuard": "from lightning_gradguard import GradGuard",
+}
+
+
+def cold(options: argparse.Namespace) -> None:
+    """Seconds beyond torch and Lightning, in fresh processes, and the tables of 2,000 parameters."""
+    table = Table("what", "ms, median", "least", title="Before the first step")
+    for name, code in IMPORTS.items():
+        code = f"{WITHOUT}{code}; print(1e3 * (time.perf_counter() - start))"
+        runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)]
+        took = [float(run.stdout.split()[-1]) for run in runs]
+        table.add_row(f"{name}, after torch and Lightning", f"{median(took):.0f}", f"{min(took):.0f}")
+    took = []
+    for _ in range(10):
+        net = Many()
+        optimizer = torch.optim.AdamW(net.parameters())
+        start = time.perf_counter()
+        watch = Watch(net, optimizer, DETECTORS, PROTECT)
+        took.append(1e3 * (time.perf_counter() - start))
+        watch.close()
+    table.add_row("tables of 2,000 parameters in 1,000 layers", f"{median(took):.1f}", f"{min(took):.1f}")
+    publish(table, options.markdown, "overhead: cold")
