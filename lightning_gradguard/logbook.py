@@ -6,17 +6,18 @@ A failure in showing never stops a run: it is said once, and the rest goes on.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING, Any
 
 from lightning_gradguard.findings import OPEN, Incident
 from lightning_gradguard.recording import FOLDER, Recorder
 from lightning_gradguard.report import INCIDENT_LOG, Report, StepReport, append_incident
-from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+if TYPE_CHECKING:
+    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 log = logging.getLogger("lightning_gradguard")
 if not log.handlers and not logging.getLogger().handlers:  # as Lightning does: seen unless the user set logging up
@@ -37,8 +38,8 @@ class Logbook:
         self.folder = folder
         self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
         boards = [(logger, getattr(logger, "experiment", None)) for logger in loggers]
-        self.boards = [RunWriter(board) for _, board in boards if isinstance(board, SummaryWriter)]
-        self.loggers = [logger for logger, board in boards if not isinstance(board, SummaryWriter)]
+        self.boards = [run_writer(board) for _, board in boards if is_board(board)]
+        self.loggers = [logger for logger, board in boards if not is_board(board)]
         self._broken: set[str] = set()
 
     def step(self, report: StepReport) -> None:
@@ -89,6 +90,19 @@ class Logbook:
                     f"GradGuard could not write to {what} ({type(error).__name__}: {error}); the run goes on.",
                     stacklevel=2,
                 )
+
+
+def is_board(experiment: Any) -> bool:
+    """Whether it writes TensorBoard's files; nobody who does not use TensorBoard pays for importing it."""
+    module = sys.modules.get("torch.utils.tensorboard")
+    return module is not None and isinstance(experiment, module.SummaryWriter)
+
+
+def run_writer(board: Any) -> RunWriter:
+    """The writer of a run's panels."""
+    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+    return RunWriter(board)
 
 
 def hand_over(logger: Any, report: Report) -> None:
