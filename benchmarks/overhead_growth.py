@@ -44,7 +44,7 @@ GROWTH: dict[str, tuple[tuple[int, ...], Callable[[int], nn.Module]]] = {
 }
 
 
-def milliseconds(net: nn.Module, repeats: int = 25) -> tuple[float, float, float]:
+def milliseconds(net: nn.Module, timer: Callable[[], float], repeats: int = 25) -> tuple[float, float, float]:
     """Medians of the norms alone, of one step of a watch that monitors, and of `clip_grad_norm_`, taking turns."""
     params = list(net.parameters())
     for p in params:
@@ -59,9 +59,9 @@ def milliseconds(net: nn.Module, repeats: int = 25) -> tuple[float, float, float
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats):
         for way, took in zip(ways, times, strict=True):
-            start = time.perf_counter()
+            start = timer()
             way()
-            took.append(1e3 * (time.perf_counter() - start))
+            took.append(1e3 * (timer() - start))
     watch.close()
     return median(times[0]), median(times[1]), median(times[2])
 
@@ -69,10 +69,11 @@ def milliseconds(net: nn.Module, repeats: int = 25) -> tuple[float, float, float
 def growth(options: argparse.Namespace) -> None:
     """Time of a step against size, and the exponent between the two largest sizes: 1 is proportional."""
     table = Table("what grows", "size", "norms alone ms", "guard ms", "exponent", "clip_grad_norm_ ms")
-    table.title = f"The guard's own time as the model grows, medians of 25, {options.threads} thread(s)"
+    timer, kind = (time.thread_time, "processor") if options.processor else (time.perf_counter, "wall")
+    table.title = f"The guard's own time as the model grows, medians of 25, {options.threads} thread(s), {kind} time"
     curves: dict[str, list[tuple[int, float, float, float]]] = {}
     for what, (sizes, make) in GROWTH.items():
-        points = curves[what] = [(size, *milliseconds(make(size))) for size in sizes]
+        points = curves[what] = [(size, *milliseconds(make(size), timer)) for size in sizes]
         for before, (size, norms, guard, clip) in zip([None, *points], points, strict=False):
             slope = "" if before is None else f"{math.log(guard / before[2]) / math.log(size / before[0]):.2f}"
             table.add_row(what, f"{size:,}", f"{norms:.2f}", f"{guard:.2f}", slope, f"{clip:.2f}")
@@ -125,7 +126,7 @@ def memory(options: argparse.Namespace) -> None:
     publish(table, options.markdown, "overhead: memory")
 
 
-WITHOUT = "import time, torch, pytorch_lightning, lightning.pytorch; start = time.perf_counter(); "
+WITHOUT = "import time, torch, pytorch_lightning, lightning.pytorch; "
 IMPORTS = {
     "import lightning_gradguard": "import lightning_gradguard",
     "from lightning_gradguard import GradGuard": "from lightning_gradguard import GradGuard",
@@ -134,9 +135,11 @@ IMPORTS = {
 
 def cold(options: argparse.Namespace) -> None:
     """Seconds beyond torch and Lightning, in fresh processes, and the tables of 2,000 parameters."""
-    table = Table("what", "ms, median", "least", title="Before the first step")
+    clock = "time.process_time()" if options.processor else "time.perf_counter()"
+    kind = "processor" if options.processor else "wall"
+    table = Table("what", "ms, median", "least", title=f"Before the first step, {kind} time")
     for name, code in IMPORTS.items():
-        code = f"{WITHOUT}{code}; print(1e3 * (time.perf_counter() - start))"
+        code = f"{WITHOUT}start = {clock}; {code}; print(1e3 * ({clock} - start))"
         runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)]
         took = [float(run.stdout.split()[-1]) for run in runs]
         table.add_row(f"{name}, after torch and Lightning", f"{median(took):.0f}", f"{min(took):.0f}")
@@ -144,9 +147,10 @@ def cold(options: argparse.Namespace) -> None:
     for _ in range(10):
         net = Many()
         optimizer = torch.optim.AdamW(net.parameters())
-        start = time.perf_counter()
+        timer = time.process_time if options.processor else time.perf_counter
+        start = timer()
         watch = Watch(net, optimizer, DETECTORS, PROTECT)
-        took.append(1e3 * (time.perf_counter() - start))
+        took.append(1e3 * (timer() - start))
         watch.close()
     table.add_row("tables of 2,000 parameters in 1,000 layers", f"{median(took):.1f}", f"{min(took):.1f}")
     publish(table, options.markdown, "overhead: cold")
