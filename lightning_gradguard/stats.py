@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: On a CPU the norms of so many tensors of so few elements are worked out together. Chosen.
+MANY, SMALL = 256, 1024
 #: What wrappers put into the names of parameters; users never see it.
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 #: Wrappers that call the inner module `module`, which a user may do as well: told by their type.
@@ -279,12 +282,17 @@ def read_norms(
         array([2.5353012e+30, 0.0000000e+00, 5.0000000e+00])
     """
     present = [t for t in tensors if t is not None]
-    column = [*norms_of(present), *(value.reshape(()) for value in extra)]
-    if any(value.dtype != column[0].dtype or value.device != column[0].device for value in column[len(present) :]):
+    swarm, shared = norms_of_many(present)
+    rest = present if shared is None else list(compress(present, ~swarm))
+    column = [*norms_of(rest), *(value.reshape(()) for value in extra)]
+    if any(value.dtype != column[0].dtype or value.device != column[0].device for value in column[len(rest) :]):
         column = [value.to(column[0].device, column[0].dtype) for value in column]
     read = torch.stack(column).tolist() if column else []
-    norms, values = np.array(read[: len(present)]), np.array(read[len(present) :])
-    if not math.isfinite(sum(read[: len(present)])):
+    norms, values = np.array(read[: len(rest)]), np.array(read[len(rest) :])
+    if shared is not None:
+        one_by_one, norms = norms, np.empty(len(present))
+        norms[~swarm], norms[swarm] = one_by_one, shared
+    if not math.isfinite(norms.sum()):
         for i in np.flatnonzero(~np.isfinite(norms)):
             norms[i] = unbounded_norm(present[i])
     if scale != 1.0:
@@ -294,6 +302,28 @@ def read_norms(
     full = np.zeros(len(tensors))
     full[[i for i, t in enumerate(tensors) if t is not None]] = norms
     return full, values
+
+
+def norms_of_many(tensors: Sequence[Tensor]) -> tuple[NDArray[np.bool_], Floats | None]:
+    """Which of `tensors` are small, and their L2 norms from one copy of them in float64; None where that is no gain.
+
+    A call for each of very many small tensors costs more than reading them.
+    """
+    none = np.zeros(0, bool), None
+    if len(tensors) < MANY or not tensors[0].is_cpu:
+        return none
+    sizes = np.array([t.numel() for t in tensors])
+    small = (sizes > 0) & (sizes <= SMALL)
+    chosen = list(compress(tensors, small))
+    try:
+        flat = torch._utils._flatten_dense_tensors(chosen) if len(chosen) >= MANY else None
+    except (RuntimeError, TypeError, NotImplementedError):  # sparse layout, mixed devices
+        return none
+    if flat is None or flat.is_complex():
+        return none
+    values = flat.to(torch.float64).numpy()
+    ends = np.cumsum(sizes[small])
+    return small, np.sqrt(np.add.reduceat(values * values, [0, *ends[:-1]]))
 
 
 @torch.no_grad()

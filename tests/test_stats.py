@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_gradguard.stats import GradStats, ParamTable, clean_name, read_norms
+from lightning_gradguard.stats import MANY, SMALL, GradStats, ParamTable, clean_name, read_norms
 
 
 def backward(module: nn.Module, x: torch.Tensor) -> None:
@@ -24,6 +24,25 @@ def test_norms_equal_torch_in_double_precision(dtype: torch.dtype) -> None:
     norms, _ = read_norms(tensors)
     expected = [0.0 if t is None else float(t.double().norm()) for t in tensors]
     np.testing.assert_allclose(norms, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_norms_of_very_many_small_tensors_among_large_ones(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    tensors: list[torch.Tensor | None] = [torch.randn(1 + i % 20).to(dtype) for i in range(MANY)]
+    tensors[3:3] = [torch.randn(SMALL + 1).to(dtype), None, torch.zeros(0, dtype=dtype), torch.randn(2, 3).to(dtype).T]
+    tensors += [torch.tensor([math.nan, 1.0]).to(dtype), torch.tensor([-math.inf]).to(dtype), torch.full((4,), 1e30)]
+    norms, (loss,) = read_norms(tensors, [torch.tensor(0.25)])
+    expected = [0.0 if t is None else float(t.double().norm()) for t in tensors]
+    np.testing.assert_allclose(norms, expected, rtol=1e-6)
+    assert loss == 0.25
+
+
+def test_norms_of_very_many_small_tensors_of_any_layout() -> None:
+    sparse = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,))
+    for odd in (sparse, torch.tensor([3 + 4j])):
+        norms, _ = read_norms([*(torch.full((2,), float(i)) for i in range(MANY)), odd])
+        np.testing.assert_allclose(norms, [*(i * 2**0.5 for i in range(MANY)), 3.0 if odd is sparse else 5.0])
 
 
 def test_norms_of_mixed_layouts() -> None:
