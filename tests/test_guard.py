@@ -294,3 +294,11 @@ def test_without_a_logger_nothing_is_left_in_the_working_directory(tmp_path: Pat
 
 def test_monitor_preset_is_exported() -> None:
     assert GradGuard(MONITOR).policy is MONITOR
+
+
+def test_old_incidents_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_gradguard.guard.FINDINGS_KEPT", 2)
+    guard = GradGuard(detectors=[NonFinite()], policy=Policy({"nonfinite": [SkipStep()]}, patience=1))
+    fit(Net(), Faults({5: math.nan, 12: math.nan, 19: math.nan, 26: math.nan}), guard)
+    assert [incident.first_step for incident in guard.incidents] == [19, 26]
+    assert len(guard.findings) == 2
