@@ -23,9 +23,8 @@ class WeightGrowth(AbstractDetector):
 
     That is how a net fits what contradicts itself, such as wrong labels: the loss goes on falling a little, but only
     larger weights can do it, and they make the gradient larger where learning makes it smaller. The growth alone says
-    nothing. Among 243 healthy runs (`benchmarks/recipes`, the repair benchmark's twins, the zoo's cures) many grow
-    faster than the zoo's `weight_growth` does, and with as steep a slope (0.44 in log norm over log steps, against
-    0.40). So all of these must hold, at two samples of the weights in a row:
+    nothing: many healthy runs grow faster than the zoo's `weight_growth`, and with as steep a slope (`python
+    benchmarks/weight_growth.py`). So all of these must hold, at two samples of the weights in a row:
 
     * half of the planned steps are over, and the weights have grown by `growth` since the first sample;
     * in the last quarter of the steps so far they grew by at least `pace` of what they did in the quarter before;
@@ -34,14 +33,14 @@ class WeightGrowth(AbstractDetector):
       plateau grows its weights and gradients too, and its loss drops.
 
     It is strict, and it must be: training data alone cannot tell wrong labels from hard ones. What comes nearest among
-    the healthy is a net that leaves its plateau late (`zoo.deep_tanh` with fewer layers), with an `effort` of 2.35.
+    the healthy is a net that leaves its plateau late (`zoo.deep_tanh` with fewer layers), with an `effort` of 2.3.
 
     Args:
         growth: Weight norm now over the first. The limit of the zoo's case.
-        pace: See above. A random walk, which grows like the root of the steps, has 0.84. `zoo.weight_growth` has 0.92
-            to 0.97 at 80 % of its steps, over four seeds.
-        effort: See above. 3.1 to 3.7 there.
-        slowly: See above. 0.27 to 0.30 there.
+        pace: See above. A random walk, which grows like the root of the steps, has 0.84, `zoo.weight_growth` 1.03
+            (`benchmarks/weight_growth.py`).
+        effort: See above. 3.4 there.
+        slowly: See above. 0.32 there.
         name: Key of the state.
 
     Raises:
