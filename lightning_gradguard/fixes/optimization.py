@@ -165,3 +165,13 @@ def set_batch_size(loader: DataLoader[Any], batch_size: int) -> RebatchedLoader:
     settings = {name: getattr(loader, name) for name in kept.split()}
     settings |= {"prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers}
     return RebatchedLoader(DataLoader(loader.dataset, batch_size, sampler=loader.sampler, **settings), changes)
+
+
+def decay_rate(group: dict[str, Any], scale: float) -> float:
+    """What a weight decay of 1 takes from a weight in one step; 0 for a group without a learning rate."""
+    return usual_lr(group) * scale / max(1 - float(group.get("momentum", 0.0)), 1e-3) if "lr" in group else 0.0
+
+
+def usual_lr(group: dict[str, Any]) -> float:
+    """A group's learning rate: what its schedule began with, if it has one, since that may be almost at its end."""
+    return float(group.get("initial_lr", group["lr"]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lightning_gradguard.course import ENDLESS
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.fixes.optimization import decay_rate
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
 
@@ -57,13 +58,3 @@ class DecayWeights(AbstractRemedy):
                 group["weight_decay"] = after
                 words = words or f"weight decay {before:.3g} to {after:.3g}"
         return words
-
-
-def decay_rate(group: dict[str, Any], scale: float) -> float:
-    """What a weight decay of 1 takes from a weight in one step; 0 for a group without a learning rate."""
-    return usual_lr(group) * scale / max(1 - float(group.get("momentum", 0.0)), 1e-3) if "lr" in group else 0.0
-
-
-def usual_lr(group: dict[str, Any]) -> float:
-    """A group's learning rate: what its schedule began with, if it has one, since that may be almost at its end."""
-    return float(group.get("initial_lr", group["lr"]))

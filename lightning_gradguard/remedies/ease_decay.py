@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.fixes.optimization import decay_rate
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.remedies.decay_weights import decay_rate
 
 
 @dataclass(frozen=True)
