@@ -77,7 +77,7 @@ def growth(options: argparse.Namespace) -> None:
         for before, (size, norms, guard, clip) in zip([None, *points], points, strict=False):
             slope = "" if before is None else f"{math.log(guard / before[2]) / math.log(size / before[0]):.2f}"
             table.add_row(what, f"{size:,}", f"{norms:.2f}", f"{guard:.2f}", slope, f"{clip:.2f}")
-    publish(table, options.markdown, "overhead: growth")
+    publish(table, options.markdown, "overhead: growth", options.threads)
     if options.figure:
         draw(curves, Path(options.figure))
 
@@ -123,7 +123,7 @@ def memory(options: argparse.Namespace) -> None:
         if step in marks:
             table.add_row(f"{step:,}", f"{resident():.1f}")
     table.title = f"{table.title}, {1e6 * (time.perf_counter() - start) / options.steps:.0f} µs a step"
-    publish(table, options.markdown, "overhead: memory")
+    publish(table, options.markdown, "overhead: memory", options.threads)
 
 
 WITHOUT = "import time, torch, pytorch_lightning, lightning.pytorch; "
@@ -153,4 +153,4 @@ def cold(options: argparse.Namespace) -> None:
         took.append(1e3 * (timer() - start))
         watch.close()
     table.add_row("tables of 2,000 parameters in 1,000 layers", f"{median(took):.1f}", f"{min(took):.1f}")
-    publish(table, options.markdown, "overhead: cold")
+    publish(table, options.markdown, "overhead: cold", options.threads)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def publish(table: Table, file: str | None, section: str) -> None:
+def publish(table: Table, file: str | None, section: str, threads: int = 1) -> None:
     """Prints the table; with `file`, also replaces what stands there between the section's two marks."""
     Console(width=160).print(table)
     if file is None:
@@ -21,16 +21,16 @@ def publish(table: Table, file: str | None, section: str) -> None:
     begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
     path = Path(file)
     text = path.read_text() if path.exists() else "# Results\n"
-    body = f"{begin}\n{machine()}\n\n{markdown(table)}\n{end}"
+    body = f"{begin}\n{machine(threads)}\n\n{markdown(table)}\n{end}"
     found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     path.write_text(found.sub(lambda _: body, text) if found.search(text) else f"{text}\n{body}\n")
 
 
-def machine() -> str:
+def machine(threads: int = 1) -> str:
     """Where this was measured."""
     return (
         f"{os.cpu_count()}-core CPU, torch {torch.__version__.split('+')[0]}, lightning {lightning.__version__}, "
-        f"Python {platform.python_version()}, one thread for each run."
+        f"Python {platform.python_version()}, {threads if threads > 1 else 'one'} thread{'s' * (threads > 1)} for each run."
     )
 
 
