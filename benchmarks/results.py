@@ -28,9 +28,10 @@ def publish(table: Table, file: str | None, section: str, threads: int = 1) -> N
 
 def machine(threads: int = 1) -> str:
     """Where this was measured."""
+    each = f"{threads} threads" if threads > 1 else "one thread"
     return (
         f"{os.cpu_count()}-core CPU, torch {torch.__version__.split('+')[0]}, lightning {lightning.__version__}, "
-        f"Python {platform.python_version()}, {threads if threads > 1 else 'one'} thread{'s' * (threads > 1)} for each run."
+        f"Python {platform.python_version()}, {each} for each run."
     )
 
 
