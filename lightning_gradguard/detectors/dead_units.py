@@ -46,7 +46,6 @@ class DeadUnits(Inside):
         Lu et al. 2019, arXiv 1903.06733 (dying ReLU).
     """
 
-    measures_share: ClassVar[bool] = True
     kind: ClassVar[str] = "dead_units"
     share: float = 0.9
     looks: int = 3
@@ -85,3 +84,6 @@ class DeadUnits(Inside):
         rows = min(int(unit["rows"].max()) for key, unit in seen.items() if key.partition("#")[0] == sick[0])
         why = f"share of units silent for {rows} samples"
         return Finding(self.kind, stats.step, tuple(sick), shares[sick[0]], self.share, why)
+
+    def hopeless(self, finding: Finding) -> bool:
+        return finding.value >= 1.0

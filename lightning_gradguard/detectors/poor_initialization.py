@@ -63,7 +63,8 @@ class PoorInitialization(Inside):
             state["seen"] = self.look({}, stats.probe)
             if state["seen"].get("grows"):
                 return state, (self._finding(state["seen"], stats),)
-        if not state["seen"].get("layers") or not judge(state["loss"]).hurt:
+        progress = judge(state["loss"])
+        if not state["seen"].get("layers") or not progress.hurt or progress.learnt:
             return state, ()
         return state, (self._finding(state["seen"], stats),)
 

@@ -26,6 +26,8 @@ SOON, LATE = 5, 13
 #: Share of the first loss below which a standstill is success: a classifier that only unlearns wild first answers
 #: comes down to 1/300 of its loss and has learnt nothing yet (raw inputs, `benchmarks/repair`). Chosen.
 ARRIVED = 1e-4
+#: Part of the first loss that a run must have lost before a standstill may be convergence. Chosen.
+FALLEN = 0.3
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Progress:
         lost: More than half of the best progress (all of it, once the loss was below zero) is gone, in four of the last
             six blocks, and went within ten.
         arrived: The loss is below `ARRIVED` of where it began and has come there without exploding.
+        fallen: The loss is `FALLEN` below the first steps: at chance a classifier that began near it is not.
     """
 
     blocks: int = 0
@@ -49,6 +52,7 @@ class Progress:
     worse: bool = False
     lost: bool = False
     arrived: bool = False
+    fallen: bool = False
 
     @property
     def wrong(self) -> bool:
@@ -57,8 +61,8 @@ class Progress:
 
     @property
     def learnt(self) -> bool:
-        """The loss has fallen and stayed down, whether or not it still falls."""
-        return not (self.wrong or self.unmoved)
+        """The loss has fallen far and stayed down, whether or not it still falls: such a run may have converged."""
+        return self.fallen and not self.wrong
 
     @property
     def hurt(self) -> bool:
@@ -80,7 +84,7 @@ def follow(state: State, stats: GradStats) -> State:
         >>> for step in range(300):
         ...     state = follow(state, GradStats.of({"a": 1.0}, step=step, loss=2.3, budget=1000))
         >>> judge(state)
-        Progress(blocks=15, flat=True, unmoved=True, worse=False, lost=False, arrived=False)
+        Progress(blocks=15, flat=True, unmoved=True, worse=False, lost=False, arrived=False, fallen=False)
     """
     if stats.loss is None or not stats.loss_finite or stats.adversarial:
         return state
@@ -128,6 +132,7 @@ def _judged(state: State) -> list[Any]:
         means[-1] - state["start"] > 0.5 * abs(state["start"]) + 2 * errors[-1] * math.sqrt(state["size"]),
         sum(state["lost"]) >= 4,
         abs(now) <= ARRIVED * abs(state["start"]) and max(means) <= 3 * abs(state["start"]),
+        now < moments(state["first"])[0] - FALLEN * abs(moments(state["first"])[0]),
     ]
 
 
@@ -174,15 +179,9 @@ def level(means: list[float], errors: list[float]) -> tuple[float, float]:
 
 
 class Inside(AbstractDetector):
-    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses.
-
-    Attributes:
-        measures_share: Whether the finding's value is a share of a layer. One that has converged may well keep a layer
-            that is mostly idle: where the loss has fallen and only stands still, the share must be the whole.
-    """
+    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
 
     skips_cancelled: ClassVar[bool] = True
-    measures_share: ClassVar[bool] = False
 
     def init(self) -> State:
         return {"loss": NOTHING, "seen": self.blank()}
@@ -193,7 +192,7 @@ class Inside(AbstractDetector):
             state["seen"] = self.look(state["seen"], stats.probe)
         progress = judge(state["loss"])
         finding = self.verdict(state["seen"], stats) if progress.hurt else None
-        if finding is not None and self.measures_share and progress.learnt and finding.value < 1.0:
+        if finding is not None and progress.learnt and not self.hopeless(finding):
             finding = None
         return state, () if finding is None else (finding,)
 
@@ -203,6 +202,12 @@ class Inside(AbstractDetector):
     def blank(self) -> State:
         """What has been seen before the first look."""
         return {}
+
+    def hopeless(self, finding: Finding) -> bool:
+        """Whether no run that shows this can have learnt. One that has converged may keep a layer that is mostly idle,
+        raw inputs, or a memory that it has no use for.
+        """
+        return False
 
     @abstractmethod
     def look(self, seen: State, probe: Probe) -> State:

@@ -43,7 +43,6 @@ class Saturated(Inside):
         Glorot and Bengio 2010; Rakitianskaia and Engelbrecht 2015 (measuring saturation).
     """
 
-    measures_share: ClassVar[bool] = True
     kind: ClassVar[str] = "saturated"
     share: float = 0.9
     looks: int = 3
@@ -65,3 +64,6 @@ class Saturated(Inside):
         if not sick:
             return None
         return Finding(self.kind, stats.step, tuple(sick), max(sick.values()), self.share, "share of flat slopes")
+
+    def hopeless(self, finding: Finding) -> bool:
+        return finding.value >= 1.0
