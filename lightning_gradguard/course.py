@@ -49,7 +49,8 @@ class Trial:
         level: Mean loss of the trial's later half; inf when it failed.
         error: Its standard error.
         sick: Whether signal or gradient were still blocked at its end.
-        end: Where the trial stopped.
+        begin: Where it began, if that was a new beginning: the initial weights, changed.
+        end: Where it stopped.
         look: The last look inside.
     """
 
@@ -59,6 +60,7 @@ class Trial:
     level: float = math.inf
     error: float = 0.0
     sick: bool = False
+    begin: Checkpoint | None = None
     end: Checkpoint | None = None
     look: Probe | None = None
 
@@ -91,7 +93,7 @@ class Course:
         self._level = self._error = math.inf
         self._trials: list[Trial] = []
         self._losses: list[float] = []
-        self._bad, self._sick = 0, False
+        self._bad, self._sick, self._anew = 0, False, False
         self._look: Probe | None = None
 
     @property
@@ -161,6 +163,7 @@ class Course:
         if self.initial is None:
             return ""
         self.initial.restore()
+        self._anew = True
         return "back to the initial weights"
 
     def _next(self) -> str:
@@ -169,14 +172,15 @@ class Course:
             name, cause, deeds = self._waiting.pop(0)
             assert self._origin is not None
             self._origin.restore()
-            words = []
+            words, self._anew = [], False
             for deed in deeds:
                 words.append(deed())
                 if not words[-1]:
                     break
             if all(words):
                 self._losses, self._bad, self._look = [], 0, None
-                self._trials.append(Trial(name, ", ".join(words), cause))
+                begin = self._checkpoint(0) if self._anew else None
+                self._trials.append(Trial(name, ", ".join(words), cause, begin=begin))
                 self.tried.add(name)
                 self.changed()
                 return f"trying {self._trials[-1].words}"
@@ -207,9 +211,11 @@ class Course:
             trial.sick, trial.look = blocked(self._look), self._look
             best = next((other for other in self._trials if other.end is not None), None)
             if best is None or better(trial, best):
-                for other in self._trials:
-                    other.end = None
+                for other in self._trials[:-1]:
+                    other.begin = other.end = None
                 trial.end = self._checkpoint(0)
+        if trial.end is None:
+            trial.begin = None
         return self._finish() if self._clear(trial) else self._next()
 
     def _failed(self) -> bool:
@@ -243,7 +249,8 @@ class Course:
         self._recent.clear()
         if best is not None and best.end is not None and self._beats(best):
             best.end.restore()
-            best.end = None
+            self.initial = best.begin or self.initial  # a later cure begins with what this one has changed
+            best.begin = best.end = None
             self.kept.append(best)
             self.improved = best.level < self._level - 0.1 * abs(self._level) or not math.isfinite(self._level)
             self.changed()

@@ -30,6 +30,9 @@ from lightning_gradguard.remedies import (
     Try,
 )
 
+#: Healthy steps after which a rollback has proved itself: those between two snapshots, by default. Chosen.
+PROOF = 50
+
 #: One rung: what is done at once. An empty rung does nothing.
 Rung = tuple[AbstractRemedy, ...]
 #: Where each kind stands on its ladder: kind -> [rungs climbed, healthy steps since the last finding].
@@ -43,7 +46,8 @@ class Policy:
     Args:
         ladders: Kind of finding -> its ladder, a sequence whose items are a remedy, or several to be applied
             together, or `()` for none. The last rung repeats. Kinds without a ladder are only recorded.
-        patience: Healthy steps after which a kind goes one rung down. Three times as many end its incident. Chosen.
+        patience: Healthy steps after which a kind goes one rung down, `PROOF` after a rollback. Three times as many end
+            its incident. Chosen.
         name: How the policy is called in messages.
 
     Raises:
@@ -77,6 +81,11 @@ class Policy:
     def was_tried(self, kind: str, climbed: int) -> bool:
         """Whether the rung just below tried cures: these are not tried again, so the kind stays where it is."""
         return climbed > 0 and any(remedy.uses_course for remedy in self.rung(kind, climbed - 1))
+
+    def span(self, kind: str, climbed: int) -> int:
+        """Healthy steps for one rung down: many after a rollback, which may only have put off what comes again."""
+        rung = self.rung(kind, climbed - 1) if climbed else ()
+        return PROOF if any(remedy.uses_snapshots for remedy in rung) else self.patience
 
     def only_skipped(self, kind: str, climbed: int) -> bool:
         """Whether the rung just below did nothing but leave the step out."""
@@ -147,9 +156,10 @@ def decide(
     after: Standing = {}
     for kind, (climbed, calm) in standing.items():
         calm = 0 if kind in found else calm + 1
-        if sound and policy.only_skipped(kind, climbed):
+        if sound and calm == 1 and policy.only_skipped(kind, climbed):
             climbed = 0
-        down = climbed > 0 and calm > 0 and calm % policy.patience == 0 and not policy.was_tried(kind, climbed)
+        proved = climbed > 0 and calm > 0 and calm % policy.span(kind, climbed) == 0
+        down = proved and not policy.was_tried(kind, climbed)
         if climbed > down or calm < policy.patience:
             after[kind] = [climbed - down, calm]
     rungs = {kind: policy.rung(kind, after.get(kind, [0, 0])[0]) for kind in reversed(found)}
@@ -217,9 +227,9 @@ _CALM = Try(
         (ReviveUnits(), ScaleLR(0.1)),
         (_AGAIN, NormalizeInput(above=3.0)),
         (_AGAIN, ScaleLR(0.01)),
-        (_AGAIN, AdaptUpdates()),
         (*_DRAW, ScaleLR(0.1)),
         (*_DRAW, ScaleLR(0.01)),
+        (_AGAIN, AdaptUpdates()),
         (_AGAIN, ScaleLR(0.001)),
     ),
     clearly=0.5,  # any smaller step brings an exploded loss down a little

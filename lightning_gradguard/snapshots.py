@@ -98,16 +98,17 @@ class Snapshots:
     def restore(self) -> Snapshot | None:
         """Puts the newest snapshot back in place; None when there is none.
 
-        One that was restored three times without a healthy one after it gives way to the next older.
+        One that was restored without a healthy one after it gives way to the next older the next time: what it holds
+        beside the weights may be spoilt already.
 
         Parameter groups, schedulers and loop counters stay as they are: the user's schedule goes on.
         """
         if not self.ring:
             return None
+        if self.tries and len(self.ring) > 1:
+            self.ring, self.tries = self.ring[:-1], 0
         snapshot = self.ring[-1]
         self.tries += 1
-        if self.tries >= 3 and len(self.ring) > 1:
-            self.ring, self.tries = self.ring[:-1], 0
         params = owned_params(self.optimizer)
         for p, saved in zip(params, snapshot.params, strict=False):
             local(p).copy_(saved)

@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 #: What `GradGuard()` looks for. A spike of the loss comes before the explosion it brings: a step that is skipped
-#: needs no clipping.
+#: needs no clipping. Raw inputs come before the saturation and the deaths that they bring.
 DETECTORS: tuple[AbstractDetector, ...] = (
     NonFinite(),
     BadBatch(),
@@ -63,6 +63,7 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     Relapse(),
     LRJump(),
     Overshooting(),
+    UnnormalizedInput(),
     Vanishing(),
     Stalled(),
     Oscillating(),
@@ -70,7 +71,6 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     VanishingThroughTime(),
     ExplodingThroughTime(),
     Saturated(),
-    UnnormalizedInput(),
     DeadUnits(),
     Diverging(),
     Collapsed(),

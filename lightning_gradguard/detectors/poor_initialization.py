@@ -55,21 +55,23 @@ class PoorInitialization(Inside):
             require(value > 0, f"PoorInitialization({field}=...)", "must be positive", value)
 
     def init(self) -> State:
-        return {"loss": NOTHING, "seen": {}}
+        return {"loss": NOTHING, "seen": {}, "blocked": False}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         state = {**state, "loss": follow(state["loss"], stats)}
+        if stats.probe is not None:
+            state["blocked"] = bool(stats.probe.mute(self.spread))
         if stats.probe is not None and not state["seen"]:
             state["seen"] = self.look({}, stats.probe)
             if state["seen"].get("grows"):
                 return state, (self._finding(state["seen"], stats),)
         progress = judge(state["loss"])
-        if not state["seen"].get("layers") or not progress.hurt or progress.learnt:
+        if not state["seen"].get("layers") or not progress.hurt or (progress.learnt and not state["blocked"]):
             return state, ()
         return state, (self._finding(state["seen"], stats),)
 
     def renew(self, state: State, improved: bool) -> State:
-        return {"loss": renewed(state["loss"], improved), "seen": {"grows": False, "layers": []}}
+        return {**state, "loss": renewed(state["loss"], improved), "seen": {"grows": False, "layers": []}}
 
     def look(self, seen: State, probe: Probe) -> State:
         decades, rms = probe.forward_decades, probe.output_rms

@@ -41,7 +41,7 @@ class Progress:
             block now.
         worse: The loss is half as much again as in the first step, or more, beyond the scatter of the batches.
         lost: More than half of the best progress (all of it, once the loss was below zero) is gone, in four of the last
-            six blocks, and went within ten.
+            six blocks, and went within ten of being near the best.
         arrived: The loss is below `ARRIVED` of where it began and has come there without exploding.
         fallen: The loss is `FALLEN` below the first steps: at chance a classifier that began near it is not.
     """
@@ -150,8 +150,9 @@ def _lost(state: State) -> bool:
     first, first_error = moments(state["first"])
     best = min(range(len(means) - 1), key=means.__getitem__)
     gained, gone = first - means[best], means[-1] - means[best]
-    sure = gone > 4 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
-    soon = max(means[best : best + 11]) > means[best] + 0.5 * gained  # a drift is the objective's own
+    sure = gone > 2 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
+    left = max(i for i, mean in enumerate(means) if mean <= means[best] + 0.25 * gained)
+    soon = max(means[left : left + 11]) > means[best] + 0.5 * gained  # a drift is the objective's own
     # Below zero the loss is a likelihood or, as in policy gradients, a surrogate that comes back to zero as the run
     # succeeds: only more than all of the progress is a loss there.
     limit = first - 0.5 * gained if means[best] >= 0 else first + 4 * math.hypot(first_error, errors[-1])
