@@ -150,6 +150,8 @@ def _lost(state: State) -> bool:
     first, first_error = moments(state["first"])
     best = min(range(len(means) - 1), key=means.__getitem__)
     gained, gone = first - means[best], means[-1] - means[best]
+    if gained <= 0:
+        return False
     sure = gone > 2 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
     left = max(i for i, mean in enumerate(means) if mean <= means[best] + 0.25 * gained)
     soon = max(means[left : left + 11]) > means[best] + 0.5 * gained  # a drift is the objective's own
