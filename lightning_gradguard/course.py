@@ -87,6 +87,7 @@ class Course:
         self.kept: list[Trial] = []
         self.tried: set[str] = set()
         self.improved, self.by_hand, self.clearly = False, "", 0.7
+        self._left = math.inf
         self._recent: deque[float] = deque(maxlen=LONGEST)
         self._waiting: list[Candidate] = []
         self._origin: Checkpoint | None = None
@@ -134,6 +135,7 @@ class Course:
         look: Probe | None = None,
         by_hand: str = "",
         clearly: float = 0.7,
+        left: float = math.inf,
     ) -> str:
         """Starts a course; returns what was done, in words.
 
@@ -145,7 +147,9 @@ class Course:
             look: The latest look inside.
             by_hand: What is left for the user to do when nothing helps.
             clearly: A trial whose loss is below this share of anything before it ends the course.
+            left: Steps that the run has left: no trial begins that would leave it less than another such time.
         """
+        self._left = left
         self.by_hand, self.clearly = by_hand, clearly
         self._sick = blocked(look)
         self.finding, self.window, self._trials = finding, window, []
@@ -168,7 +172,7 @@ class Course:
 
     def _next(self) -> str:
         """Puts the next candidate into force, from the same start; ends the course when there is none."""
-        while self._waiting:
+        while self._waiting and self._left >= 2 * self.window:
             name, cause, deeds = self._waiting.pop(0)
             assert self._origin is not None
             self._origin.restore()
@@ -196,6 +200,7 @@ class Course:
             cancel: Makes the step a no-op; called before anything is changed.
         """
         self._look = look if look is not None else self._look
+        self._left -= 1
         if clean and loss is not None:
             self._losses.append(loss)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,11 +140,11 @@ class PendingStep:
             return ""
         budget = self.stats.budget
         window = min(max(round(share * (budget or ENDLESS)), SHORTEST), LONGEST)
-        if budget is not None and budget - self.stats.step < 3 * window:
+        left = math.inf if budget is None else budget - self.stats.step
+        if left < 3 * window:
             return ""
         self.cancel()
-        words = self.course.begin(finding, candidates, window, self.look, by_hand, clearly)
-        return words
+        return self.course.begin(finding, candidates, window, self.look, by_hand, clearly, left)
 
     def stop(self, reason: str) -> None:
         """Cancels the step, puts the newest snapshot back and asks for the end of training."""

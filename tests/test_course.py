@@ -75,3 +75,26 @@ def test_what_was_tried_is_not_tried_again() -> None:
     run(treatment, [1.0] * 8)
     assert treatment.begin(FINDING, [("a", "x", [lambda: "first"])], 8, None) == ""
     assert not treatment.active
+
+
+def test_a_run_does_not_end_within_a_trial() -> None:
+    _, treatment = course()
+    candidates = [(name, "x", [lambda name=name: name]) for name in "abc"]
+    treatment.begin(FINDING, candidates, 8, None, left=30)
+    words = [treatment.follow(1.0, True, None, lambda: None) for _ in range(16)]
+    assert words[7] == "trying b"
+    assert words[15].startswith("none of 2 trials helped")
+    assert not treatment.active
+
+
+def test_a_later_cure_begins_with_what_was_kept() -> None:
+    net, treatment = course()
+    treatment.begin(FINDING, [("swap", "x", [treatment.restart, lambda: swap(net)])], 8, None)
+    begun = net[0].weight.detach().clone()
+    with torch.no_grad():
+        net[0].weight.add_(1.0)
+    assert run(treatment, [0.1] * 8)[0].startswith("kept")
+    assert not torch.equal(net[0].weight, begun)
+    treatment.restart()
+    assert isinstance(net[1], nn.ELU)
+    assert torch.equal(net[0].weight, begun)
