@@ -119,7 +119,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}
         self._verdict = ""
-        self._last_reader = False
+        self._last_reader = self._talks = False
         self._unseen_batches = 0
 
     # ---------------------------------------------------------------- what it has seen
@@ -188,7 +188,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
                 f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound "
                 "wins, and the norms logged here are from before both."
             )
-        self._last_reader = reads_last(self, trainer, pl_module)
+        self._last_reader, self._talks = reads_last(self, trainer, pl_module), not ranks.alone
         self._logbook = self._open_logbook(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -205,7 +205,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = getattr(scaler, "_scale", None)
         self._losses.append(loss.detach().float() / scale if scale is not None else loss.detach())
-        if len(self._watches) == 1 and pl_module.automatic_optimization and steps_now(trainer):
+        if self._talks and len(self._watches) == 1 and pl_module.automatic_optimization and steps_now(trainer):
             next(iter(self._watches.values())).announce(self._losses, trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:

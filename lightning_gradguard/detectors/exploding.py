@@ -73,6 +73,8 @@ class Exploding(AbstractDetector):
         highest = state["record"]["highest"]
         if highest is None or len(highest) != len(row):
             return self._learned(state, row, stats.loss), ()
+        if row[0] <= highest[0]:  # no layer's norm is above the global one
+            return self._learned(state, row, stats.loss), ()
         decades = float(np.log10(self.factor))
         sick = (row[1:] > highest[1:] + decades) & (row[1:] > highest[0]) & np.isfinite(highest[1:])
         usual_loss = stats.loss is None or stats.loss <= median(state["losses"])
