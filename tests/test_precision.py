@@ -163,7 +163,7 @@ def test_on_a_gpu(precision: str) -> None:
 
 
 class Spy(TorchDispatchMode):
-    """Counts single numbers read by the host, and tensors made in float64 other than the one for the host."""
+    """Counts single numbers read by the host, and tensors made in float64."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,5 +191,4 @@ def test_no_device_needs_float64_and_no_number_is_read_alone() -> None:
     fit(Net(), guard, limit_train_batches=12)
     plain = [spy for step, spy in enumerate(spied) if step and step & (step - 1)]  # no look inside, no snapshot
     assert [spy.items for spy in plain] == [0] * len(plain)
-    on_the_host = {"aten._to_copy.default", "aten.detach.default"}  # of the one vector that has come there
-    assert all(set(spy.doubles) == on_the_host and len(spy.doubles) == 2 for spy in plain)
+    assert [spy.doubles for spy in plain] == [[]] * len(plain)
