@@ -252,7 +252,8 @@ class Watch:
         self.restored = pending.restored is not None
         if healthy:
             self.lr_scale.recover()
-            if self.policy.uses_snapshots and self.steps >= self.snapshot_due:
+            worse = any(state.get("worse") for state in self.states.values())
+            if self.policy.uses_snapshots and self.steps >= self.snapshot_due and not worse:
                 self.snapshots.take(self.steps, copy.deepcopy(self.states))
                 self.snapshot_due = next_multiple(self.steps, self.snapshot_every)
         if healthy or pending.restored is not None:

@@ -16,6 +16,8 @@ from lightning_gradguard.probes import Probe
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.seen import forget_bias, gain_after
 
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
 
 @dataclass(frozen=True)
 class Reinitialize(AbstractRemedy):
@@ -25,7 +27,8 @@ class Reinitialize(AbstractRemedy):
     follows (1 without one), biases become 0. Recurrent weights become orthogonal, and the bias of the
     gate that carries the state log(T - 1) for sequences of T steps, so that it remembers about as long as it has to.
     Numbers are drawn from the step's number as seed: the same on every process, and the run's own random state is left
-    alone. Embeddings, attention and norms are reset as torch makes them.
+    alone. Embeddings, attention and norms are reset as torch makes them. A finding about recurrent layers alone leaves
+    the others as they are.
 
     References:
         Glorot and Bengio 2010; He et al. 2015, arXiv 1502.01852; Saxe et al. 2014, arXiv 1312.6120; Tallec and
@@ -38,6 +41,9 @@ class Reinitialize(AbstractRemedy):
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if step.module is None:
             return ""
+        modules = dict(step.module.named_modules())
+        if finding.layers and all(isinstance(modules.get(name), RECURRENT) for name in finding.layers):
+            return f"{draw_recurrent(step.module, step.look, seed=finding.step)} recurrent layers drawn anew"
         words = []
         if count := draw_layers(step.module, step.look, seed=finding.step):
             words.append(f"{count} layers drawn anew")
@@ -73,7 +79,7 @@ def reset_others(module: nn.Module, seed: int) -> int:
 
 def draw_recurrent(module: nn.Module, look: Probe | None, seed: int) -> int:
     """Draws every recurrent layer; returns how many."""
-    layers = [m for m in module.modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
+    layers = [m for m in module.modules() if isinstance(m, RECURRENT)]
     if not layers:
         return 0
     orthogonal_recurrent(module, seed=seed)
