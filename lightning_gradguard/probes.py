@@ -103,7 +103,7 @@ class Probe:
         """
         same = {self.layers[i] for i in np.flatnonzero(self.alike(spread))}
         for a in self.activations if self.blocked(spread) else ():
-            if a.kind in ONE_SIDED and a.layer != self.layers[-1] and a.dead.all() and a.rows * len(a.dead) >= 32:
+            if a.kind in ONE_SIDED and (a.layer,) != self.layers[-1:] and a.dead.all() and a.rows * len(a.dead) >= 32:
                 same.add(a.layer)
         return tuple(layer for layer in self.layers if layer in same)
 

@@ -140,6 +140,8 @@ class Diary(pl.Callback):
             grads = [p.grad for p in params_of(optimizer) if p.grad is not None]
             squares = [g.to_dense().abs().double().square().sum() for g in grads]
             scale = guard._watches[id(optimizer)].collector.grad_scale
+            if scale == 1.0 and getattr(optimizer, "grad_scale", None) is not None:
+                scale = float(optimizer.grad_scale)  # a fused optimizer divides by it while it steps
             self.norms.setdefault(name, []).append(float(sum(squares, torch.zeros(()))) ** 0.5 / scale)
 
         guard.on_before_optimizer_step = kept

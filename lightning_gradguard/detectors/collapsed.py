@@ -62,6 +62,3 @@ class Collapsed(Inside):
             return None
         why = "difference between samples"
         return Finding(self.kind, stats.step, tuple(seen["layers"]), seen["spread"], self.spread, why)
-
-    def hopeless(self, finding: Finding) -> bool:
-        return True

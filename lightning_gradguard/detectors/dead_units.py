@@ -84,6 +84,3 @@ class DeadUnits(Inside):
         rows = min(int(unit["rows"].max()) for key, unit in seen.items() if key.partition("#")[0] == sick[0])
         why = f"share of units silent for {rows} samples"
         return Finding(self.kind, stats.step, tuple(sick), shares[sick[0]], self.share, why)
-
-    def hopeless(self, finding: Finding) -> bool:
-        return finding.value >= 1.0

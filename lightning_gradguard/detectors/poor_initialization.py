@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import NOTHING, Inside, follow, judge, renewed
+from lightning_gradguard.detectors.progress import NOTHING, SAME, Inside, follow, renewed
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import Probe
 from lightning_gradguard.stats import GradStats
@@ -60,13 +60,12 @@ class PoorInitialization(Inside):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         state = {**state, "loss": follow(state["loss"], stats)}
         if stats.probe is not None:
-            state["blocked"] = bool(stats.probe.mute(self.spread))
+            state["blocked"] = bool(stats.probe.mute(SAME))
         if stats.probe is not None and not state["seen"]:
             state["seen"] = self.look({}, stats.probe)
             if state["seen"].get("grows"):
                 return state, (self._finding(state["seen"], stats),)
-        progress = judge(state["loss"])
-        if not state["seen"].get("layers") or not progress.hurt or (progress.learnt and not state["blocked"]):
+        if not state["seen"].get("layers") or not self.counts(state):
             return state, ()
         return state, (self._finding(state["seen"], stats),)
 

@@ -28,6 +28,8 @@ SOON, LATE = 5, 13
 ARRIVED = 1e-4
 #: Part of the first loss that a run must have lost before a standstill may be convergence. Chosen.
 FALLEN = 0.3
+#: Difference between samples below which a layer passes nothing on; as in `Collapsed`.
+SAME = 0.005
 
 
 @dataclass(frozen=True)
@@ -187,17 +189,21 @@ class Inside(AbstractDetector):
     skips_cancelled: ClassVar[bool] = True
 
     def init(self) -> State:
-        return {"loss": NOTHING, "seen": self.blank()}
+        return {"loss": NOTHING, "seen": self.blank(), "blocked": False}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         state = {**state, "loss": follow(state["loss"], stats)}
         if stats.probe is not None:
-            state["seen"] = self.look(state["seen"], stats.probe)
-        progress = judge(state["loss"])
-        finding = self.verdict(state["seen"], stats) if progress.hurt else None
-        if finding is not None and progress.learnt and not self.hopeless(finding):
-            finding = None
+            state |= {"seen": self.look(state["seen"], stats.probe), "blocked": bool(stats.probe.mute(SAME))}
+        finding = self.verdict(state["seen"], stats) if self.counts(state) else None
         return state, () if finding is None else (finding,)
+
+    def counts(self, state: State) -> bool:
+        """Whether what is seen is a symptom: the run is hurt, and it is not one that has learnt and still tells samples
+        apart. A run that has converged may keep a layer that is mostly idle, raw inputs, or a memory of no use to it.
+        """
+        progress = judge(state["loss"])
+        return progress.hurt and (state["blocked"] or not progress.learnt)
 
     def renew(self, state: State, improved: bool) -> State:
         return {**self.init(), "loss": renewed(state["loss"], improved)}
@@ -205,12 +211,6 @@ class Inside(AbstractDetector):
     def blank(self) -> State:
         """What has been seen before the first look."""
         return {}
-
-    def hopeless(self, finding: Finding) -> bool:
-        """Whether no run that shows this can have learnt. One that has converged may keep a layer that is mostly idle,
-        raw inputs, or a memory that it has no use for.
-        """
-        return False
 
     @abstractmethod
     def look(self, seen: State, probe: Probe) -> State:

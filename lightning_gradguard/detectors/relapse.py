@@ -64,7 +64,8 @@ class Relapse(AbstractDetector):
         first, losses, high = state["first"], state["losses"], state["high"]
         if len(losses) < self.window // 2 or stats.loss <= max(losses):
             first = [*first, stats.loss] if len(first) < 20 else first
-            return {"first": first, "losses": [*losses, *high, stats.loss][-self.window :], "high": [], "worse": False}, ()
+            losses = [*losses, *high, stats.loss][-self.window :]
+            return {"first": first, "losses": losses, "high": [], "worse": False}, ()
         usual = median(losses)
         limit = usual + self.share * (median(first) - usual)
         if stats.restored and limit > usual and stats.loss > limit:

@@ -64,6 +64,3 @@ class Saturated(Inside):
         if not sick:
             return None
         return Finding(self.kind, stats.step, tuple(sick), max(sick.values()), self.share, "share of flat slopes")
-
-    def hopeless(self, finding: Finding) -> bool:
-        return finding.value >= 1.0
