@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from test_remedies import repairing
@@ -13,6 +14,7 @@ from torch import nn
 from lightning_gradguard import remedies
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.stats import GradStats
 
 FINDING = Finding("x", 3)
 
@@ -250,3 +252,13 @@ def test_a_decay_that_forgets_within_a_hundred_steps_is_taken_away_and_an_ordina
     usual = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
     assert remedies.EaseDecay().apply(FINDING, repairing(net, torch.randn(8, 4), usual)) == ""
     assert usual.param_groups[0]["weight_decay"] == 0.01
+
+
+def test_a_learning_rate_is_fitted_to_the_size_of_the_updates() -> None:
+    net = nn.Linear(4, 2)
+    step = repairing(net, torch.randn(8, 4), torch.optim.SGD(net.parameters(), lr=0.5))
+    assert remedies.FitLR().apply(FINDING, step) == ""  # nothing was sampled
+    ratios = {"param_norm": np.array([2.0]), "update_ratio": np.array([4.0])}
+    step.stats = GradStats.of({"net": 1.0}, **ratios)
+    assert remedies.FitLR().apply(FINDING, step) == "learning rate x 0.0025"
+    assert step.lr_scale.effective_lr() == pytest.approx(0.5 * 0.0025)

@@ -4,8 +4,8 @@
 
 Every case is one program, broken and with the documented cure (its twin). A broken run counts as repaired only when
 its final quality on held-out data reaches the case's mark within the same number of optimizer steps. A case whose twin
-fails for a seed is left out for that seed. Read with care: the cases were chosen to be clear-cut, so that a rate
-compares tools; it says nothing about how often a guard helps in the wild.
+fails for a seed, or whose broken run ends well by itself, is left out for that seed. Read with care: the cases were
+chosen to be clear-cut, so that a rate compares tools; it says nothing about how often a guard helps in the wild.
 """
 
 from __future__ import annotations
@@ -98,9 +98,14 @@ def touched(endings: dict[tuple, Ending], name: str, tool: str, seed: int) -> bo
     return endings[name, False, tool, seed].weights != endings[name, False, "no guard", seed].weights
 
 
+def tells(endings: dict[tuple, Ending], name: str, seed: int) -> bool:
+    """Whether the pair says anything: the twin ends well, the broken run alone does not."""
+    return endings[name, False, "no guard", seed].success and not endings[name, True, "no guard", seed].success
+
+
 def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], seeds: int) -> Table:
     """One row for each measure, one column for each tool."""
-    valid = [(n, s) for n in names for s in range(seeds) if endings[n, False, "no guard", s].success]
+    valid = [(n, s) for n in names for s in range(seeds) if tells(endings, n, s)]
     curable = [(n, s) for n, s in valid if CASES[n].curable]
     rows: dict[str, list[str]] = {}
     for tool in columns:
@@ -176,8 +181,7 @@ def main() -> int:
     publish(by_case(endings, args.cases, columns[1:], args.seeds), args.markdown, "repair by case")
     bad = 0
     for (n, broken, tool, s), e in endings.items():
-        healthy = endings[n, False, "no guard", s].success
-        if tool != "GradGuard repair" or not healthy:
+        if tool != "GradGuard repair" or not tells(endings, n, s):
             continue
         missed = broken and ((CASES[n].curable and not e.success) or e.right is None)
         if missed or (not broken and (e.said or touched(endings, n, tool, s))):

@@ -7,6 +7,7 @@ from lightning_gradguard.remedies.calm_momentum import CalmMomentum
 from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
 from lightning_gradguard.remedies.decay_weights import DecayWeights
 from lightning_gradguard.remedies.ease_decay import EaseDecay
+from lightning_gradguard.remedies.fit_lr import FitLR
 from lightning_gradguard.remedies.hold_lr import HoldLR
 from lightning_gradguard.remedies.insert_norm import InsertNorm
 from lightning_gradguard.remedies.normalize_input import NormalizeInput
@@ -33,6 +34,7 @@ __all__ = [
     "CalmMomentum",
     "DecayWeights",
     "EaseDecay",
+    "FitLR",
     "HoldLR",
     "InsertNorm",
     "NormalizeInput",
