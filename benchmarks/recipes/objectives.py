@@ -154,11 +154,18 @@ def q_learning() -> Program:
 
 
 class GAN(pl.LightningModule):
-    """Generator and discriminator with an optimizer each, in manual optimization."""
+    """Generator and critic with an optimizer each, in manual optimization.
 
-    def __init__(self) -> None:
+    Args:
+        critic_lr: The critic's learning rate; the generator's is 1e-3.
+        saturating: Whether the generator lowers the critic's being right, as in the first GAN, and does not raise its
+            being wrong.
+    """
+
+    def __init__(self, critic_lr: float = 1e-3, saturating: bool = False) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.critic_lr, self.saturating = critic_lr, saturating
         self.generator, self.critic = mlp(8, 64, 64, 2), mlp(2, 64, 64, 1, act=partial(nn.LeakyReLU, 0.2))  # type: ignore[arg-type]
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
@@ -170,11 +177,13 @@ class GAN(pl.LightningModule):
         self.manual_backward(loss)
         critic_step.step()
         generator_step.zero_grad()
-        self.manual_backward(F.softplus(-self.critic(fake)).mean())
+        judged = self.critic(fake)
+        self.manual_backward(-F.softplus(judged).mean() if self.saturating else F.softplus(-judged).mean())
         generator_step.step()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.5, 0.99)) for net in (self.generator, self.critic)]
+        players = ((self.generator, 1e-3), (self.critic, self.critic_lr))
+        return [torch.optim.Adam(net.parameters(), lr, betas=(0.5, 0.99)) for net, lr in players]
 
 
 @recipe

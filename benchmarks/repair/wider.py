@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import lightning.pytorch as pl
 import torch
 from cases import Built, accuracy, case
 from recipes.base import Learner, Program, batches
 from recipes.data import generator, ring
 from recipes.nets import Recurrent, Transformer, adam, cnn, he, mlp, predict, sgd
+from recipes.objectives import GAN
 from still import drawn, on_digits
 from sudden import images, remember
 from torch import Tensor, nn
@@ -101,43 +101,14 @@ def summed_loss(broken: bool) -> Built:
     return built
 
 
-class Players(pl.LightningModule):
-    """A generator against a critic; `score` is the share of fakes near the ring, times the share of modes found."""
-
-    def __init__(self, critic_lr: float, saturating: bool) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.saturating, self.critic_lr = saturating, critic_lr
-        self.generator, self.critic = mlp(8, 64, 64, 2), mlp(2, 64, 64, 1, act=partial(nn.LeakyReLU, 0.2))  # type: ignore[arg-type]
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        (points,) = batch
-        generator_step, critic_step = self.optimizers()  # type: ignore[misc]
-        fake = self.generator(torch.randn(len(points), 8))
-        loss = F.softplus(-self.critic(points)).mean() + F.softplus(self.critic(fake.detach())).mean()
-        critic_step.zero_grad()
-        self.manual_backward(loss)
-        critic_step.step()
-        judged = self.critic(fake)
-        generator_step.zero_grad()
-        self.manual_backward(-F.softplus(judged).mean() if self.saturating else F.softplus(-judged).mean())
-        generator_step.step()
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [
-            torch.optim.Adam(self.generator.parameters(), 1e-3, betas=(0.5, 0.99)),
-            torch.optim.Adam(self.critic.parameters(), self.critic_lr, betas=(0.5, 0.99)),
-        ]
-
-    @torch.no_grad()
-    def score(self, points: Tensor) -> float:
-        fake = self.generator(torch.randn(1000, 8, generator=generator(5)))
-        distance = torch.cdist(fake, points).min(1).values if bool(fake.isfinite().all()) else torch.full((1000,), 9.0)
-        return float((distance < 0.3).double().mean())
+@torch.no_grad()
+def on_the_ring(gan: GAN) -> float:
+    """Share of a thousand fakes near a real point."""
+    fake = gan.generator(torch.randn(1000, 8, generator=generator(5)))
+    near = torch.cdist(fake, ring()).min(1).values < 0.3
+    return float(near.double().mean())  # a fake that is not finite is near nothing
 
 
 @case(["learning rate too large", "exploding gradient", "vanishing gradient"], 0.5, "Goodfellow et al. 2014")
 def critic_that_runs_away(broken: bool) -> Built:
-    points = ring()
-    program = Program(Players(0.3 if broken else 1e-3, broken), batches(points, size=64))
-    return Built(program, 2000, lambda module: module.score(points))
+    return Built(Program(GAN(0.3 if broken else 1e-3, broken), batches(ring(), size=64)), 2000, on_the_ring)  # type: ignore[arg-type]
