@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import nn
 
 from lightning_gradguard.detectors import DETECTORS
-from lightning_gradguard.policy import MONITOR, PROTECT
+from lightning_gradguard.presets import MONITOR, PROTECT
 from lightning_gradguard.watch import Watch
 
 

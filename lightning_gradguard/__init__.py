@@ -17,10 +17,10 @@ _EXPORTS = {
     "GradGuard": "guard",
     "GradStats": "stats",
     "Incident": "findings",
-    "MONITOR": "policy",
-    "PROTECT": "policy",
+    "MONITOR": "presets",
+    "PROTECT": "presets",
     "Policy": "policy",
-    "REPAIR": "policy",
+    "REPAIR": "presets",
     "Report": "report",
     "detectors": "detectors",
     "fixes": "fixes",
@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from lightning_gradguard import detectors, fixes, policy, remedies, zoo
     from lightning_gradguard.findings import Finding, Incident
     from lightning_gradguard.guard import GradGuard
-    from lightning_gradguard.policy import MONITOR, PROTECT, REPAIR, Policy
+    from lightning_gradguard.policy import Policy
+    from lightning_gradguard.presets import MONITOR, PROTECT, REPAIR
     from lightning_gradguard.report import Report
     from lightning_gradguard.stats import GradStats
 

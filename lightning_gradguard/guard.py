@@ -20,7 +20,8 @@ from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector
 from lightning_gradguard.findings import OPEN, Finding, Incident
 from lightning_gradguard.logbook import Logbook
-from lightning_gradguard.policy import MONITOR, PRESETS, Policy
+from lightning_gradguard.policy import Policy
+from lightning_gradguard.presets import MONITOR, PRESETS
 from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import Report, StepReport

@@ -9,7 +9,8 @@ from typing import Literal
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
 from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import OPEN, Incident
-from lightning_gradguard.policy import PRESETS, Policy, Standing, decide
+from lightning_gradguard.policy import Policy, Standing, decide
+from lightning_gradguard.presets import PRESETS
 from lightning_gradguard.recording import FOLDER, read_steps, recorded_optimizers
 from lightning_gradguard.report import Report
 from lightning_gradguard.stats import GradStats

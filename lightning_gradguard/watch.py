@@ -52,7 +52,7 @@ class Watch:
 
     Example:
         >>> from lightning_gradguard.detectors import DETECTORS
-        >>> from lightning_gradguard.policy import PROTECT
+        >>> from lightning_gradguard.presets import PROTECT
         >>> net = nn.Linear(2, 1)
         >>> watch = Watch(net, torch.optim.SGD(net.parameters(), lr=0.1), DETECTORS, PROTECT)
         >>> def step(x):

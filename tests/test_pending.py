@@ -14,7 +14,7 @@ from lightning_gradguard import GradGuard
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.policy import MONITOR
+from lightning_gradguard.presets import MONITOR
 from lightning_gradguard.remedies import AGC, AbstractClip
 from lightning_gradguard.remedies.clips import clip_to
 from lightning_gradguard.snapshots import Snapshots

@@ -10,7 +10,7 @@ from test_detector_laws import healthy_stream
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import DETECTORS, Exploding
-from lightning_gradguard.policy import PROTECT
+from lightning_gradguard.presets import PROTECT
 from lightning_gradguard.recording import FOLDER, Recorder, read_steps
 from lightning_gradguard.replay import replay, replay_steps
 from lightning_gradguard.stats import GradStats

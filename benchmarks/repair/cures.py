@@ -12,7 +12,8 @@ from peers import Setting
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.policy import REPAIR, Policy
+from lightning_gradguard.policy import Policy
+from lightning_gradguard.presets import REPAIR
 from lightning_gradguard.remedies import AbstractRemedy, Try
 
 
