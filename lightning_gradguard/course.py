@@ -25,8 +25,6 @@ from lightning_gradguard.trial import Trial, better, blocked, level_of
 
 #: Shortest and longest trial in steps. Chosen.
 SHORTEST, LONGEST = 8, 1000
-#: Steps assumed for a run that has no end. Chosen.
-ENDLESS = 5000
 Deed = Callable[[], str]
 #: Name, the cause that is proved when it helps, deeds.
 Candidate = tuple[str, str, Sequence[Deed]]

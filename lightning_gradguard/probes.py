@@ -32,6 +32,8 @@ SATURATING = frozenset(("sigmoid", "expit", "tanh", "hardtanh", "hardsigmoid", "
 ONE_SIDED = frozenset(
     ("relu", "gelu", "silu", "elu", "selu", "celu", "softplus", "threshold", "mish", "hardswish", "exp")
 )
+#: Difference between samples below which a layer passes nothing on; measured for `Collapsed`.
+SAME = 0.005
 #: A slope below this share of the steepest one is flat: sigmoid beyond |z| = 5.3, tanh beyond 3.0. Chosen.
 FLAT = 0.01
 _RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: Steps assumed for a run that has no end. Chosen.
+ENDLESS = 5000
+
 #: On a CPU the norms of so many tensors of so few elements are worked out together. Chosen.
 MANY, SMALL = 256, 1024
 #: What wrappers put into the names of parameters; users never see it.

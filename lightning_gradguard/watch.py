@@ -252,8 +252,8 @@ class Watch:
         self.restored = pending.restored is not None
         if healthy:
             self.lr_scale.recover()
-            due = self.policy.uses_snapshots and self.steps >= self.snapshot_due
-            if due and not any(state.get("worse") for state in self.states.values()):
+            wanted = self.policy.uses_snapshots and self.steps >= self.snapshot_due
+            if wanted and not any(state.get("worse") for state in self.states.values()):
                 self.snapshots.take(self.steps, copy.deepcopy(self.states))
                 self.snapshot_due = next_multiple(self.steps, self.snapshot_every)
         if healthy or pending.restored is not None:

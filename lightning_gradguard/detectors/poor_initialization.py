@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import NOTHING, SAME, Inside, follow, renewed
+from lightning_gradguard.detectors.progress import NOTHING, Inside, follow, renewed
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe
+from lightning_gradguard.probes import SAME, Probe
 from lightning_gradguard.stats import GradStats
 
 

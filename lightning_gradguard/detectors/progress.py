@@ -13,13 +13,11 @@ from typing import Any, ClassVar
 
 from lightning_gradguard.detectors.base import AbstractDetector, State
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.probes import SAME, Probe
+from lightning_gradguard.stats import ENDLESS, GradStats
 
 #: A run is judged in so many blocks of steps, each between `SHORTEST` and `LONGEST`. Chosen.
 BLOCKS, SHORTEST, LONGEST = 50, 4, 500
-#: Steps assumed for a run that has no end. Chosen.
-ENDLESS = 5000
 #: Blocks after which a run with a visible cause, and one without, should have got somewhere: 10 % and 26 %. The
 #: slowest of the public healthy runs had lost 5 % of its loss after 20 % of its steps.
 SOON, LATE = 5, 13
@@ -28,8 +26,6 @@ SOON, LATE = 5, 13
 ARRIVED = 1e-4
 #: Part of the first loss that a run must have lost before a standstill may be convergence. Chosen.
 FALLEN = 0.3
-#: Difference between samples below which a layer passes nothing on; as in `Collapsed`.
-SAME = 0.005
 
 
 @dataclass(frozen=True)
