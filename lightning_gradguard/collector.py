@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.shards import Ranks, Total, local, whole_sums
 from lightning_gradguard.snapshots import Snapshot, copied, owned_params
-from lightning_gradguard.stats import Floats, GradStats, ParamTable, clean_parameters, foreach_norm, read_norms
+from lightning_gradguard.stats import Floats, ParamTable, clean_parameters, foreach_norm, read_norms
 
 
 class Collector:
@@ -66,19 +66,21 @@ class Collector:
         if not (self.ranks.alone or self.sharded):
             self._announced = self.ranks.add(self._common(losses, divisor))
 
-    def collect(self, losses: Sequence[Tensor], divisor: float, **known: Any) -> GradStats:
-        """Everything about the step; `known` are the fields of `GradStats` that are not measured here."""
+    def collect(self, losses: Sequence[Tensor], divisor: float) -> dict[str, Any]:
+        """Everything measured about the step: fields of `GradStats`."""
         owned = sum(len(group["params"]) for group in self.optimizer.param_groups)
         if owned != self.table.owned_count:  # a group was added
             self.rebuild()
         one = self._alone if self.ranks.alone else self._together
         norms, loss, buffers, buffer_norm = one(losses, divisor)
         sample, self.sample = self.sample, None
-        return GradStats(
-            layers=self.table.layers, grad_norm=self.table.per_layer(norms / self.grad_scale), loss=loss,
-            buffers=buffers, buffer_norm=buffer_norm, param_norm=sample[0] if sample else None,
-            update_ratio=sample[1] if sample else None, trainable=self.table.trainable() if sample else None, **known,
-        )  # fmt: skip
+        measured = {
+            "layers": self.table.layers, "grad_norm": self.table.per_layer(norms, self.grad_scale), "loss": loss,
+            "buffers": buffers, "buffer_norm": buffer_norm,
+        }  # fmt: skip
+        if sample is None:
+            return measured
+        return {**measured, "param_norm": sample[0], "update_ratio": sample[1], "trainable": self.table.trainable()}
 
     def _alone(self, losses: Sequence[Tensor], divisor: float) -> tuple[Floats, float | None, tuple[str, ...], Floats]:
         """Norms of gradients `[T]`, loss, names and norms of the moving buffers, in one transfer to the host."""

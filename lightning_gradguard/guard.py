@@ -26,7 +26,7 @@ from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import Report, StepReport
 from lightning_gradguard.shards import Ranks
-from lightning_gradguard.watch import Watch
+from lightning_gradguard.watch import PROGRESS, Watch
 
 #: Findings remembered for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
 FINDINGS_KEPT = 10_000
@@ -335,7 +335,7 @@ def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) ->
     for detector in detectors:
         if not isinstance(detector, AbstractDetector):
             raise ValueError(f"`GradGuard(detectors=...)` must hold detectors, got {detector!r}.")
-    names = [detector.name for detector in detectors]
+    names = [PROGRESS, *(detector.name for detector in detectors)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"`GradGuard(detectors=...)` must have different names, got {doubled[0]!r} twice; set `name`.")
     if isinstance(policy, str):

@@ -15,9 +15,10 @@ from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.course import LONGEST, SHORTEST, Candidate, Course
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.probes import Probe
+from lightning_gradguard.progress import ENDLESS
 from lightning_gradguard.shards import local
 from lightning_gradguard.snapshots import Snapshot, Snapshots, owned_params
-from lightning_gradguard.stats import ENDLESS, GradStats
+from lightning_gradguard.stats import GradStats
 
 #: A smaller coefficient is multiplied in at once: its inverse comes near the end of fp32. Chosen.
 TINIEST = 1e-30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import OPEN, Incident
 from lightning_gradguard.policy import Policy, Standing, decide
 from lightning_gradguard.presets import PRESETS
+from lightning_gradguard.progress import NOTHING, follow, judge
 from lightning_gradguard.recording import FOLDER, read_steps, recorded_optimizers
 from lightning_gradguard.report import Report
 from lightning_gradguard.stats import GradStats
@@ -27,8 +29,10 @@ def replay_steps(
     episodes = Episodes(optimizer)
     standing: Standing = {}
     told: list[Incident] = []
+    progress = NOTHING
     for stats in steps:
-        states, findings = diagnose(detectors, states, stats)
+        progress = follow(progress, None if stats.adversarial else stats.loss, stats.lr, stats.budget)
+        states, findings = diagnose(detectors, states, replace(stats, progress=judge(progress)))
         standing, chosen = decide(standing, findings, policy)
         named = [(finding, tuple(remedy.name for remedy in rung)) for finding, rung in chosen]
         told += [incident for incident in episodes.update(named, standing, policy.calm) if incident.outcome != OPEN]

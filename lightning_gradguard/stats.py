@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightning_gradguard.progress import UNTOLD, Progress
+
 if TYPE_CHECKING:
     from lightning_gradguard.batch_look import BatchLook
     from lightning_gradguard.probes import Probe
 
 Floats = NDArray[np.float64]
-
-#: Steps assumed for a run that has no end. Chosen.
-ENDLESS = 5000
 
 #: On a CPU the norms of so many tensors of so few elements are worked out together. Chosen.
 MANY, SMALL = 256, 1024
@@ -52,6 +51,17 @@ class Layers:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def half_log_numel(self) -> Floats:
+        """Log10 of the root of `numel`, `[L]`: what log10 of an L2 norm exceeds that of the RMS by."""
+        return np.asarray(0.5 * np.log10(self.numel))
+
+    @cached_property
+    def deep(self) -> tuple[NDArray[np.intp], Floats]:
+        """Where the matrix layers are, `[M]`, and the weights `[M]` whose dot product with values is their slope."""
+        places = np.flatnonzero(self.matrix)
+        return places, slope_weights(len(places))
 
     def pick(self, mask: NDArray[np.bool_], by: Floats | None = None) -> tuple[str, ...]:
         """Names where `mask` is true; the largest `by` first when it is given."""
@@ -82,6 +92,7 @@ class GradStats:
             `update_ratio`.
         probe: A look inside the batch (see `probes`); only on sampled steps.
         budget: Optimizer steps that the run is meant to take; None when it has no end.
+        progress: What the losses up to this one say about the run.
         batch: The samples of the batch; only on steps that a detector finds suspicious (see `wants_batch`).
 
     Example:
@@ -105,6 +116,7 @@ class GradStats:
     trainable: NDArray[np.bool_] | None = None
     probe: Probe | None = None
     budget: int | None = None
+    progress: Progress = UNTOLD
     batch: BatchLook | None = None
 
     @classmethod
@@ -117,7 +129,7 @@ class GradStats:
     @cached_property
     def finite(self) -> bool:
         """Whether every gradient is finite."""
-        return math.isfinite(self.grad_norm.sum()) or bool(np.isfinite(self.grad_norm).all())
+        return math.isfinite(self.global_norm) or bool(np.isfinite(self.grad_norm).all())
 
     @cached_property
     def loss_finite(self) -> bool:
@@ -131,11 +143,9 @@ class GradStats:
 
     @cached_property
     def global_norm(self) -> float:
-        """L2 norm of all gradients as one vector."""
-        peak = float(self.grad_norm.max(initial=0.0))
-        if not math.isfinite(peak) or peak == 0.0:
-            return peak if self.finite else math.nan
-        return peak * math.sqrt(float(np.square(self.grad_norm / peak).sum()))
+        """L2 norm of all gradients as one vector; NaN where one is not finite."""
+        norm = math.hypot(*self.grad_norm.tolist())
+        return norm if math.isfinite(norm) or np.isfinite(self.grad_norm).all() else math.nan
 
     @cached_property
     def global_update_ratio(self) -> float:
@@ -146,15 +156,10 @@ class GradStats:
         return float(np.linalg.norm(self.update_ratio * self.param_norm)) / weight if weight else math.nan
 
     @cached_property
-    def followed(self) -> dict[int, tuple[Any, Any]]:
-        """What detectors have worked out together from this step's loss: id of a state -> that state, the one after."""
-        return {}
-
-    @cached_property
     def log_rms(self) -> Floats:
         """Log10 of each layer's root-mean-square gradient, `[L]`; -inf where the gradient is zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log10(self.grad_norm) - 0.5 * np.log10(self.layers.numel)
+            return np.asarray(np.log10(self.grad_norm) - self.layers.half_log_numel)
 
     @cached_property
     def depth_slope(self) -> float:
@@ -162,13 +167,26 @@ class GradStats:
 
         Positive when gradients vanish on their way back to the input, negative when they explode.
         """
-        usable = self.layers.matrix & np.isfinite(self.log_rms)
-        heights = self.log_rms[usable]
-        if len(heights) < 3:
+        places, weights = self.layers.deep
+        if len(places) < 3:
             return math.nan
-        depth = np.arange(len(heights), dtype=float)
-        depth -= depth.mean()
-        return float(depth @ heights / (depth @ depth))
+        heights = self.log_rms[places]
+        slope = float(np.dot(weights, heights))
+        if math.isfinite(slope):
+            return slope
+        usable = heights[np.isfinite(heights)]
+        return float(np.dot(slope_weights(len(usable)), usable)) if len(usable) >= 3 else math.nan
+
+
+def slope_weights(count: int) -> Floats:
+    """Weights whose dot product with `count` values is their least-squares slope.
+
+    Example:
+        >>> slope_weights(3)
+        array([-0.5,  0. ,  0.5])
+    """
+    depth = np.arange(count) - 0.5 * (count - 1)
+    return np.asarray(depth / max(float(np.dot(depth, depth)), 1e-30))
 
 
 def clean_name(name: str) -> str:
@@ -241,16 +259,15 @@ class ParamTable:
         free = [p.requires_grad and filled for p, filled in zip(self.params, self.filled, strict=True)]
         return np.bincount(self.layer_of, free, minlength=len(self.layers)) > 0
 
-    def per_layer(self, norms: Floats) -> Floats:
-        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow: scaled by the largest first."""
+    def per_layer(self, norms: Floats, scale: float = 1.0) -> Floats:
+        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow; `scale` is divided out."""
         peak = float(norms.max(initial=0.0))
+        unit = peak if math.isfinite(peak) and not 1e-100 < peak < 1e100 else 1.0  # squares stay within float64
         if peak == 0.0:
             return np.zeros(len(self.layers))
-        scale = peak if math.isfinite(peak) else 1.0
-        if 1e-100 < scale < 1e100:  # the squares stay within float64
-            return np.sqrt(np.bincount(self.layer_of, norms * norms, minlength=len(self.layers)))
-        squares = np.bincount(self.layer_of, np.square(norms / scale), minlength=len(self.layers))
-        return np.asarray(scale * np.sqrt(squares), dtype=np.float64)
+        parts = norms if unit == 1.0 else norms / unit
+        whole = np.sqrt(np.bincount(self.layer_of, parts * parts, minlength=len(self.layers)))
+        return whole if unit == scale else np.asarray(whole * (unit / scale))
 
 
 def layer_name(parameter: str) -> str:
@@ -290,8 +307,8 @@ def read_norms(
     column = [*norms_of(rest), *(value.reshape(()) for value in extra)]
     if any(value.dtype != column[0].dtype or value.device != column[0].device for value in column[len(rest) :]):
         column = [value.to(column[0].device, column[0].dtype) for value in column]
-    read = torch.stack(column).tolist() if column else []
-    norms, values = np.array(read[: len(rest)]), np.array(read[len(rest) :])
+    read = np.array(torch.stack(column).tolist() if column else [])
+    norms, values = read[: len(rest)], read[len(rest) :]
     if shared is not None:
         one_by_one, norms = norms, np.empty(len(present))
         norms[~swarm], norms[swarm] = one_by_one, shared

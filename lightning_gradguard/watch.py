@@ -23,11 +23,15 @@ from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep, forget_scale
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
 from lightning_gradguard.probes import Probe, Probes
+from lightning_gradguard.progress import NOTHING, follow, judge, renewed
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import StepReport
 from lightning_gradguard.shards import Ranks
 from lightning_gradguard.snapshots import Snapshots
 from lightning_gradguard.stats import GradStats, ParamTable
+
+#: Key of what is remembered of the losses, among the detectors' states.
+PROGRESS = "progress"
 
 
 class Watch:
@@ -104,7 +108,8 @@ class Watch:
         self.samples: Callable[[], BatchLook | None] | None = None  # looks at the samples of a suspicious step's batch
         self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_course else None
         self.steps = 0
-        self.states: dict[str, State] = {detector.name: detector.init() for detector in detectors}
+        self.states: dict[str, State] = {PROGRESS: NOTHING, **{d.name: d.init() for d in detectors}}
+        self._skipping = [PROGRESS, *(d.name for d in detectors if d.skips_cancelled)]
         self.clip_state: State = clip.init() if clip is not None else {}
         self.standing: Standing = {}
         self.episodes = Episodes(name)
@@ -154,21 +159,21 @@ class Watch:
             divisor: What the losses were divided by before they were summed (gradient accumulation).
         """
         self._forget_scale()
-        stats = self._collect(losses, divisor)
+        stats, followed = self._collect(losses, divisor)
         if self.course is not None and self.course.active:
             return self._treat(stats, self.course)
         self.look = stats.probe or self.look
         self.first_look = self.look if self.steps == 0 else self.first_look
         stats = self._with_samples(stats)
         before = self.states
-        self.states, findings = diagnose(self.detectors, self.states, stats)
+        self.states, findings = diagnose(self.detectors, {**before, PROGRESS: followed}, stats)
         self.standing, chosen = decide(self.standing, findings, self.policy)
         pending = self._pending(stats)
         if self.course is not None:
             self.course.observe(stats.loss)
         done = [(finding, act(finding, rung, pending)) for finding, rung in chosen]
         if pending.cancelled:
-            self.states |= {d.name: before[d.name] for d in self.detectors if d.skips_cancelled}
+            self.states |= {name: before[name] for name in self._skipping}
         elif self.course is not None:
             self.course.adaptive.apply(pending.grad_scale)
         if self.clip is not None and not pending.cancelled:
@@ -218,12 +223,16 @@ class Watch:
         """The optimizer's parameters by layer."""
         return self.collector.table
 
-    def _collect(self, losses: Sequence[Tensor], divisor: float) -> GradStats:
-        stats = self.collector.collect(
-            losses, divisor, step=self.steps, lr=self.lr_scale.effective_lr(), adversarial=self.adversarial,
-            restored=self.restored, budget=self.budget, probe=self._read_look(),
+    def _collect(self, losses: Sequence[Tensor], divisor: float) -> tuple[GradStats, State]:
+        """The step's statistics, and what is remembered of the losses with this one."""
+        measured, lr = self.collector.collect(losses, divisor), self.lr_scale.effective_lr()
+        followed = follow(self.states[PROGRESS], None if self.adversarial else measured["loss"], lr, self.budget)
+        stats = GradStats(
+            **measured, step=self.steps, lr=lr, adversarial=self.adversarial, restored=self.restored,
+            budget=self.budget, progress=judge(followed), probe=self._read_look(),
         )  # fmt: skip
-        return replace(stats, overflow=True) if self.scaler is not None and overflowed(stats) else stats
+        overflow = self.scaler is not None and overflowed(stats)
+        return replace(stats, overflow=True) if overflow else stats, followed
 
     def _with_samples(self, stats: GradStats) -> GradStats:
         """The statistics with a look at the batch's samples if a detector asks for one; of all processes the worst."""
@@ -247,7 +256,8 @@ class Watch:
             self.sample_due = self.steps
         if pending.renewed:
             improved = self.course is not None and self.course.improved
-            self.states = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
+            after = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
+            self.states = {PROGRESS: renewed(self.states[PROGRESS], improved), **after}
             self.snapshots.ring, self.sample_due, self.snapshot_due = [], self.steps, self.steps
         self.restored = pending.restored is not None
         if healthy:
@@ -308,7 +318,7 @@ class Watch:
         """The reverse of `state_dict`; a detector that was not there then starts anew."""
         self.steps = int(state["steps"])
         known = from_plain(state["detectors"])
-        self.states = {d.name: known.get(d.name, d.init()) for d in self.detectors}
+        self.states |= {name: known[name] for name in self.states if name in known}
         self.clip_state = from_plain(state["clip"]) or self.clip_state
         self.standing = from_plain(state["standing"])
         self.episodes.load_state_dict(state["episodes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from lightning_gradguard import detectors
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
+from lightning_gradguard.progress import NOTHING, follow, judge
 from lightning_gradguard.stats import GradStats
 from lightning_gradguard.watch import from_plain, to_plain
 
@@ -34,11 +36,20 @@ streams = st.lists(
 )
 
 
+def followed(stream: Iterable[GradStats]) -> list[GradStats]:
+    """The steps with what their losses say."""
+    told, state = [], NOTHING
+    for stats in stream:
+        state = follow(state, stats.loss, stats.lr, stats.budget)
+        told.append(replace(stats, progress=judge(state)))
+    return told
+
+
 def stats_of(stream: Any) -> list[GradStats]:
-    return [
+    return followed(
         GradStats.of(dict(zip("abcd", norms, strict=True)), step=step, loss=loss, lr=0.1)
         for step, (norms, loss) in enumerate(stream)
-    ]
+    )
 
 
 def healthy_stream(steps: int = 300, seed: int = 0) -> list[GradStats]:
@@ -57,7 +68,7 @@ def healthy_stream(steps: int = 300, seed: int = 0) -> list[GradStats]:
 def run(detector: AbstractDetector, stream: list[GradStats], state: Any = None) -> tuple[Any, list[Any]]:
     state = detector.init() if state is None else state
     found = []
-    for stats in stream:
+    for stats in followed(stream):
         state, findings = detector.update(state, stats)
         found.append(findings)
     return state, found
@@ -123,7 +134,7 @@ def test_what_is_flagged_never_enters_a_baseline() -> None:
         stream[at] = replace(stream[at], grad_norm=stream[at].grad_norm * 1e5, loss=1e5)
     states = {d.name: d.init() for d in DETECTORS}
     kinds: dict[int, set[str]] = {}
-    for stats in stream:
+    for stats in followed(stream):
         states, findings = diagnose(DETECTORS, states, stats)
         if findings:
             kinds[stats.step] = {f.kind for f in findings}
@@ -136,7 +147,7 @@ def test_a_spike_in_the_warmup_neither_fires_nor_becomes_the_record() -> None:
     stream[80] = replace(stream[80], grad_norm=stream[80].grad_norm * 1e5, loss=1e5)
     states = {d.name: d.init() for d in DETECTORS}
     flagged = []
-    for stats in stream:
+    for stats in followed(stream):
         states, findings = diagnose(DETECTORS, states, stats)
         flagged += [(f.step, f.kind) for f in findings]
     assert sorted(flagged) == [(80, "exploding"), (80, "loss_spike")]

@@ -12,6 +12,7 @@ from lightning_gradguard import GradStats, remedies
 from lightning_gradguard.detectors import DeadUnits, LossSpike, Relapse
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import ActivationLook, Probe
+from lightning_gradguard.progress import NOTHING, follow, judge
 
 
 def dead_layer(losses: list[float], spread: float) -> tuple:
@@ -19,10 +20,13 @@ def dead_layer(losses: list[float], spread: float) -> tuple:
     idle = ActivationLook("a", "relu", 1.0, np.array([True] * 40), 32)
     look = Probe(layers=("a", "b"), spread=np.array([spread, 0.5]), reached=spread, activations=(idle,))
     detector, found = DeadUnits(looks=1), ()
-    state = detector.init()
+    state, progress = detector.init(), NOTHING
     for step, loss in enumerate(losses):
-        stats = GradStats.of({"a": 1.0}, step=step, loss=loss, budget=200, probe=look if step == 0 else None)
-        state, found = detector.update(state, stats)
+        progress = follow(progress, loss, budget=200)
+        seen = look if step == 0 else None
+        state, found = detector.update(
+            state, GradStats.of({"a": 1.0}, step=step, loss=loss, progress=judge(progress), probe=seen)
+        )
     return found
 
 

@@ -86,9 +86,11 @@ def diagnose(
     detectors: Iterable[AbstractDetector], states: dict[str, State], stats: GradStats
 ) -> tuple[dict[str, State], tuple[Finding, ...]]:
     """Runs every detector over one step: the new states by detector name, and all findings."""
-    outcomes = {detector.name: detector.update(states[detector.name], stats) for detector in detectors}
-    findings = tuple(finding for _, found in outcomes.values() for finding in found)
-    return {name: state for name, (state, _) in outcomes.items()}, findings
+    after, findings = dict(states), []
+    for detector in detectors:
+        after[detector.name], found = detector.update(states[detector.name], stats)
+        findings += found
+    return after, tuple(findings)
 
 
 def log10(values: Floats) -> Floats:

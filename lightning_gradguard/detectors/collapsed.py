@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import Inside
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import Probe
 from lightning_gradguard.stats import GradStats
@@ -31,12 +31,11 @@ class Collapsed(Inside):
         ValueError: If a number is not positive.
 
     Example:
+        >>> from lightning_gradguard.progress import Progress
         >>> same = Probe(layers=("a", "b", "c"), spread=np.array([0.4, 1e-7, 0.9]))
-        >>> detector, state = Collapsed(looks=1), Collapsed().init()
-        >>> for step in range(60):
-        ...     stats = GradStats.of({"a": 0.1}, step=step, loss=2.3, budget=500, probe=None if step else same)
-        ...     state, found = detector.update(state, stats)
-        >>> print(*found)
+        >>> detector, stuck = Collapsed(looks=1), Progress(blocks=6, flat=True)
+        >>> stats = GradStats.of({"a": 0.1}, step=59, loss=2.3, progress=stuck, probe=same)
+        >>> print(*detector.update(detector.init(), stats)[1])
         step 59: collapsed in b: difference between samples (1e-07, limit 0.005)
     """
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import Inside
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import ONE_SIDED, Probe
 from lightning_gradguard.stats import GradStats
@@ -33,14 +33,15 @@ class DeadUnits(Inside):
 
     Example:
         >>> from lightning_gradguard.probes import ActivationLook
+        >>> from lightning_gradguard.progress import Progress
         >>> detector, silent = DeadUnits(looks=2), ActivationLook("net.0", "relu", 1.0, np.array([True] * 4), 32)
         >>> state = detector.init()
-        >>> for step in range(100):
-        ...     look = Probe(activations=(silent,)) if step % 50 == 0 else None
-        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, budget=200, probe=look)
+        >>> look, stuck = Probe(activations=(silent,)), Progress(blocks=6, flat=True)
+        >>> for step in (50, 100):
+        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, progress=stuck, probe=look)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 99: dead_units in net.0: share of units silent for 64 samples (1, limit 0.9)
+        step 100: dead_units in net.0: share of units silent for 64 samples (1, limit 0.9)
 
     References:
         Lu et al. 2019, arXiv 1903.06733 (dying ReLU).

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.detectors.base import AbstractDetector, State
-from lightning_gradguard.detectors.progress import NOTHING, follow, judge, renewed
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.stats import GradStats
 
@@ -22,11 +21,9 @@ class Diverging(AbstractDetector):
         name: Key of the state.
 
     Example:
-        >>> detector, state = Diverging(), Diverging().init()
-        >>> for step in range(20):
-        ...     loss = 2.6 if step < 3 else 9.0
-        ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss, budget=200))
-        >>> print(*found)
+        >>> from lightning_gradguard.progress import Progress
+        >>> gone = Progress(blocks=5, worse=True, start=2.6, best=2.6, last=9.0)
+        >>> print(*Diverging().update({}, GradStats.of({"a": 1.0}, step=19, loss=9.1, progress=gone))[1])
         step 19: diverging: loss, from its first level (9, limit 2.6)
     """
 
@@ -35,16 +32,11 @@ class Diverging(AbstractDetector):
     name: str = "diverging"
 
     def init(self) -> State:
-        return {"loss": NOTHING}
-
-    def renew(self, state: State, improved: bool) -> State:
-        return {"loss": renewed(state["loss"], improved)}
+        return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        state = {"loss": follow(state["loss"], stats)}
-        seen, means = judge(state["loss"]), state["loss"]["means"]
+        seen = stats.progress
         if stats.loss is None or not seen.wrong:
             return state, ()
-        first = state["loss"]["start"]
-        limit, why = (first, "loss, from its first level") if seen.worse else (min(means), "loss, from its best level")
-        return state, (Finding(self.kind, stats.step, (), means[-1], limit, why),)
+        limit, why = (seen.start, "first") if seen.worse else (seen.best, "best")
+        return state, (Finding(self.kind, stats.step, (), seen.last, limit, f"loss, from its {why} level"),)

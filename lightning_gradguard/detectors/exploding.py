@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -69,13 +70,13 @@ class Exploding(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if not stats.clean or stats.global_norm == 0.0:
             return state, ()
-        row = log10(np.concatenate([[stats.global_norm], stats.grad_norm]))
+        row = log10(np.array([stats.global_norm, *stats.grad_norm.tolist()]))
         highest = state["record"]["highest"]
         if highest is None or len(highest) != len(row):
             return self._learned(state, row, stats.loss), ()
         if row[0] <= highest[0]:  # no layer's norm is above the global one
             return self._learned(state, row, stats.loss), ()
-        decades = float(np.log10(self.factor))
+        decades = math.log10(self.factor)
         sick = (row[1:] > highest[1:] + decades) & (row[1:] > highest[0]) & np.isfinite(highest[1:])
         usual_loss = stats.loss is None or stats.loss <= median(state["losses"])
         jumped = row[0] > highest[0] + decades or sick.any()
@@ -94,8 +95,8 @@ class Exploding(AbstractDetector):
         return {**state, "flagged": flagged}, (finding,)
 
     def _learned(self, state: State, row: np.ndarray, loss: float | None) -> State:
-        record = learn(state["record"], row, self.warmup, float(np.log10(self.factor)))
-        limit = float("nan") if record["highest"] is None else float(10 ** record["highest"][0])
+        record = learn(state["record"], row, self.warmup, math.log10(self.factor))
+        limit = math.nan if record["highest"] is None else 10 ** float(record["highest"][0])
         norms = [*state["norms"][1 - self.window :], float(row[0])]
         losses = state["losses"] if loss is None else [*state["losses"][1 - self.window :], loss]
         return {"record": record, "norms": norms, "losses": losses, "flagged": 0, "grown": 0, "limit": limit}

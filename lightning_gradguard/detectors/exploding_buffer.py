@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,7 +54,7 @@ class ExplodingBuffer(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if not stats.buffers or not np.isfinite(stats.buffer_norm).all() or not stats.clean:
             return state, ()
-        row, decades, highest = log10(stats.buffer_norm), float(np.log10(self.factor)), state["highest"]
+        row, decades, highest = log10(stats.buffer_norm), math.log10(self.factor), state["highest"]
         if highest is None or len(highest) != len(row):
             return learn(state, row, self.warmup, decades), ()
         sick = np.isfinite(highest) & (row > highest + decades)

@@ -58,6 +58,8 @@ class LossSpike(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.loss is None or not stats.clean or stats.adversarial:
             return state, ()
+        if stats.loss <= state["highest"]:
+            return self._learned(state, stats.loss), ()
         usual = median(state["losses"])
         limit = usual + self.factor * max(state["highest"] - usual, 0.1 * abs(usual))
         if state["seen"] >= self.warmup and stats.loss > limit:
@@ -66,9 +68,11 @@ class LossSpike(AbstractDetector):
 
     def _learned(self, state: State, loss: float) -> State:
         seen, losses = state["seen"] + 1, [*state["losses"], loss][-self.window :]
-        usual = median(state["losses"])
-        most = usual + 3 * max(state["highest"] - usual, 0.1 * abs(usual)) if seen > self.warmup else loss
-        highest = max(state["highest"], min(loss, most))
+        highest = state["highest"]
+        if loss > highest:
+            usual = median(state["losses"])
+            most = usual + 3 * max(highest - usual, 0.1 * abs(usual)) if seen > self.warmup else loss
+            highest = max(highest, min(loss, most))
         if seen == self.warmup:  # a spike during warm-up must not become the record
             usual = median(losses)
             spread = median(abs(y - usual) for y in losses)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
-from lightning_gradguard.detectors.progress import BLOCKS, LATE, NOTHING, SOON, follow, judge, renewed
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.progress import BLOCKS, LATE, SOON
 from lightning_gradguard.stats import GradStats
 
 
@@ -28,10 +28,10 @@ class NoProgress(AbstractDetector):
         ValueError: If `travel` is negative.
 
     Example:
-        >>> detector, state = NoProgress(), NoProgress().init()
-        >>> for step in range(260):
-        ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=0.69, budget=1000))
-        >>> print(*found)
+        >>> from lightning_gradguard.progress import Progress
+        >>> stuck = Progress(blocks=13, flat=True, unmoved=True)
+        >>> detector = NoProgress()
+        >>> print(*detector.update(detector.init(), GradStats.of({"a": 1.0}, step=259, loss=0.69, progress=stuck))[1])
         step 259: no_progress: the loss has not fallen, share of the steps (0.26, limit 0.26)
     """
 
@@ -44,16 +44,12 @@ class NoProgress(AbstractDetector):
         require(self.travel >= 0, "NoProgress(travel=...)", "must not be negative", self.travel)
 
     def init(self) -> State:
-        return {"loss": NOTHING, "ratio": None}
-
-    def renew(self, state: State, improved: bool) -> State:
-        return {**self.init(), "loss": renewed(state["loss"], improved)}
+        return {"ratio": None}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        state = {**state, "loss": follow(state["loss"], stats)}
         if stats.update_ratio is not None and stats.lr > 0:
-            state["ratio"] = max(state["ratio"] or 0.0, stats.global_update_ratio)
-        seen = judge(state["loss"])
+            state = {"ratio": max(state["ratio"] or 0.0, stats.global_update_ratio)}
+        seen = stats.progress
         if seen.blocks < SOON or stats.loss is None or not seen.unmoved or not stats.global_norm > 0:
             return state, ()  # a gradient of exactly zero is `Stalled`'s business
         travel = state["ratio"] * stats.budget if stats.budget and state["ratio"] is not None else float("inf")

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import NOTHING, Inside, follow, renewed
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import SAME, Probe
+from lightning_gradguard.probes import Probe
 from lightning_gradguard.stats import GradStats
 
 
@@ -54,25 +54,19 @@ class PoorInitialization(Inside):
             value = getattr(self, field)
             require(value > 0, f"PoorInitialization({field}=...)", "must be positive", value)
 
-    def init(self) -> State:
-        return {"loss": NOTHING, "seen": {}, "blocked": False}
-
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        state = {**state, "loss": follow(state["loss"], stats)}
-        if stats.probe is not None:
-            state["blocked"] = bool(stats.probe.mute(SAME))
-        if stats.probe is not None and not state["seen"]:
-            state["seen"] = self.look({}, stats.probe)
-            if state["seen"].get("grows"):
-                return state, (self._finding(state["seen"], stats),)
-        if not state["seen"].get("layers") or not self.counts(state):
-            return state, ()
-        return state, (self._finding(state["seen"], stats),)
+        begun = bool(state["seen"])
+        state, found = super().update(state, stats)
+        if not begun and state["seen"].get("grows"):
+            return state, (self._finding(state["seen"], stats),)
+        return state, found
 
     def renew(self, state: State, improved: bool) -> State:
-        return {**state, "loss": renewed(state["loss"], improved), "seen": {"grows": False, "layers": []}}
+        return {**state, "seen": {"grows": False, "layers": []}}
 
     def look(self, seen: State, probe: Probe) -> State:
+        if seen:
+            return seen
         decades, rms = probe.forward_decades, probe.output_rms
         hidden = np.arange(len(rms)) < max(len(rms) - 1, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -92,7 +86,7 @@ class PoorInitialization(Inside):
         return {"grows": False, "layers": []}
 
     def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        return self._finding(seen, stats)
+        return self._finding(seen, stats) if seen.get("layers") else None
 
     def _finding(self, seen: State, stats: GradStats) -> Finding:
         return Finding(self.kind, stats.step, tuple(seen["layers"]), seen["value"], seen["limit"], seen["why"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import Inside
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import Probe
 from lightning_gradguard.stats import GradStats
@@ -30,14 +30,15 @@ class Saturated(Inside):
     Example:
         >>> import numpy as np
         >>> from lightning_gradguard.probes import ActivationLook
+        >>> from lightning_gradguard.progress import Progress
         >>> flat = ActivationLook("net.0", "tanh", 1.0, np.array([True] * 4), 32)
         >>> detector, state = Saturated(looks=2), Saturated().init()
-        >>> for step in range(100):
-        ...     look = Probe(layers=("net.0", "net.2"), activations=(flat,)) if step % 50 == 0 else None
-        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, budget=200, probe=look)
+        >>> look, stuck = Probe(layers=("net.0", "net.2"), activations=(flat,)), Progress(blocks=6, flat=True)
+        >>> for step in (50, 100):
+        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, progress=stuck, probe=look)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 99: saturated in net.0: share of flat slopes (1, limit 0.9)
+        step 100: saturated in net.0: share of flat slopes (1, limit 0.9)
 
     References:
         Glorot and Bengio 2010; Rakitianskaia and Engelbrecht 2015 (measuring saturation).

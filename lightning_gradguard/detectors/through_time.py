@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import Inside
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import Probe, decades_through_time
 from lightning_gradguard.stats import GradStats
@@ -27,12 +27,11 @@ class VanishingThroughTime(Inside):
 
     Example:
         >>> import numpy as np
+        >>> from lightning_gradguard.progress import Progress
         >>> fading = Probe(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
-        >>> detector, state = VanishingThroughTime(looks=1), VanishingThroughTime().init()
-        >>> for step in range(100):
-        ...     stats = GradStats.of({"rnn": 0.1}, step=step, loss=1.4, budget=200, probe=None if step else fading)
-        ...     state, found = detector.update(state, stats)
-        >>> print(*found)
+        >>> detector, stuck = VanishingThroughTime(looks=1), Progress(blocks=6, flat=True)
+        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, progress=stuck, probe=fading)
+        >>> print(*detector.update(detector.init(), stats)[1])
         step 99: vanishing_through_time in rnn: decades lost over time (9, limit 5)
 
     References:
@@ -71,12 +70,11 @@ class ExplodingThroughTime(Inside):
 
     Example:
         >>> import numpy as np
+        >>> from lightning_gradguard.progress import Progress
         >>> growing = Probe(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
-        >>> detector, state = ExplodingThroughTime(looks=1), ExplodingThroughTime().init()
-        >>> for step in range(100):
-        ...     stats = GradStats.of({"rnn": 0.1}, step=step, loss=1.4, budget=200, probe=None if step else growing)
-        ...     state, found = detector.update(state, stats)
-        >>> print(*found)
+        >>> detector, stuck = ExplodingThroughTime(looks=1), Progress(blocks=6, flat=True)
+        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, progress=stuck, probe=growing)
+        >>> print(*detector.update(detector.init(), stats)[1])
         step 99: exploding_through_time in rnn: decades gained over time (9, limit 4)
 
     References:

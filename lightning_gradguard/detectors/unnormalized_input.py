@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.progress import Inside
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.probes import Probe
 from lightning_gradguard.stats import GradStats
@@ -27,13 +27,11 @@ class UnnormalizedInput(Inside):
         ValueError: If `limit` is not positive.
 
     Example:
+        >>> from lightning_gradguard.progress import Progress
         >>> raw = Probe(layers=("net.0",), input_mean=np.array([750.0, 0.2]), input_std=np.array([300.0, 0.1]))
-        >>> detector, state = UnnormalizedInput(), UnnormalizedInput().init()
-        >>> for step in range(20):
-        ...     loss = 300.0 if step < 3 else 1e6
-        ...     stats = GradStats.of({"net.0": 1e9}, step=step, loss=loss, budget=200, probe=None if step else raw)
-        ...     state, found = detector.update(state, stats)
-        >>> print(*found)
+        >>> detector, gone = UnnormalizedInput(), Progress(blocks=5, worse=True)
+        >>> stats = GradStats.of({"net.0": 1e9}, step=19, loss=1e6, progress=gone, probe=raw)
+        >>> print(*detector.update(detector.init(), stats)[1])
         step 19: unnormalized_input in net.0: largest RMS of a feature (808, limit 30)
 
     References:

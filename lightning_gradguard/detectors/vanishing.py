@@ -64,10 +64,11 @@ class Vanishing(AbstractDetector):
         if not stats.clean:
             return state, ()
         state = self._watched(state, stats)
-        lost = self._lost(stats) if state["frozen"] or self._stuck(state) else 0.0
-        if not lost >= self.decades:
-            return {**state, "steps": 0}, ()
-        state = {**state, "steps": state["steps"] + 1}
+        lost = self._lost(stats)
+        if not (lost >= self.decades and (state["frozen"] or self._stuck(state["losses"]))):
+            state["steps"] = 0
+            return state, ()
+        state["steps"] += 1
         if state["steps"] < self.patience:
             return state, ()
         faint = stats.layers.matrix & (stats.log_rms <= stats.log_rms[stats.layers.matrix].max() - self.decades)
@@ -76,8 +77,10 @@ class Vanishing(AbstractDetector):
 
     def _lost(self, stats: GradStats) -> float:
         """Decades from the last layer to the first."""
-        depth = int((stats.layers.matrix & np.isfinite(stats.log_rms)).sum())
-        return stats.depth_slope * (depth - 1)
+        slope = stats.depth_slope
+        if not slope > 0:
+            return 0.0
+        return slope * (int(np.isfinite(stats.log_rms[stats.layers.matrix]).sum()) - 1)
 
     def _watched(self, state: State, stats: GradStats) -> State:
         losses, frozen = state["losses"], state["frozen"]
@@ -85,13 +88,13 @@ class Vanishing(AbstractDetector):
             losses = [*losses, stats.loss][-self.window :]
         if stats.update_ratio is not None and stats.lr > 0:
             frozen = bool((stats.update_ratio[stats.layers.matrix][:1] < self.floor).any())
-        return {**state, "losses": losses, "frozen": frozen}
+        return {"losses": losses, "frozen": frozen, "steps": state["steps"]}
 
-    def _stuck(self, state: State) -> bool:
+    def _stuck(self, losses: list[float]) -> bool:
         """Whether the later half of the window is no lower than the earlier one, beyond the scatter."""
-        half = self.window // 2
-        earlier, later = state["losses"][:half], state["losses"][half:]
-        if len(state["losses"]) < self.window:
+        if len(losses) < self.window:
             return False
+        half = self.window // 2
+        earlier, later = losses[:half], losses[half:]
         usual = median(earlier)
         return median(later) >= usual - median(abs(loss - usual) for loss in earlier)

@@ -8,8 +8,8 @@ from typing import ClassVar
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.optimization import decay_rate
 from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.progress import ENDLESS
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.stats import ENDLESS
 
 
 @dataclass(frozen=True)

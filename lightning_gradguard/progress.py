@@ -1,20 +1,17 @@
-"""DIAGNOSE: whether a run gets anywhere, by its loss alone: the ground on which a sight inside becomes a symptom.
+"""COLLECT: whether a run gets anywhere, by its loss alone: the ground on which a sight inside becomes a symptom.
 
 A flat spot in depth, a saturated layer or a slow start harms nobody while the loss falls: many healthy runs have one.
-So what is seen inside a batch counts only when the loss says that the run is stuck or going wrong.
+So what is seen inside a batch counts only when the loss says that the run is stuck or going wrong. The loss is followed
+once for all detectors; what it says comes to them as `GradStats.progress`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
-from lightning_gradguard.detectors.base import AbstractDetector, State
-from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import SAME, Probe
-from lightning_gradguard.stats import ENDLESS, GradStats
+#: Steps assumed for a run that has no end. Chosen.
+ENDLESS = 5000
 
 #: A run is judged in so many blocks of steps, each between `SHORTEST` and `LONGEST`. Chosen.
 BLOCKS, SHORTEST, LONGEST = 50, 4, 500
@@ -28,8 +25,7 @@ ARRIVED = 1e-4
 FALLEN = 0.3
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """What the loss of a run says so far.
 
     Args:
@@ -42,6 +38,9 @@ class Progress:
             six blocks, and went within ten of being near the best.
         arrived: The loss is below `ARRIVED` of where it began and has come there without exploding.
         fallen: The loss is `FALLEN` below the first steps: at chance a classifier that began near it is not.
+        start: The first loss.
+        best: The lowest mean of a block.
+        last: The mean of the last block.
     """
 
     blocks: int = 0
@@ -51,6 +50,9 @@ class Progress:
     lost: bool = False
     arrived: bool = False
     fallen: bool = False
+    start: float = math.nan
+    best: float = math.nan
+    last: float = math.nan
 
     @property
     def wrong(self) -> bool:
@@ -68,32 +70,37 @@ class Progress:
         return self.wrong or (self.blocks >= SOON and (self.flat or self.unmoved) and not self.arrived)
 
 
+#: Before the first block is complete.
+UNTOLD = Progress()
+
+#: All that is remembered of the losses: numbers and lists of them.
+State = dict[str, Any]
+
 NOTHING: State = {
     "size": 0, "lr": 0.0, "start": None, "first": [0, 0.0, 0.0], "block": [0, 0.0, 0.0], "means": [], "errors": [],
-    "lost": [], "moved": False, "judged": [],
+    "lost": [], "moved": False, "judged": UNTOLD,
 }  # fmt: skip
 
 
-def follow(state: State, stats: GradStats) -> State:
-    """The state after one more loss; steps without a finite loss are passed over.
+def follow(state: State, loss: float | None, lr: float = math.nan, budget: int | None = None) -> State:
+    """The state after one more loss; a step without a finite loss is passed over.
+
+    Args:
+        state: The state before; `NOTHING` at first.
+        loss: The step's loss, if it is an objective.
+        lr: The step's largest learning rate: while it climbs, the run has not begun.
+        budget: Optimizer steps that the run is meant to take.
 
     Example:
         >>> state = NOTHING
         >>> for step in range(300):
-        ...     state = follow(state, GradStats.of({"a": 1.0}, step=step, loss=2.3, budget=1000))
-        >>> judge(state)
-        Progress(blocks=15, flat=True, unmoved=True, worse=False, lost=False, arrived=False, fallen=False)
+        ...     state = follow(state, loss=2.3, budget=1000)
+        >>> judge(state).blocks, judge(state).unmoved, judge(state).hurt
+        (15, True, True)
     """
-    if stats.loss is None or not stats.loss_finite or stats.adversarial:
+    if loss is None or not math.isfinite(loss):
         return state
-    known = stats.followed.get(id(state))  # most detectors follow the loss from the same state on
-    if known is None or known[0] is not state:
-        known = stats.followed[id(state)] = (state, _followed(state, stats, stats.loss))
-    return known[1]
-
-
-def _followed(state: State, stats: GradStats, loss: float) -> State:
-    size = state["size"] or min(max((stats.budget or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
+    size = state["size"] or min(max((budget or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
     block = added(state["block"], loss)
     first = added(state["first"], loss) if state["first"][0] < max(3, size // 4) else state["first"]
     start = loss if state["start"] is None else state["start"]
@@ -102,9 +109,9 @@ def _followed(state: State, stats: GradStats, loss: float) -> State:
         return state
     mean, error = moments(block)
     means, errors = [*state["means"], mean][-200:], [*state["errors"], error][-200:]
-    if stats.lr > 1.2 * state["lr"] > 0:  # the warmup goes on: what came before it ends does not count
+    if lr > 1.2 * state["lr"] > 0:  # the warmup goes on: what came before it ends does not count
         means, errors = means[-1:], errors[-1:]
-    state = {**state, "lr": stats.lr, "block": [0, 0.0, 0.0], "means": means, "errors": errors}
+    state = {**state, "lr": lr, "block": [0, 0.0, 0.0], "means": means, "errors": errors}
     state = {**state, "lost": [*state["lost"][-5:], _lost(state)], "moved": state["moved"] or _moved(state)}
     return {**state, "judged": _judged(state)}
 
@@ -116,14 +123,15 @@ def renewed(state: State, improved: bool) -> State:
 
 def judge(state: State) -> Progress:
     """What the blocks say; it changes only when one is complete."""
-    return Progress(*state["judged"])
+    judged = state["judged"]
+    return judged if isinstance(judged, Progress) else Progress(*judged)  # a list when it comes from a checkpoint
 
 
-def _judged(state: State) -> list[Any]:
+def _judged(state: State) -> Progress:
     means, errors = state["means"], state["errors"]
     now, now_error = level(means[-2:], errors[-2:])
     before, before_error = level(means[-4:-2], errors[-4:-2])
-    return [
+    return Progress(
         len(means),
         len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
         not state["moved"] and means[0] - now + 2 * math.hypot(errors[0], now_error) < 0.1 * abs(means[0]),
@@ -131,7 +139,10 @@ def _judged(state: State) -> list[Any]:
         sum(state["lost"]) >= 4,
         abs(now) <= ARRIVED * abs(state["start"]) and max(means) <= 3 * abs(state["start"]),
         now < moments(state["first"])[0] - FALLEN * abs(moments(state["first"])[0]),
-    ]
+        state["start"],
+        min(means),
+        means[-1],
+    )
 
 
 def _moved(state: State) -> bool:
@@ -177,41 +188,3 @@ def level(means: list[float], errors: list[float]) -> tuple[float, float]:
     if not means:
         return math.nan, math.nan
     return sum(means) / len(means), math.hypot(*errors) / len(errors)
-
-
-class Inside(AbstractDetector):
-    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
-
-    skips_cancelled: ClassVar[bool] = True
-
-    def init(self) -> State:
-        return {"loss": NOTHING, "seen": self.blank(), "blocked": False}
-
-    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        state = {**state, "loss": follow(state["loss"], stats)}
-        if stats.probe is not None:
-            state |= {"seen": self.look(state["seen"], stats.probe), "blocked": bool(stats.probe.mute(SAME))}
-        finding = self.verdict(state["seen"], stats) if self.counts(state) else None
-        return state, () if finding is None else (finding,)
-
-    def counts(self, state: State) -> bool:
-        """Whether what is seen is a symptom: the run is hurt, and it is not one that has learnt and still tells samples
-        apart. A run that has converged may keep a layer that is mostly idle, raw inputs, or a memory of no use to it.
-        """
-        progress = judge(state["loss"])
-        return progress.hurt and (state["blocked"] or not progress.learnt)
-
-    def renew(self, state: State, improved: bool) -> State:
-        return {**self.init(), "loss": renewed(state["loss"], improved)}
-
-    def blank(self) -> State:
-        """What has been seen before the first look."""
-        return {}
-
-    @abstractmethod
-    def look(self, seen: State, probe: Probe) -> State:
-        """What has been seen after one more look."""
-
-    @abstractmethod
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        """The symptom, now that the run is hurt; None when this is not the cause."""
