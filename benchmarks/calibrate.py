@@ -34,7 +34,7 @@ from lightning_gradguard.detectors import (
     Vanishing,
     diagnose,
 )
-from lightning_gradguard.detectors.base import log10, median
+from lightning_gradguard.detectors.base import excess, median
 
 EXPLODING, SPIKE, BUFFER, LR, RELAPSE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), Relapse()
 VANISHING, OSCILLATING, OVERSHOOTING = Vanishing(), Oscillating(), Overshooting()
@@ -46,10 +46,10 @@ def jump(state: State, stats: GradStats) -> float:
     highest = state["record"]["highest"]
     if highest is None or len(highest) != len(stats.grad_norm) + 1 or not stats.clean or stats.global_norm == 0:
         return math.nan
-    row = log10(np.concatenate([[stats.global_norm], stats.grad_norm]))
-    counted = np.isfinite(highest) & (row > highest[0])
+    row = np.array([stats.global_norm, *stats.grad_norm])
+    counted = (highest > 0) & (row > highest[0])
     counted[0] = True
-    return float(10 ** (row - highest)[counted].max())
+    return float((row / np.maximum(highest, 1e-300))[counted].max())
 
 
 def growth(state: State, stats: GradStats) -> float:
@@ -57,11 +57,10 @@ def growth(state: State, stats: GradStats) -> float:
     highest = state["record"]["highest"]
     if highest is None or not stats.clean or stats.loss is None or stats.loss <= median(state["losses"]):
         return math.nan
-    row = math.log10(stats.global_norm) if stats.global_norm else -math.inf
-    return 10 ** (row - median(state["norms"])) if row > highest[0] else math.nan
+    return stats.global_norm / median(state["norms"]) if stats.global_norm > highest[0] else math.nan
 
 
-def excess(state: State, stats: GradStats) -> float:
+def height(state: State, stats: GradStats) -> float:
     """Height of the loss over its moving median, over the largest healthy one."""
     if stats.loss is None or stats.adversarial or state["seen"] < SPIKE.warmup:
         return math.nan
@@ -74,7 +73,7 @@ def buffer(state: State, stats: GradStats) -> float:
     highest = state["highest"]
     if highest is None or not stats.buffers or len(highest) != len(stats.buffer_norm):
         return math.nan
-    return float(10 ** np.max(log10(stats.buffer_norm) - highest, initial=-np.inf, where=np.isfinite(highest)))
+    return float(10 ** excess(stats.buffer_norm, highest).max(initial=-np.inf, where=highest > 0))
 
 
 def rate(state: State, stats: GradStats) -> float:
@@ -124,7 +123,7 @@ class Gauge:
 GAUGES = (
     Gauge("gradient norm over its record", EXPLODING.name, EXPLODING.factor, jump),
     Gauge("growing norm over its median, 5 steps in a row", EXPLODING.name, EXPLODING.factor, growth, 5),
-    Gauge("excess of the loss over the largest before", SPIKE.name, SPIKE.factor, excess),
+    Gauge("excess of the loss over the largest before", SPIKE.name, SPIKE.factor, height),
     Gauge("high losses in a row", RELAPSE.name, RELAPSE.sustained, high_losses),
     Gauge("buffer norm over its record", BUFFER.name, BUFFER.factor, buffer),
     Gauge("learning rate over the highest before", LR.name, LR.factor, rate),

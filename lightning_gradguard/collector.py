@@ -133,21 +133,24 @@ class Collector:
     # ---------------------------------------------------------------- updates
 
     @torch.no_grad()
-    def keep_weights(self, keep: bool, snapshot: Snapshot | None = None) -> None:
+    def keep_weights(self, snapshot: Snapshot | None = None) -> None:
         """Before a step that is to be sampled: copies the weights, unless a snapshot of the same step has them."""
-        if not keep:
-            self._before = None
-            return
         now = [local(p) for p in self.table.params]
         self._room = [] if snapshot is not None else copied(now, self._room)
         self._before = self._room if snapshot is None else [snapshot.params[i] for i in self._place]
 
-    @torch.no_grad()
+    def forget_weights(self) -> None:
+        """Before a step that is not."""
+        self._before = None
+
     def measure_update(self) -> None:
         """After the step: the sample, at once or (sharded) with the next step's sum over the processes."""
-        if self._before is None:
-            return
-        before, now = self._before, [local(p) for p in self.table.params]
+        if self._before is not None:
+            self._measure(self._before)
+
+    @torch.no_grad()
+    def _measure(self, before: list[Tensor]) -> None:
+        now = [local(p) for p in self.table.params]
         moved = [read_norms(torch._foreach_sub(now[part], before[part]))[0] for part in parts(now)]
         norms = np.concatenate([read_norms(before)[0], *moved])
         self._before = None

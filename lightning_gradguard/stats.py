@@ -142,6 +142,11 @@ class GradStats:
         return self.finite and self.loss_finite and not self.overflow
 
     @cached_property
+    def occasion(self) -> bool:
+        """Whether there is more to see than in every step: a look inside, a sample of the weights, or a hurt run."""
+        return self.probe is not None or self.update_ratio is not None or self.progress.hurt
+
+    @cached_property
     def global_norm(self) -> float:
         """L2 norm of all gradients as one vector; NaN where one is not finite."""
         norm = math.hypot(*self.grad_norm.tolist())
@@ -307,12 +312,13 @@ def read_norms(
     column = [*norms_of(rest), *(value.reshape(()) for value in extra)]
     if any(value.dtype != column[0].dtype or value.device != column[0].device for value in column[len(rest) :]):
         column = [value.to(column[0].device, column[0].dtype) for value in column]
-    read = np.array(torch.stack(column).tolist() if column else [])
-    norms, values = read[: len(rest)], read[len(rest) :]
+    read = torch.stack(column).tolist() if column else []
+    sound = math.isfinite(sum(read[: len(rest)])) and shared is None
+    norms, values = np.array(read[: len(rest)]), np.array(read[len(rest) :])
     if shared is not None:
         one_by_one, norms = norms, np.empty(len(present))
         norms[~swarm], norms[swarm] = one_by_one, shared
-    if not math.isfinite(norms.sum()):
+    if not sound:
         for i in np.flatnonzero(~np.isfinite(norms)):
             norms[i] = unbounded_norm(present[i])
     if scale != 1.0:

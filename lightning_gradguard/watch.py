@@ -275,15 +275,17 @@ class Watch:
         sampled = due and taken and not self._awaited
         self._awaited = taken
         if self._evaluations == 0 or pending.cancelled:
-            self.collector.keep_weights(sampled, self.snapshots.of(self.steps))
-            self.sample_due = next_multiple(self.steps, self.sample_every) if sampled else self.sample_due
+            if sampled:
+                self.collector.keep_weights(self.snapshots.of(self.steps))
+                self.sample_due = next_multiple(self.steps, self.sample_every)
+            else:
+                self.collector.forget_weights()
         self._evaluations += 1
         self.steps += 1
 
     def _stepping(self, *_: Any) -> None:
         self._evaluations = 0
 
-    @torch.no_grad()
     def _stepped(self, *_: Any) -> None:
         """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
         self.damage |= not self._cancelled

@@ -33,7 +33,7 @@ def test_a_sample_is_weight_and_update_of_each_layer(sizes: tuple[int, ...], fro
     for step in range(3):
         snapshot = snapshots.take(step) if from_snapshot else None
         before = [p.detach().clone() for p in net.parameters()]
-        collector.keep_weights(True, snapshot)
+        collector.keep_weights(snapshot)
         optimizer.step()
         collector.measure_update()
         assert collector.sample is not None
@@ -51,7 +51,7 @@ def test_a_sample_is_weight_and_update_of_each_layer(sizes: tuple[int, ...], fro
 def test_a_sample_that_was_given_up_leaves_none() -> None:
     net, optimizer = trained((3, 4))
     collector = Collector(net, optimizer, BatchState(net), Ranks())
-    collector.keep_weights(True)
-    collector.keep_weights(False)
+    collector.keep_weights()
+    collector.forget_weights()
     collector.measure_update()
     assert collector.sample is None

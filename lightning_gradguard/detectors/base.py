@@ -26,11 +26,13 @@ class AbstractDetector(ABC):
     Attributes:
         kind: The symptom reported, the key of the policy's ladders.
         skips_cancelled: Whether a step that was cancelled leaves no trace in the state.
+        waits: Whether it learns and says nothing but at an `occasion` (see `GradStats`), and need not be asked before.
         name: Key of this detector's state; give two detectors of one class different names.
     """
 
     kind: ClassVar[str]
     skips_cancelled: ClassVar[bool] = False
+    waits: ClassVar[bool] = False
     name: str
 
     @abstractmethod
@@ -88,15 +90,11 @@ def diagnose(
     """Runs every detector over one step: the new states by detector name, and all findings."""
     after, findings = dict(states), []
     for detector in detectors:
+        if detector.waits and not stats.occasion:
+            continue
         after[detector.name], found = detector.update(states[detector.name], stats)
         findings += found
     return after, tuple(findings)
-
-
-def log10(values: Floats) -> Floats:
-    """Log10 with -inf for zero, without numpy's warning."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.log10(values), dtype=np.float64)
 
 
 def empty_record() -> State:
@@ -104,10 +102,10 @@ def empty_record() -> State:
     return {"early": [], "highest": None}
 
 
-def learn(record: State, row: Floats, warmup: int, decades: float) -> State:
-    """A record with one more healthy row of log10 values: the highest seen so far, element by element.
+def learn(record: State, row: Floats, warmup: int, factor: float) -> State:
+    """A record with one more healthy row of norms: the highest seen so far, element by element; 0 where none was.
 
-    The first `warmup` rows are kept and judged together, so that an outlier among them (more than `decades` above
+    The first `warmup` rows are kept and judged together, so that an outlier among them (more than `factor` times
     their median) does not become the record. A row of another length begins anew.
     """
     highest = record["highest"]
@@ -117,6 +115,11 @@ def learn(record: State, row: Floats, warmup: int, decades: float) -> State:
     if len(early) < warmup:
         return {"early": early, "highest": None}
     rows = np.stack(early)
-    with np.errstate(invalid="ignore"):
-        usual = rows <= np.median(rows, axis=0) + decades
-    return {"early": [], "highest": np.where(usual, rows, -np.inf).max(axis=0)}
+    usual = rows / factor <= np.median(rows, axis=0)
+    return {"early": [], "highest": np.where(usual, rows, 0.0).max(axis=0)}
+
+
+def excess(row: Floats, record: Floats) -> Floats:
+    """Decades by which norms exceed their record; 0 where there is none."""
+    ratio = np.divide(row, record, out=np.ones_like(row), where=(record > 0) & (row > 0))
+    return np.asarray(np.log10(ratio))

@@ -28,6 +28,7 @@ class Diverging(AbstractDetector):
     """
 
     skips_cancelled: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
     kind: ClassVar[str] = "diverging"
     name: str = "diverging"
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.detectors.base import AbstractDetector, State, empty_record, learn, log10, median, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, empty_record, excess, learn, median, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.stats import GradStats
 
@@ -17,7 +17,7 @@ from lightning_gradguard.stats import GradStats
 class Exploding(AbstractDetector):
     """Reports a gradient norm more than `factor` times the highest healthy one, of the whole model or of a layer.
 
-    All arithmetic is on log10 of the norms, so nothing depends on the loss's scale. Two rules:
+    Only ratios of norms count, so nothing depends on the loss's scale. Two rules:
 
     * a jump: the global norm, or a layer's norm that also exceeds the global record, is over `factor` times its record;
     * growth: for `sustained` steps in a row the global norm is above the record and over `factor` times the median of
@@ -70,17 +70,17 @@ class Exploding(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if not stats.clean or stats.global_norm == 0.0:
             return state, ()
-        row = log10(np.array([stats.global_norm, *stats.grad_norm.tolist()]))
+        row = np.array([stats.global_norm, *stats.grad_norm.tolist()])
         highest = state["record"]["highest"]
         if highest is None or len(highest) != len(row):
             return self._learned(state, row, stats.loss), ()
-        if row[0] <= highest[0]:  # no layer's norm is above the global one
+        if stats.global_norm <= state["limit"]:  # no layer's norm is above the global one
             return self._learned(state, row, stats.loss), ()
-        decades = math.log10(self.factor)
-        sick = (row[1:] > highest[1:] + decades) & (row[1:] > highest[0]) & np.isfinite(highest[1:])
+        scaled = row / self.factor
+        sick = (scaled[1:] > highest[1:]) & (row[1:] > highest[0]) & (highest[1:] > 0)
         usual_loss = stats.loss is None or stats.loss <= median(state["losses"])
-        jumped = row[0] > highest[0] + decades or sick.any()
-        grown = row[0] > max(highest[0], median(state["norms"]) + decades) and not usual_loss
+        jumped = scaled[0] > highest[0] or sick.any()
+        grown = row[0] > highest[0] and scaled[0] > median(state["norms"]) and not usual_loss
         state = {**state, "grown": state["grown"] + 1 if grown else 0}
         if grown and not jumped and state["grown"] < self.sustained:
             return state, ()
@@ -89,14 +89,14 @@ class Exploding(AbstractDetector):
         flagged = state["flagged"] + 1 if usual_loss else 0
         if flagged >= self.patience:
             return self._learned(self.init(), row, stats.loss), ()
-        excess = row[1:] - np.where(np.isfinite(highest[1:]), highest[1:], row[1:])
-        layers = stats.layers.pick(sick if sick.any() else excess >= 0.5 * excess.max(), by=excess)
+        decades = excess(row, highest)[1:]
+        layers = stats.layers.pick(sick if sick.any() else decades >= 0.5 * decades.max(), by=decades)
         finding = Finding(self.kind, stats.step, layers, stats.global_norm, state["limit"], "gradient norm")
         return {**state, "flagged": flagged}, (finding,)
 
     def _learned(self, state: State, row: np.ndarray, loss: float | None) -> State:
-        record = learn(state["record"], row, self.warmup, math.log10(self.factor))
-        limit = math.nan if record["highest"] is None else 10 ** float(record["highest"][0])
+        record = learn(state["record"], row, self.warmup, self.factor)
+        limit = math.nan if record["highest"] is None else float(record["highest"][0])
         norms = [*state["norms"][1 - self.window :], float(row[0])]
         losses = state["losses"] if loss is None else [*state["losses"][1 - self.window :], loss]
         return {"record": record, "norms": norms, "losses": losses, "flagged": 0, "grown": 0, "limit": limit}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.detectors.base import AbstractDetector, State, empty_record, learn, log10, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, empty_record, excess, learn, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.stats import GradStats
 
@@ -54,13 +53,13 @@ class ExplodingBuffer(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if not stats.buffers or not np.isfinite(stats.buffer_norm).all() or not stats.clean:
             return state, ()
-        row, decades, highest = log10(stats.buffer_norm), math.log10(self.factor), state["highest"]
+        row, highest = stats.buffer_norm, state["highest"]
         if highest is None or len(highest) != len(row):
-            return learn(state, row, self.warmup, decades), ()
-        sick = np.isfinite(highest) & (row > highest + decades)
+            return learn(state, row, self.warmup, self.factor), ()
+        sick = (highest > 0) & (row / self.factor > highest)
         if not sick.any():
-            return learn(state, row, self.warmup, decades), ()
-        worst = int(np.argmax(np.where(sick, row - highest, -np.inf)))
+            return learn(state, row, self.warmup, self.factor), ()
+        worst = int(np.argmax(np.where(sick, excess(row, highest), -np.inf)))
         names = tuple(stats.buffers[i] for i in np.flatnonzero(sick))
-        value, limit = float(stats.buffer_norm[worst]), float(10 ** highest[worst])
+        value, limit = float(row[worst]), float(highest[worst])
         return state, (Finding(self.kind, stats.step, names, value, limit, "buffer norm"),)

@@ -36,6 +36,7 @@ class NoProgress(AbstractDetector):
     """
 
     skips_cancelled: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
     kind: ClassVar[str] = "no_progress"
     travel: float = 0.3
     name: str = "no_progress"

@@ -38,6 +38,7 @@ class Overshooting(AbstractDetector):
         step 1: overshooting in a: update-to-weight ratio (1e+08, limit 100)
     """
 
+    waits: ClassVar[bool] = True
     kind: ClassVar[str] = "overshooting"
     limit: float = 100.0
     playing: float = 1.0

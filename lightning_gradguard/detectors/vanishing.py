@@ -19,7 +19,7 @@ class Vanishing(AbstractDetector):
     The fall is the least-squares slope of log10 RMS gradient over depth times the depth, over layers with a weight
     matrix. A fall alone is no symptom: Adam rescales small gradients. It hurts when the loss has stopped falling, or
     when the first layer's updates are so small (`floor`) that the optimizer cannot move it. Both have to last for
-    `patience` steps in a row.
+    `patience` steps in a row; whether the loss still falls is looked at ten times in a window.
 
     Args:
         decades: Fall from output to input. AUTOTRAINER takes 3 (Zhang et al. 2021, ICSE, beta1 = 1e-3); healthy runs
@@ -58,14 +58,14 @@ class Vanishing(AbstractDetector):
             require(getattr(self, field) > 0, f"Vanishing({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
-        return {"losses": [], "frozen": False, "steps": 0}
+        return {"losses": [], "stuck": False, "frozen": False, "steps": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if not stats.clean:
             return state, ()
         state = self._watched(state, stats)
-        lost = self._lost(stats)
-        if not (lost >= self.decades and (state["frozen"] or self._stuck(state["losses"]))):
+        lost = self._lost(stats) if state["frozen"] or state["stuck"] else 0.0
+        if not lost >= self.decades:
             state["steps"] = 0
             return state, ()
         state["steps"] += 1
@@ -83,12 +83,13 @@ class Vanishing(AbstractDetector):
         return slope * (int(np.isfinite(stats.log_rms[stats.layers.matrix]).sum()) - 1)
 
     def _watched(self, state: State, stats: GradStats) -> State:
-        losses, frozen = state["losses"], state["frozen"]
+        losses, stuck, frozen = state["losses"], state["stuck"], state["frozen"]
         if stats.loss is not None and not stats.adversarial:
             losses = [*losses, stats.loss][-self.window :]
+            stuck = self._stuck(losses) if stats.step % max(self.window // 10, 1) == 0 else stuck
         if stats.update_ratio is not None and stats.lr > 0:
             frozen = bool((stats.update_ratio[stats.layers.matrix][:1] < self.floor).any())
-        return {"losses": losses, "frozen": frozen, "steps": state["steps"]}
+        return {"losses": losses, "stuck": stuck, "frozen": frozen, "steps": state["steps"]}
 
     def _stuck(self, losses: list[float]) -> bool:
         """Whether the later half of the window is no lower than the earlier one, beyond the scatter."""
