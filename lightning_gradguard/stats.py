@@ -266,7 +266,7 @@ class ParamTable:
 
     def per_layer(self, norms: Floats, scale: float = 1.0) -> Floats:
         """Norms of tensors `[T]` to norms of layers `[L]`, without overflow; `scale` is divided out."""
-        peak = float(norms.max(initial=0.0))
+        peak = float(np.maximum.reduce(norms, initial=0.0))
         unit = peak if math.isfinite(peak) and not 1e-100 < peak < 1e100 else 1.0  # squares stay within float64
         if peak == 0.0:
             return np.zeros(len(self.layers))
@@ -310,10 +310,8 @@ def read_norms(
     swarm, shared = norms_of_many(present)
     rest = present if shared is None else list(compress(present, ~swarm))
     column = [*norms_of(rest), *(value.reshape(()) for value in extra)]
-    if any(value.dtype != column[0].dtype or value.device != column[0].device for value in column[len(rest) :]):
-        column = [value.to(column[0].device, column[0].dtype) for value in column]
-    read = torch.stack(column).tolist() if column else []
-    sound = math.isfinite(sum(read[: len(rest)])) and shared is None
+    read = to_host(column)
+    sound = shared is None and math.isfinite(sum(read[: len(rest)]))
     norms, values = np.array(read[: len(rest)]), np.array(read[len(rest) :])
     if shared is not None:
         one_by_one, norms = norms, np.empty(len(present))
@@ -328,6 +326,14 @@ def read_norms(
     full = np.zeros(len(tensors))
     full[[i for i, t in enumerate(tensors) if t is not None]] = norms
     return full, values
+
+
+def to_host(scalars: Sequence[Tensor]) -> list[float]:
+    """The values of 0-d tensors; from the device of the first in one transfer."""
+    if not scalars or scalars[0].is_cpu:
+        return [value.item() for value in scalars]
+    device, dtype = scalars[0].device, scalars[0].dtype
+    return torch.stack([value.to(device, dtype) for value in scalars]).tolist()
 
 
 def norms_of_many(tensors: Sequence[Tensor]) -> tuple[NDArray[np.bool_], Floats | None]:
