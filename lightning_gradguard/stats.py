@@ -329,9 +329,12 @@ def read_norms(
 
 
 def to_host(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of 0-d tensors; from the device of the first in one transfer."""
-    if not scalars or scalars[0].is_cpu:
-        return [value.item() for value in scalars]
+    """The values of 0-d tensors: one by one where that is a mere look, else `in_one_transfer`."""
+    return [value.item() for value in scalars] if not scalars or scalars[0].is_cpu else in_one_transfer(scalars)
+
+
+def in_one_transfer(scalars: Sequence[Tensor]) -> list[float]:
+    """The values of 0-d tensors by way of the first one's device."""
     device, dtype = scalars[0].device, scalars[0].dtype
     return torch.stack([value.to(device, dtype) for value in scalars]).tolist()
 
