@@ -25,7 +25,7 @@ from statistics import fmean, median, quantiles
 import overhead_growth
 import pytorch_lightning as pl
 import torch
-from overhead_models import MODELS, OPTIMIZERS, Logging, OptimizerMonitor
+from overhead_models import MODELS, OPTIMIZERS, Logging, NormsAlone, OptimizerMonitor
 from overhead_turns import Repeated, Times, Variant, take_turns
 from peers import TOOLS
 from results import publish
@@ -42,6 +42,7 @@ PEERS = {"SpikeDetection": "SpikeDetection", "ZClip": "ZClip", "ARC": "ARC"}
 VARIANTS: dict[str, Variant] = {
     "nothing": Variant(),
     "gradient_clip_val=1": Variant(trainer={"gradient_clip_val": 1.0}),
+    "one read: _foreach_norm": Variant(NormsAlone),
     "log_dict(grad_norm)": Variant(module=Logging),
     "norms as OptimizerMonitor": Variant(OptimizerMonitor),
     **{name: Variant(lambda tool=tool: TOOLS[tool]()[0][0]) for name, tool in PEERS.items() if tool in TOOLS},
@@ -52,7 +53,12 @@ VARIANTS: dict[str, Variant] = {
     "GradGuard repair": Variant(lambda: GradGuard("repair")),
 }
 #: Where a step takes long, or where the others were compared with another optimizer.
-FEW = ("nothing", "gradient_clip_val=1", *(name for name in VARIANTS if "GradGuard" in name and "looks" not in name))
+FEW = (
+    "nothing",
+    "gradient_clip_val=1",
+    "one read: _foreach_norm",
+    *(name for name in VARIANTS if "GradGuard" in name and "looks" not in name),
+)
 #: (model, optimizer, rounds of five steps, rows): 65 steps have one snapshot at the usual distance among those counted.
 CASES = (
     ("gpt10m", "AdamW fused", 23, VARIANTS), ("gpt10m", "AdamW foreach", 13, FEW), ("gpt10m", "SGD", 13, FEW),

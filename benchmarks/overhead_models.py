@@ -130,6 +130,13 @@ class Logging(Training):
         self.log_dict(grad_norm(self, norm_type=2))
 
 
+class NormsAlone(pl.Callback):
+    """One read of the gradients where a guard would read them, and nothing else: the least that can be paid."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        torch._foreach_norm([p.grad for p in pl_module.parameters()])
+
+
 class OptimizerMonitor(pl.Callback):
     """The arithmetic of such callbacks: norms of weights, gradients and moments, each tensor read on its own."""
 
