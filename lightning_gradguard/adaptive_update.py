@@ -55,11 +55,13 @@ class AdaptiveUpdate:
             group.update(momentum=0.0, nesterov=False)
         return True
 
-    @torch.no_grad()
     def apply(self, grad_scale: float = 1.0) -> None:
         """Exchanges the gradients of the step about to happen; nothing to do unless begun."""
-        if not self.lr:
-            return
+        if self.lr:
+            self._exchange(grad_scale)
+
+    @torch.no_grad()
+    def _exchange(self, grad_scale: float) -> None:
         for group, base in zip(self.optimizer.param_groups, self._base, strict=False):
             for p in (p for p in group["params"] if p.grad is not None and not p.grad.is_sparse):
                 first, second, step = self._moments.get(id(p), (torch.zeros_like(p), torch.zeros_like(p), 0))

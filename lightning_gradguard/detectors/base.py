@@ -88,7 +88,7 @@ def diagnose(
     detectors: Iterable[AbstractDetector], states: dict[str, State], stats: GradStats
 ) -> tuple[dict[str, State], tuple[Finding, ...]]:
     """Runs every detector over one step: the new states by detector name, and all findings."""
-    after, findings = dict(states), []
+    after, findings = dict(states), list[Finding]()
     for detector in detectors:
         if detector.waits and not stats.occasion:
             continue
