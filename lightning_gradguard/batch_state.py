@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -37,19 +38,33 @@ class BatchState:
             for path, owner in module.named_modules()
             for key in owner._buffers
         ]
+        self._uncounted = [slot for slot in self.slots if slot.uncounted]
+        self._present: list[Tensor | None] = []  # of the uncounted, when they were last looked at one by one
+        self._copies: list[tuple[list[Tensor], list[Tensor]]] = []  # of them, a type at a time: one kernel on a device
+        self._moving: list[_Slot] | None = None  # looked up when asked for
         self._own = [m for m in module.modules() if is_metric(m)]
         self._metrics: list[tuple[Any, dict[str, Any], int, Any]] = []
 
     @property
     def moving(self) -> list[tuple[str, Tensor]]:
         """The float buffers that training changes, with their names."""
-        return [(slot.name, slot.tensor) for slot in self.slots if slot.moving]
+        if self._moving is None:
+            self._moving = [slot for slot in self.slots if slot.moving]
+        return [(slot.name, slot.tensor) for slot in self._moving]
 
     @torch.no_grad()
     def save(self) -> None:
         """Remembers buffers and metrics as they are now."""
+        present = [slot.home.get(slot.key) for slot in self._uncounted]
+        known = len(present) == len(self._present) and all(map(operator.is_, present, self._present))
         for slot in self.slots:
-            slot.save()
+            if not (slot.uncounted and known) and slot.save():
+                self._moving = None
+        if known:
+            for copies, buffers in self._copies:
+                torch._foreach_copy_(copies, buffers)
+        else:
+            self._present, self._copies = present, by_type((slot.kept, slot.tensor) for slot in self._uncounted)
         self._metrics = [
             (m, {key: mark(getattr(m, key)) for key in m._defaults}, m._update_count, m._computed)
             for m in self._all_metrics()
@@ -60,6 +75,7 @@ class BatchState:
         """Puts buffers and metrics back to where `save` found them."""
         for slot in self.slots:
             slot.restore()
+        self._moving = None
         saved = {id(entry[0]) for entry in self._metrics}
         for metric, states, count, computed in self._metrics:
             for key, kept in states.items():
@@ -98,15 +114,17 @@ class _Slot:
         """Whether it holds floats that training changes."""
         return self.moves and self.tensor.is_floating_point() and self.tensor.numel() > 0
 
-    def save(self) -> None:
-        buffer, first = self.tensor, self.version == -1
+    def save(self) -> bool:
+        """Copies the buffer if it may have changed; whether it has just begun to move, or is another one."""
+        buffer, first, moved = self.tensor, self.version == -1, self.moves
         if buffer._version == self.version and not self.uncounted:
             self.kept = self.kept if self.moves else None
-            return
+            return False
         self.moves = self.uncounted or not first
         same = self.kept is not None and self.kept.shape == buffer.shape and self.kept.device == buffer.device
         self.kept = self.kept.copy_(buffer) if same and self.kept is not None else buffer.detach().clone()
         self.version = buffer._version
+        return not same or self.moves != moved
 
     def restore(self) -> None:
         buffer = self.tensor
@@ -114,6 +132,17 @@ class _Slot:
         if touched and self.kept is not None and self.kept.shape == buffer.shape:
             buffer.copy_(self.kept)
             self.version, self.moves = buffer._version, True
+
+
+def by_type(pairs: Iterable[tuple[Tensor | None, Tensor]]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Copies and what they are of, as lists for each type."""
+    groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for copy, original in pairs:
+        if copy is not None:
+            copies, originals = groups.setdefault(original.dtype, ([], []))
+            copies.append(copy)
+            originals.append(original)
+    return list(groups.values())
 
 
 def is_metric(module: Any) -> bool:
