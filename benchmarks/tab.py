@@ -23,8 +23,9 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_gradguard.findings import Finding, Incident
+from lightning_gradguard.layers import Layers
 from lightning_gradguard.report import Report, StepReport
-from lightning_gradguard.stats import GradStats, Layers
+from lightning_gradguard.stats import GradStats
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 WIDTH, ROUNDS = 64, 20

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_gradguard.stats import clean_paths
+from lightning_gradguard.layers import clean_paths
 
 
 class BatchState:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
+from lightning_gradguard.layers import ParamTable, clean_parameters
+from lightning_gradguard.norms import Floats, foreach_norm, read_norms
 from lightning_gradguard.shards import Ranks, Total, local, whole_sums
 from lightning_gradguard.snapshots import Snapshot, copied, owned_params
-from lightning_gradguard.stats import Floats, ParamTable, clean_parameters, foreach_norm, read_norms
 
 
 class Collector:

@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from lightning_gradguard.adaptive_update import AdaptiveUpdate
 from lightning_gradguard.checkpoint import Checkpoint
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.look import Probe
 from lightning_gradguard.lr_scale import LRScale
-from lightning_gradguard.probes import Probe
 from lightning_gradguard.trial import Trial, better, blocked, level_of
 
 #: Shortest and longest trial in steps. Chosen.

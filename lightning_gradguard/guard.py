@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch.distributed as dist
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_gradguard.batch_look import BatchLook, dataset_indices, guilty, sample_sizes
@@ -26,6 +24,16 @@ from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import Report, StepReport
 from lightning_gradguard.shards import Ranks
+from lightning_gradguard.trainer import (
+    can_act,
+    log_step,
+    logged_metrics,
+    planned_steps,
+    ranks_of,
+    reads_last,
+    should_log,
+    steps_now,
+)
 from lightning_gradguard.watch import PROGRESS, Watch
 
 #: Findings remembered for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
@@ -33,8 +41,6 @@ FINDINGS_KEPT = 10_000
 STATE_VERSION = 1
 #: Kinds that the loss and the buffers tell, for when nothing else can be seen.
 WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
-#: Where Lightning's own, empty hooks live, in either namespace.
-UNTOUCHED = (".core.hooks", ".core.module", ".callbacks.callback")
 
 
 def _callback_bases() -> tuple[type, ...]:
@@ -351,55 +357,3 @@ def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) ->
                 f"`GradGuard(policy=...)` names {kind!r}, but no detector reports it; they report: {', '.join(kinds)}."
             )
     return policy
-
-
-def can_act(trainer: Any) -> bool:
-    """Whether the strategy leaves the step to the optimizer; DeepSpeed's engine does not."""
-    return "DeepSpeed" not in type(trainer.strategy).__name__
-
-
-def reads_last(guard: Any, trainer: Any, pl_module: Any) -> bool:
-    """Whether nobody but Lightning's own clipping reads the gradients between the guard and the optimizer."""
-    later = trainer.callbacks[trainer.callbacks.index(guard) + 1 :] if guard in trainer.callbacks else trainer.callbacks
-    hooks = [getattr(owner, "on_before_optimizer_step", None) for owner in (*later, pl_module)]
-    hooks.append(pl_module.configure_gradient_clipping)
-    return all(hook is None or hook.__module__.endswith(UNTOUCHED) for hook in hooks)
-
-
-def ranks_of(trainer: Any, pl_module: Any) -> Ranks:
-    """The processes of this trainer; XLA sums by its own means."""
-    root = trainer.strategy.model
-    root, device = root if isinstance(root, nn.Module) else pl_module, trainer.strategy.root_device
-    if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
-        return Ranks(root, trainer.world_size, device, lambda t: trainer.strategy.reduce(t, reduce_op="sum"))
-    return Ranks(root, trainer.world_size, device)
-
-
-def steps_now(trainer: Any) -> bool:
-    """Whether the optimizer steps after this batch, as Lightning's own loop asks; False when it cannot be known."""
-    accumulates = getattr(trainer.fit_loop, "_should_accumulate", None)
-    return accumulates is not None and not accumulates()
-
-
-def planned_steps(trainer: Any) -> int | None:
-    """Optimizer steps that the run is meant to take; None when nothing says."""
-    steps = float(trainer.estimated_stepping_batches)
-    return int(steps) if 0 < steps < math.inf else None
-
-
-def logged_metrics(trainer: Any) -> Iterable[Any]:
-    """The metrics behind `self.log` in the training loop."""
-    return tuple(getattr(trainer.fit_loop.epoch_loop, "_results", {}).values())
-
-
-def should_log(trainer: Any) -> bool:
-    """Whether this is a logging step, as Lightning's own monitors ask."""
-    connector = getattr(trainer, "_logger_connector", None)
-    if connector is not None and hasattr(connector, "should_update_logs"):
-        return bool(connector.should_update_logs)
-    return bool(trainer.log_every_n_steps) and trainer.global_step % trainer.log_every_n_steps == 0
-
-
-def log_step(trainer: Any) -> int:
-    """Position on the loggers' step axis, the same as `self.log` uses."""
-    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))

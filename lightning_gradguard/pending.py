@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.course import LONGEST, SHORTEST, Candidate, Course
+from lightning_gradguard.look import Probe
 from lightning_gradguard.lr_scale import LRScale
-from lightning_gradguard.probes import Probe
 from lightning_gradguard.progress import ENDLESS
 from lightning_gradguard.shards import local
 from lightning_gradguard.snapshots import Snapshot, Snapshots, owned_params

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_gradguard.stats import Floats, GradStats, Layers
+from lightning_gradguard.layers import Layers
+from lightning_gradguard.norms import Floats
+from lightning_gradguard.stats import GradStats
 
 FOLDER = "gradguard"
 VERSION = 1

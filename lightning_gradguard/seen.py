@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.gains import gain_of
-from lightning_gradguard.probes import SATURATING, Probe
+from lightning_gradguard.look import SATURATING, Probe
 
 
 def gain_after(module: nn.Module, layer: str, look: Probe | None) -> tuple[bool, float]:

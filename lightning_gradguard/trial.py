@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_gradguard.checkpoint import Checkpoint
-from lightning_gradguard.probes import SAME, Probe, decades_through_time
+from lightning_gradguard.look import SAME, Probe, decades_through_time
 
 #: Decades that a gradient loses or gains over time until it says nothing; as in `VanishingThroughTime` and its twin.
 FADED, GROWN = 5.0, 4.0

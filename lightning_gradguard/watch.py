@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,16 +17,19 @@ from lightning_gradguard.course import Course
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import Finding, Incident
+from lightning_gradguard.layers import ParamTable
+from lightning_gradguard.look import Probe
 from lightning_gradguard.lr_scale import LRScale
 from lightning_gradguard.pending import PendingStep, forget_scale
+from lightning_gradguard.plain import from_plain, to_plain
 from lightning_gradguard.policy import Policy, Rung, Standing, decide
-from lightning_gradguard.probes import Probe, Probes
+from lightning_gradguard.probes import Probes
 from lightning_gradguard.progress import NOTHING, follow, judge, renewed
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.report import StepReport
 from lightning_gradguard.shards import Ranks
 from lightning_gradguard.snapshots import Snapshots
-from lightning_gradguard.stats import GradStats, ParamTable
+from lightning_gradguard.stats import GradStats
 
 #: Key of what is remembered of the losses, among the detectors' states.
 PROGRESS = "progress"
@@ -55,6 +56,7 @@ class Watch:
             nothing reads or clips them between `before_step` and the optimizer's step.
 
     Example:
+        >>> import torch
         >>> from lightning_gradguard.detectors import DETECTORS
         >>> from lightning_gradguard.presets import PROTECT
         >>> net = nn.Linear(2, 1)
@@ -372,23 +374,3 @@ def next_multiple(step: int, every: int) -> int:
         (100, 100)
     """
     return (step // every + 1) * every
-
-
-def to_plain(value: Any) -> Any:
-    """A state with numpy arrays as tensors, which a checkpoint loads under `weights_only=True`."""
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def from_plain(value: Any) -> Any:
-    """The reverse of `to_plain`."""
-    if isinstance(value, dict):
-        return {key: from_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [from_plain(item) for item in value]
-    return value.numpy().copy() if isinstance(value, Tensor) else value

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from lightning_gradguard import detectors
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
+from lightning_gradguard.plain import from_plain, to_plain
 from lightning_gradguard.progress import NOTHING, follow, judge
 from lightning_gradguard.stats import GradStats
-from lightning_gradguard.watch import from_plain, to_plain
 
 EVERY = [
     cls()

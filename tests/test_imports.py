@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "lightning_gradguard"
 
 #: Room -> its layer. A module imports from lower layers only.
 LAYERS = {
-    "findings": 1, "lr_scale": 1, "shards": 1, "adaptive_update": 1, "fixes": 1, "progress": 1,
-    "stats": 2, "snapshots": 2, "batch_look": 2,
-    "probes": 3, "batch_state": 3, "checkpoint": 3,
+    "findings": 1, "lr_scale": 1, "shards": 1, "adaptive_update": 1, "fixes": 1, "progress": 1, "norms": 1,
+    "plain": 1,
+    "layers": 2, "look": 2, "trainer": 2, "snapshots": 2, "batch_look": 2,
+    "stats": 3, "probes": 3, "batch_state": 3, "checkpoint": 3,
     "collector": 4, "trial": 4, "seen": 4,
     "course": 5, "detectors": 5,
     "pending": 6,

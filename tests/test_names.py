@@ -12,7 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.batch_state import BatchState
-from lightning_gradguard.stats import ParamTable, clean_name, clean_parameters, clean_paths
+from lightning_gradguard.layers import ParamTable, clean_name, clean_parameters, clean_paths
 
 
 def body() -> nn.Sequential:

@@ -13,7 +13,7 @@ from runs import Faults, Net, fit
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_gradguard import GradGuard, stats
+from lightning_gradguard import GradGuard, norms
 from lightning_gradguard.detectors import Exploding, LossSpike, NonFinite
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.remedies import AdaptiveClip, ReduceLR, Rollback, SkipStep
@@ -178,7 +178,7 @@ class Spy(TorchDispatchMode):
 
 
 def test_no_device_needs_float64_and_no_number_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "to_host", stats.in_one_transfer)  # as on any device but a CPU
+    monkeypatch.setattr(norms, "to_host", norms.in_one_transfer)  # as on any device but a CPU
     spied: list[Spy] = []
     guard = GradGuard(sample_every=1000)
     acting = guard.on_before_optimizer_step

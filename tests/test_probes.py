@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.probes import Probe, Probes
+from lightning_gradguard.look import Probe
+from lightning_gradguard.probes import Probes
 
 
 def look(net: nn.Module, x: torch.Tensor) -> Probe:

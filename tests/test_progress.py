@@ -11,7 +11,7 @@ from torch import nn
 from lightning_gradguard import GradStats, remedies
 from lightning_gradguard.detectors import DeadUnits, LossSpike, Relapse
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import ActivationLook, Probe
+from lightning_gradguard.look import ActivationLook, Probe
 from lightning_gradguard.progress import NOTHING, follow, judge
 
 

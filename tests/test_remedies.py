@@ -10,12 +10,14 @@ from lightning_gradguard import remedies
 from lightning_gradguard.batch_state import BatchState
 from lightning_gradguard.course import Course
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.layers import ParamTable
 from lightning_gradguard.lr_scale import LRScale
+from lightning_gradguard.norms import read_norms
 from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
 from lightning_gradguard.snapshots import Snapshots
-from lightning_gradguard.stats import GradStats, ParamTable, read_norms
+from lightning_gradguard.stats import GradStats
 
 EVERY = [
     cls()

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_gradguard.stats import MANY, SMALL, GradStats, ParamTable, clean_name, read_norms
+from lightning_gradguard.layers import ParamTable, clean_name
+from lightning_gradguard.norms import MANY, SMALL, read_norms
+from lightning_gradguard.stats import GradStats
 
 
 def backward(module: nn.Module, x: torch.Tensor) -> None:

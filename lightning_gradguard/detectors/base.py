@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.stats import Floats, GradStats
+from lightning_gradguard.norms import Floats
+from lightning_gradguard.stats import GradStats
 
 #: Everything a detector remembers: a dict of numbers, strings, lists and numpy arrays.
 State = dict[str, Any]

@@ -10,7 +10,7 @@ import numpy as np
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import ONE_SIDED, Probe
+from lightning_gradguard.look import ONE_SIDED, Probe
 from lightning_gradguard.stats import GradStats
 
 
@@ -32,7 +32,7 @@ class DeadUnits(Inside):
         ValueError: If a number is out of range.
 
     Example:
-        >>> from lightning_gradguard.probes import ActivationLook
+        >>> from lightning_gradguard.look import ActivationLook
         >>> from lightning_gradguard.progress import Progress
         >>> detector, silent = DeadUnits(looks=2), ActivationLook("net.0", "relu", 1.0, np.array([True] * 4), 32)
         >>> state = detector.init()

@@ -8,7 +8,7 @@ from typing import ClassVar
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe
+from lightning_gradguard.look import Probe
 from lightning_gradguard.stats import GradStats
 
 
@@ -29,7 +29,7 @@ class Saturated(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.probes import ActivationLook
+        >>> from lightning_gradguard.look import ActivationLook
         >>> from lightning_gradguard.progress import Progress
         >>> flat = ActivationLook("net.0", "tanh", 1.0, np.array([True] * 4), 32)
         >>> detector, state = Saturated(looks=2), Saturated().init()

@@ -8,7 +8,7 @@ from typing import ClassVar
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe, decades_through_time
+from lightning_gradguard.look import Probe, decades_through_time
 from lightning_gradguard.stats import GradStats
 
 

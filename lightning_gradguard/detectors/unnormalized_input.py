@@ -10,7 +10,7 @@ import numpy as np
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe
+from lightning_gradguard.look import Probe
 from lightning_gradguard.stats import GradStats
 
 

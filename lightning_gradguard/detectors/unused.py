@@ -9,8 +9,9 @@ import numpy as np
 
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.probes import Probe
-from lightning_gradguard.stats import Floats, GradStats
+from lightning_gradguard.look import Probe
+from lightning_gradguard.norms import Floats
+from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)

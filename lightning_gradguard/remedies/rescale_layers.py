@@ -11,8 +11,8 @@ import torch
 
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import LAYERS
+from lightning_gradguard.look import Probe
 from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.probes import Probe
 from lightning_gradguard.remedies.base import AbstractRemedy
 
 #: Activations that are 0 at 0.

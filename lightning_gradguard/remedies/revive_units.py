@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import glorot, he
+from lightning_gradguard.look import ONE_SIDED, Probe
 from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.probes import ONE_SIDED, Probe
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.seen import gain_after
 

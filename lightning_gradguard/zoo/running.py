@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from lightning_gradguard.findings import Incident
 from lightning_gradguard.fixes import Changes
 from lightning_gradguard.guard import GradGuard
-from lightning_gradguard.stats import GradStats, ParamTable, read_norms
+from lightning_gradguard.layers import ParamTable
+from lightning_gradguard.norms import read_norms
+from lightning_gradguard.stats import GradStats
 from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Program
 from lightning_gradguard.zoo.learner import Loss

@@ -1,0 +1,29 @@
+"""Plain values: what a checkpoint holds and loads again under `weights_only=True`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_plain(value: Any) -> Any:
+    """A state with numpy arrays as tensors, which a checkpoint loads under `weights_only=True`."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def from_plain(value: Any) -> Any:
+    """The reverse of `to_plain`."""
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [from_plain(item) for item in value]
+    return value.numpy().copy() if isinstance(value, Tensor) else value
