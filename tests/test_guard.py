@@ -265,9 +265,11 @@ def test_a_checkpoint_without_guard_and_a_guard_without_checkpoint(tmp_path: Pat
     fit(Net(), GradGuard(), max_epochs=2)
     for name, callbacks in (("plain", [GradGuard()]), ("guarded", [])):
         trainer = pl.Trainer(
-            max_epochs=2, callbacks=callbacks, logger=False, enable_progress_bar=False, accelerator="cpu"
-        )
+            max_epochs=2, callbacks=callbacks, logger=False, enable_progress_bar=False, enable_checkpointing=False,
+            accelerator="cpu",
+        )  # fmt: skip
         trainer.fit(Net(), loader(), ckpt_path=tmp_path / f"{name}.ckpt")
+        assert trainer.current_epoch == 2
 
 
 def test_an_unknown_state_version_is_said_and_ignored() -> None:
