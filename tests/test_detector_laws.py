@@ -106,6 +106,17 @@ def test_resumes_exactly_through_a_checkpoint(detector: AbstractDetector, stream
     assert repr(run(detector, steps[cut:], resumed)[1]) == repr(run(detector, steps[cut:], half)[1])
 
 
+@pytest.mark.parametrize("detector", [d for d in EVERY if d.waits], ids=[type(d).__name__ for d in EVERY if d.waits])
+@settings(max_examples=25, deadline=None)
+@given(stream=streams)
+def test_what_waits_loses_nothing_by_waiting(detector: AbstractDetector, stream: Any) -> None:
+    state = detector.init()
+    for stats in stats_of(stream):
+        after, findings = detector.update(state, stats)
+        assert stats.occasion or (plain(after), findings) == (plain(state), ())
+        state = after
+
+
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
 @pytest.mark.parametrize("seed", range(3))
 def test_silent_on_a_healthy_stream(detector: AbstractDetector, seed: int) -> None:

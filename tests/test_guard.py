@@ -156,6 +156,7 @@ def test_clipping_every_step_is_no_incident(clip: Any) -> None:
             r"names 'explode', but no detector reports it; they report: .*exploding",
         ),
         (dict(detectors=[Exploding(), Exploding(factor=50)]), r"must have different names, got 'exploding' twice"),
+        (dict(detectors=[Exploding(name="progress")]), r"must have different names, got 'progress' twice"),
         (dict(snapshot_every=0), r"`GradGuard\(snapshot_every=...\)` must be at least 1, got 0"),
         (dict(detectors=["exploding"]), r"`GradGuard\(detectors=...\)` must hold detectors, got 'exploding'"),
     ],

@@ -9,10 +9,11 @@ from test_remedies import repairing
 from torch import nn
 
 from lightning_gradguard import GradStats, remedies
-from lightning_gradguard.detectors import DeadUnits, LossSpike, Relapse
+from lightning_gradguard.detectors import DeadUnits, LossSpike, Relapse, State, diagnose
+from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.look import ActivationLook, Probe
-from lightning_gradguard.progress import NOTHING, follow, judge
+from lightning_gradguard.progress import NOTHING, SOON, Progress, follow, judge
 
 
 def dead_layer(losses: list[float], spread: float) -> tuple:
@@ -79,3 +80,22 @@ def test_a_sick_cell_is_drawn_anew_alone_and_with_its_biases() -> None:
     assert not biases[:4].any()
     assert not biases[8:].any()
     assert biases[4:8].min() > 1.0
+
+
+def test_what_waits_is_asked_only_when_there_is_something_to_see() -> None:
+    class Asked(Inside):
+        kind, name = "asked", "asked"
+
+        def look(self, seen: State, probe: Probe) -> State:
+            return {"looks": seen.get("looks", 0) + 1}
+
+        def verdict(self, seen: State, stats: GradStats) -> Finding | None:
+            return Finding(self.kind, stats.step, (), seen["looks"], 1.0)
+
+    detector, states, found = Asked(), {"asked": Asked().init()}, []
+    stuck = Progress(blocks=SOON, flat=True)
+    for step, fields in enumerate(({}, {"probe": Probe()}, {}, {"progress": stuck}, {})):
+        states, now = diagnose([detector], states, GradStats.of({"a": 1.0}, step=step, **fields))
+        found += [finding.step for finding in now]
+    assert states["asked"]["seen"] == {"looks": 1}
+    assert found == [3]
