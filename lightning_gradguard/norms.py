@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 #: On a CPU the norms of so many tensors of so few elements are worked out together. Chosen.
 MANY, SMALL = 256, 1024
+NONE = np.zeros(0, np.bool_)
 
 
 @torch.no_grad()
@@ -76,18 +77,17 @@ def norms_of_many(tensors: Sequence[Tensor]) -> tuple[NDArray[np.bool_], Floats 
 
     A call for each of very many small tensors costs more than reading them.
     """
-    none = np.zeros(0, bool), None
     if len(tensors) < MANY or not tensors[0].is_cpu:
-        return none
+        return NONE, None
     sizes = np.array([t.numel() for t in tensors])
     small = (sizes > 0) & (sizes <= SMALL)
     chosen = list(compress(tensors, small))
     try:
         flat = torch._utils._flatten_dense_tensors(chosen) if len(chosen) >= MANY else None
     except (RuntimeError, TypeError, NotImplementedError):  # sparse layout, mixed devices
-        return none
+        return NONE, None
     if flat is None or flat.is_complex():
-        return none
+        return NONE, None
     values = flat.to(torch.float64).numpy()
     ends = np.cumsum(sizes[small])
     return small, np.sqrt(np.add.reduceat(values * values, [0, *ends[:-1]]))

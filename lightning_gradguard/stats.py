@@ -96,8 +96,11 @@ class GradStats:
 
     @cached_property
     def occasion(self) -> bool:
-        """Whether there is more to see than in every step: a look inside, a sample of the weights, or a hurt run."""
-        return self.probe is not None or self.update_ratio is not None or self.progress.hurt
+        """Whether there is more to see than in a healthy step: a look inside, a sample of the weights, a hurt run, or
+        something that is not finite.
+        """
+        sound = self.clean and math.isfinite(sum(self.buffer_norm.tolist()))
+        return not sound or self.progress.hurt or self.probe is not None or self.update_ratio is not None
 
     @cached_property
     def global_norm(self) -> float:

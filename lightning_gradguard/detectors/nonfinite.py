@@ -30,6 +30,7 @@ class NonFinite(AbstractDetector):
         step 3: nonfinite in net.0: loss and gradient (inf)
     """
 
+    waits: ClassVar[bool] = True
     kind: ClassVar[str] = "nonfinite"
     name: str = "nonfinite"
 

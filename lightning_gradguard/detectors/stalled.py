@@ -66,6 +66,8 @@ class Stalled(AbstractDetector):
         return self._counted({"first": first, "overflows": 0, "zeros": zeros, "lost": lost}, stats)
 
     def _counted(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        if max(state["overflows"], state["zeros"]) < self.patience and state["lost"] < 2:
+            return state, ()
         reasons = {
             "the scaler skips every step, steps in a row": (state["overflows"], self.patience),
             "zero gradient, steps in a row": (state["zeros"], self.patience),
