@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +28,7 @@ class Episodes:
         self.optimizer = optimizer
         self.incidents: dict[str, Incident] = {}
 
-    def update(self, done: Iterable[tuple[Finding, tuple[str, ...]]], standing: Standing, calm: int) -> list[Incident]:
+    def update(self, done: Sequence[tuple[Finding, tuple[str, ...]]], standing: Standing, calm: int) -> list[Incident]:
         """Takes in one step and returns the incidents that began, gained an action or ended in it.
 
         Args:
@@ -37,7 +36,9 @@ class Episodes:
             standing: Where each kind stands after the step.
             calm: Healthy steps after which an incident counts as resolved.
         """
-        changed = []
+        changed: list[Incident] = []
+        if not done and not self.incidents:
+            return changed
         for finding, actions in done:
             known = self.incidents.get(finding.kind)
             incident = known.extended(finding, actions) if known else Incident.start(finding, actions, self.optimizer)

@@ -126,7 +126,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}
         self._verdict = ""
-        self._last_reader = self._talks = False
+        self._acts, self._last_reader, self._talks = True, False, False
         self._unseen_batches = 0
 
     # ---------------------------------------------------------------- what it has seen
@@ -162,8 +162,9 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._batch = BatchState(pl_module, lambda: logged_metrics(trainer))
-        policy = self.policy if can_act(trainer) else MONITOR
-        if not can_act(trainer):
+        self._acts = can_act(trainer)
+        policy = self.policy if self._acts else MONITOR
+        if not self._acts:
             rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only watches the loss here.")
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         several = len(trainer.optimizers) > 1
@@ -173,7 +174,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
             why = "with several optimizers, whose loss is no objective," if several else "in several processes"
             rank_zero_warn(f"GradGuard tries no cures {why}: it only protects the run.")
             policy = policy.without_trials
-        detectors = self.detectors if can_act(trainer) else [d for d in self.detectors if d.kind in WITHOUT_GRADIENTS]
+        detectors = self.detectors if self._acts else [d for d in self.detectors if d.kind in WITHOUT_GRADIENTS]
         for index, optimizer in enumerate(trainer.optimizers):
             watch = Watch(
                 pl_module, optimizer, detectors, policy, clip=clip, ranks=ranks, batch=self._batch,
@@ -217,7 +218,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         watch = self._watches.get(id(optimizer))
-        if watch is None or not (can_act(trainer) or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
+        if watch is None or not (self._acts or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         watch.defer = self._last_reader and not trainer.gradient_clip_val

@@ -18,7 +18,6 @@ MANY, SMALL = 256, 1024
 NONE = np.zeros(0, np.bool_)
 
 
-@torch.no_grad()
 def read_norms(
     tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), scale: float = 1.0
 ) -> tuple[Floats, Floats]:
@@ -88,7 +87,7 @@ def norms_of_many(tensors: Sequence[Tensor]) -> tuple[NDArray[np.bool_], Floats 
         return NONE, None
     if flat is None or flat.is_complex():
         return NONE, None
-    values = flat.to(torch.float64).numpy()
+    values = flat.detach().to(torch.float64).numpy()
     ends = np.cumsum(sizes[small])
     return small, np.sqrt(np.add.reduceat(values * values, [0, *ends[:-1]]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -112,7 +112,7 @@ def as_rung(kind: str, item: AbstractRemedy | Iterable[AbstractRemedy]) -> Rung:
 
 
 def decide(
-    standing: Standing, findings: Iterable[Finding], policy: Policy
+    standing: Standing, findings: Sequence[Finding], policy: Policy
 ) -> tuple[Standing, tuple[tuple[Finding, Rung], ...]]:
     """The new standing, and each finding with its remedies; a remedy chosen twice in a step is applied once.
 
@@ -132,7 +132,9 @@ def decide(
         >>> decide(standing, [], policy)[0]
         {}
     """
-    found = {finding.kind: finding for finding in reversed(tuple(findings))}
+    if not findings and not standing:
+        return {}, ()
+    found = {finding.kind: finding for finding in reversed(findings)}
     sound = not any(policy.ladders.get(kind) for kind in found)
     after: Standing = {}
     for kind, (climbed, calm) in standing.items():

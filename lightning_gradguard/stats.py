@@ -48,6 +48,12 @@ class GradStats:
         progress: What the losses up to this one say about the run.
         batch: The samples of the batch; only on steps that a detector finds suspicious (see `wants_batch`).
 
+    Attributes:
+        global_norm: L2 norm of all gradients as one vector; NaN where one is not finite.
+        finite: Whether every gradient is finite.
+        loss_finite: Whether the loss is finite; an unknown loss counts as finite.
+        clean: Whether loss and gradients are finite and no scaler skips the step, so that it may enter a baseline.
+
     Example:
         >>> stats = GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=5, loss=0.7)
         >>> stats.global_norm
@@ -71,6 +77,20 @@ class GradStats:
     budget: int | None = None
     progress: Progress = UNTOLD
     batch: BatchLook | None = None
+    global_norm: float = field(init=False, repr=False)
+    finite: bool = field(init=False, repr=False)
+    loss_finite: bool = field(init=False, repr=False)
+    clean: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        norm = math.hypot(*self.grad_norm.tolist())
+        finite = math.isfinite(norm) or bool(np.isfinite(self.grad_norm).all())
+        loss_finite = self.loss is None or math.isfinite(self.loss)
+        derived = {
+            "global_norm": norm if finite else math.nan, "finite": finite, "loss_finite": loss_finite,
+            "clean": finite and loss_finite and not self.overflow,
+        }  # fmt: skip
+        self.__dict__.update(derived)  # past the frozen `__setattr__`
 
     @classmethod
     def of(cls, grad_norm: Mapping[str, float], *, numel: int = 1, **fields: Any) -> GradStats:
@@ -80,33 +100,12 @@ class GradStats:
         return cls(**{"step": 0, **fields}, layers=layers, grad_norm=np.array(list(grad_norm.values()), float))
 
     @cached_property
-    def finite(self) -> bool:
-        """Whether every gradient is finite."""
-        return math.isfinite(self.global_norm) or bool(np.isfinite(self.grad_norm).all())
-
-    @cached_property
-    def loss_finite(self) -> bool:
-        """Whether the loss is finite; an unknown loss counts as finite."""
-        return self.loss is None or math.isfinite(self.loss)
-
-    @cached_property
-    def clean(self) -> bool:
-        """Whether loss and gradients are finite, so that the step may enter a baseline."""
-        return self.finite and self.loss_finite and not self.overflow
-
-    @cached_property
     def occasion(self) -> bool:
         """Whether there is more to see than in a healthy step: a look inside, a sample of the weights, a hurt run, or
         something that is not finite.
         """
         sound = self.clean and math.isfinite(sum(self.buffer_norm.tolist()))
         return not sound or self.progress.hurt or self.probe is not None or self.update_ratio is not None
-
-    @cached_property
-    def global_norm(self) -> float:
-        """L2 norm of all gradients as one vector; NaN where one is not finite."""
-        norm = math.hypot(*self.grad_norm.tolist())
-        return norm if math.isfinite(norm) or np.isfinite(self.grad_norm).all() else math.nan
 
     @cached_property
     def global_update_ratio(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -111,6 +112,7 @@ class Watch:
         self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_course else None
         self.steps = 0
         self.states: dict[str, State] = {PROGRESS: NOTHING, **{d.name: d.init() for d in detectors}}
+        self._limited = [name for name, state in self.states.items() if "limit" in state]
         self._skipping = [PROGRESS, *(d.name for d in detectors if d.skips_cancelled)]
         self.clip_state: State = clip.init() if clip is not None else {}
         self.standing: Standing = {}
@@ -173,7 +175,7 @@ class Watch:
         pending = self._pending(stats)
         if self.course is not None:
             self.course.observe(stats.loss)
-        done = [(finding, act(finding, rung, pending)) for finding, rung in chosen]
+        done = [(finding, act(finding, rung, pending)) for finding, rung in chosen] if chosen else []
         if pending.cancelled:
             self.states |= {name: before[name] for name in self._skipping}
         elif self.course is not None:
@@ -181,12 +183,13 @@ class Watch:
         if self.clip is not None and not pending.cancelled:
             self.clip_state = self.clip.apply(self.clip_state, pending)
         self._follow(pending, chosen)
-        named = [(finding, tuple(name for name, _ in deeds)) for finding, deeds in done]
+        named = [(finding, tuple(name for name, _ in deeds)) for finding, deeds in done] if done else []
         self.changed = self.episodes.update(named, self.standing, self.policy.calm)
-        limit = max((s["limit"] for s in self.states.values() if "limit" in s), default=float("nan"))
+        words = tuple(words for _, deeds in done for _, words in deeds) if done else ()
+        limit = max([self.states[name]["limit"] for name in self._limited], default=math.nan)
         return StepReport(
-            stats, findings, tuple(words for _, deeds in done for _, words in deeds), pending.clip_coefficient,
-            pending.cancelled, self.lr_scale.in_force(), limit, self.name, pending.stop_reason,
+            stats, findings, words, pending.clip_coefficient, pending.cancelled, self.lr_scale.in_force(), limit,
+            self.name, pending.stop_reason,
         )  # fmt: skip
 
     def _treat(self, stats: GradStats, course: Course) -> StepReport:

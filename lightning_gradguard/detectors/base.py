@@ -59,7 +59,7 @@ class AbstractDetector(ABC):
 
         A finding is repeated at every step at which the symptom is there. A step that is flagged never enters a
         baseline. When the number of layers changes (a layer was unfrozen), per-layer baselines begin anew.
-        A state may hold `"limit"`, the gradient-norm limit in force: it is drawn in the panels. While it holds a
+        A state may hold, from `init` on, `"limit"`, the gradient-norm limit in force, for the panels. While it holds a
         true `"worse"`, the run is worse than lately, perhaps for good, and no snapshot is taken.
         """
 
