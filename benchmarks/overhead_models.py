@@ -100,10 +100,11 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
     "lstm": lambda: (Recurrent(), classes(8, 20, 32)),
     "tensors2000": lambda: (Many(), classes(8, 10)),
 }
+#: A rate so small that no run goes wrong while it is timed.
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "AdamW foreach": lambda p: torch.optim.AdamW(p, lr=1e-3, foreach=True),
-    "AdamW fused": lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True),
-    "SGD": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9),
+    "AdamW foreach": lambda p: torch.optim.AdamW(p, lr=1e-4, foreach=True),
+    "AdamW fused": lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True),
+    "SGD": lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -257,7 +256,7 @@ class Watch:
         """What follows from the step's fate: samples, snapshots, recovery of the learning rate."""
         stats, healthy = pending.stats, pending.stats.clean and not any(rung for _, rung in chosen)
         if pending.restored is not None:
-            self.states = copy.deepcopy(pending.restored.memory)
+            self.states = dict(pending.restored.memory)
             self.sample_due = self.steps
         if pending.renewed:
             improved = self.course is not None and self.course.improved
@@ -269,7 +268,7 @@ class Watch:
             self.lr_scale.recover()
             wanted = self.policy.uses_snapshots and self.steps >= self.snapshot_due
             if wanted and not any(state.get("worse") for state in self.states.values()):
-                self.snapshots.take(self.steps, copy.deepcopy(self.states))
+                self.snapshots.take(self.steps, dict(self.states))  # no detector changes the state it was given
                 self.snapshot_due = next_multiple(self.steps, self.snapshot_every)
         if healthy or pending.restored is not None:
             self.damage = False
