@@ -100,7 +100,7 @@ class LRScale:
 
     def user_lrs(self) -> list[float]:
         """The learning rate of every parameter group that has one, as the user's schedule has it."""
-        user = {id(group): lr for group, lr in self._inside} if self._inside else {}
+        user = {id(group): lr for group, lr in self._inside}
         return [float(user.get(id(g), g["lr"])) for g in self.optimizer.param_groups if "lr" in g]
 
     def state_dict(self) -> dict[str, float]:
