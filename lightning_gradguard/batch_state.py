@@ -57,18 +57,25 @@ class BatchState:
         """Remembers buffers and metrics as they are now."""
         present = [slot.home.get(slot.key) for slot in self._uncounted]
         known = len(present) == len(self._present) and all(map(operator.is_, present, self._present))
+        known = known and self._copied()
         for slot in self.slots:
             if not (slot.uncounted and known) and slot.save():
                 self._moving = None
-        if known:
-            for copies, buffers in self._copies:
-                torch._foreach_copy_(copies, buffers)
-        else:
+        if not known:
             self._present, self._copies = present, by_type((slot.kept, slot.tensor) for slot in self._uncounted)
         self._metrics = [
             (m, {key: mark(getattr(m, key)) for key in m._defaults}, m._update_count, m._computed)
             for m in self._all_metrics()
         ]
+
+    def _copied(self) -> bool:
+        """Copies the uncounted buffers all at once; not where one has another shape now: asking each is dearer."""
+        try:
+            for copies, buffers in self._copies:
+                torch._foreach_copy_(copies, buffers)
+        except RuntimeError:
+            return False
+        return True
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -116,6 +116,7 @@ def real_values(tensor: Tensor) -> Tensor:
     return torch.view_as_real(dense) if dense.is_complex() else dense
 
 
+@torch.no_grad()
 def unbounded_norm(tensor: Tensor) -> float:
     """L2 norm as a host float even where fp32 would overflow; inf or NaN only if the tensor holds one."""
     values = real_values(tensor)

@@ -33,6 +33,18 @@ def test_even_the_first_batch_can_be_undone() -> None:
     assert int(net.num_batches_tracked) == 0
 
 
+def test_a_buffer_may_get_another_shape_under_the_same_name() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.BatchNorm1d(4))
+    state = BatchState(net)
+    for width in (4, 4, 6, 6):
+        for key in ("running_mean", "running_var"):
+            getattr(net[1], key).data = torch.full((width,), 2.0)
+        state.save()
+        net[1].running_mean.add_(torch.nan)
+        state.restore()
+        assert torch.equal(net[1].running_mean, torch.full((width,), 2.0))
+
+
 class Counting(nn.Module):
     """A constant mask, and a buffer that is changed on some batches only."""
 

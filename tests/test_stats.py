@@ -63,6 +63,16 @@ def test_overflowing_norm_is_told_apart_from_a_nonfinite_gradient() -> None:
     assert GradStats.of({"a": norms[0], "b": norms[0]}).global_norm == pytest.approx(6e38 * 2**0.5, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1.0, 1e30])  # the second overflows fp32 when squared
+def test_gradients_of_a_double_backward_pass_are_read_as_any(size: float) -> None:
+    weight = torch.ones(4, requires_grad=True)
+    grads = torch.autograd.grad((weight**3).sum() * size, weight, create_graph=True)
+    assert grads[0].requires_grad
+    assert read_norms(grads)[0].tolist() == pytest.approx([6 * size])
+    assert read_norms([*grads, *(torch.full((2,), float(i)) for i in range(MANY))])[0][0] == pytest.approx(6 * size)
+
+
 def test_losses_ride_along_and_the_scale_is_divided_out() -> None:
     norms, values = read_norms([torch.full((4,), 512.0)], [torch.tensor(0.5), torch.tensor(1.5)], scale=1024.0)
     assert norms.tolist() == [1.0]
