@@ -141,7 +141,7 @@ class ParamTable:
         return np.bincount(self.layer_of, free, minlength=len(self.layers)) > 0
 
     def per_layer(self, norms: Floats, scale: float = 1.0) -> Floats:
-        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow; `scale` is divided out."""
+        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow; a GradScaler's `scale` is divided out."""
         peak = float(np.maximum.reduce(norms, initial=0.0))
         unit = peak if math.isfinite(peak) and not 1e-100 < peak < 1e100 else 1.0  # squares stay within float64
         if peak == 0.0:

@@ -18,9 +18,7 @@ MANY, SMALL = 256, 1024
 NONE = np.zeros(0, np.bool_)
 
 
-def read_norms(
-    tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = (), scale: float = 1.0
-) -> tuple[Floats, Floats]:
+def read_norms(tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = ()) -> tuple[Floats, Floats]:
     """L2 norms of `tensors` and the values of the 0-d tensors `extra`, in one pass and one transfer to the host.
 
     A norm that overflows fp32 while its tensor is finite comes out right, so that inf or NaN in the result means
@@ -29,7 +27,6 @@ def read_norms(
     Args:
         tensors: Gradients, parameters or buffers of any float dtype and layout; None counts as zero.
         extra: Scalars that ride on the same transfer, e.g. the losses.
-        scale: What the tensors are multiplied by, e.g. a GradScaler's scale; divided out.
 
     Returns:
         Norms `[T]` and extra values `[E]`, float64.
@@ -51,8 +48,6 @@ def read_norms(
     if not sound:
         for i in np.flatnonzero(~np.isfinite(norms)):
             norms[i] = unbounded_norm(present[i])
-    if scale != 1.0:
-        norms /= scale
     if len(present) == len(tensors):
         return norms, values
     full = np.zeros(len(tensors))

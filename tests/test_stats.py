@@ -74,8 +74,9 @@ def test_gradients_of_a_double_backward_pass_are_read_as_any(size: float) -> Non
 
 
 def test_losses_ride_along_and_the_scale_is_divided_out() -> None:
-    norms, values = read_norms([torch.full((4,), 512.0)], [torch.tensor(0.5), torch.tensor(1.5)], scale=1024.0)
-    assert norms.tolist() == [1.0]
+    weight = torch.zeros(4)
+    norms, values = read_norms([torch.full((4,), 512.0)], [torch.tensor(0.5), torch.tensor(1.5)])
+    assert ParamTable([("a.weight", weight)], [weight]).per_layer(norms, scale=1024.0).tolist() == [1.0]
     assert values.tolist() == [0.5, 1.5]
 
 

@@ -72,9 +72,8 @@ class Exploding(AbstractDetector):
             return state, ()
         row = np.array([stats.global_norm, *stats.grad_norm.tolist()])
         highest = state["record"]["highest"]
-        if highest is None or len(highest) != len(row):
-            return self._learned(state, row, stats.loss), ()
-        if stats.global_norm <= state["limit"]:  # no layer's norm is above the global one
+        usual = stats.global_norm <= state["limit"]  # no layer's norm is above the global one
+        if usual or highest is None or len(highest) != len(row):
             return self._learned(state, row, stats.loss), ()
         scaled = row / self.factor
         sick = (scaled[1:] > highest[1:]) & (row[1:] > highest[0]) & (highest[1:] > 0)
