@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import nn
 
 from lightning_gradguard.detectors import DETECTORS
-from lightning_gradguard.presets import MONITOR, PROTECT
-from lightning_gradguard.watch import Watch
+from lightning_gradguard.engine import Watch
+from lightning_gradguard.policy.presets import MONITOR, PROTECT
 
 
 class Vectors(nn.Module):

@@ -22,10 +22,10 @@ from tensorboard.program import TensorBoard
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradguard.findings import Finding, Incident
-from lightning_gradguard.layers import Layers
-from lightning_gradguard.report import Report, StepReport
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.collect.layers import Layers
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.record.report import Report
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 WIDTH, ROUNDS = 64, 20

@@ -14,14 +14,14 @@ __version__ = "0.1.0"
 #: Public name -> the module that defines it.
 _EXPORTS = {
     "Finding": "findings",
-    "GradGuard": "guard",
-    "GradStats": "stats",
+    "GradGuard": "callback",
+    "GradStats": "collect.stats",
     "Incident": "findings",
-    "MONITOR": "presets",
-    "PROTECT": "presets",
-    "Policy": "policy",
-    "REPAIR": "presets",
-    "Report": "report",
+    "MONITOR": "policy.presets",
+    "PROTECT": "policy.presets",
+    "Policy": "policy.ladders",
+    "REPAIR": "policy.presets",
+    "Report": "record.report",
     "detectors": "detectors",
     "fixes": "fixes",
     "policy": "policy",
@@ -49,13 +49,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lightning_gradguard import detectors, fixes, policy, remedies, zoo
+    from lightning_gradguard import detectors, fixes, remedies, zoo
+    from lightning_gradguard.callback import GradGuard
+    from lightning_gradguard.collect.stats import GradStats
     from lightning_gradguard.findings import Finding, Incident
-    from lightning_gradguard.guard import GradGuard
-    from lightning_gradguard.policy import Policy
-    from lightning_gradguard.presets import MONITOR, PROTECT, REPAIR
-    from lightning_gradguard.report import Report
-    from lightning_gradguard.stats import GradStats
+    from lightning_gradguard.policy import ladders as policy
+    from lightning_gradguard.policy.ladders import Policy
+    from lightning_gradguard.policy.presets import MONITOR, PROTECT, REPAIR
+    from lightning_gradguard.record.report import Report
 
 
 def __getattr__(name: str) -> Any:

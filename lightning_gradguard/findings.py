@@ -7,9 +7,14 @@ done about them. Kinds are open strings: each detector declares its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lightning_gradguard.collect.stats import GradStats
 
 #: How an incident ended. "open" means the run ended, or goes on, with the symptom still there.
 RESOLVED, OPEN, UNRECOVERABLE = "resolved", "open", "unrecoverable"
@@ -148,3 +153,68 @@ def shortlist(names: tuple[str, ...], most: int = 3) -> str:
     """
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+#: Every scalar's name begins with this, in every logger.
+PREFIX = "gradguard"
+
+
+#: Percentiles over layers that stand for all layers in stock charts: 5 curves, however many layers there are.
+PERCENTILES = (0, 25, 50, 75, 100)
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """One optimizer step: what was measured, found and done.
+
+    Args:
+        stats: The measurements, before any clipping.
+        findings: What the detectors said.
+        actions: What was done, one sentence for each remedy, in order.
+        clip_coefficient: What the gradients were multiplied by; 1 when nothing was clipped.
+        skipped: Whether the step was cancelled.
+        lr_factor: What the user's learning rate was multiplied by.
+        limit: The gradient-norm limit in force, NaN while there is none.
+        optimizer: The optimizer's index when there are several; otherwise empty.
+        stop_reason: Why training should end, if it should.
+    """
+
+    stats: GradStats
+    findings: tuple[Finding, ...] = ()
+    actions: tuple[str, ...] = ()
+    clip_coefficient: float = 1.0
+    skipped: bool = False
+    lr_factor: float = 1.0
+    limit: float = math.nan
+    optimizer: str = ""
+    stop_reason: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """Start of this optimizer's scalar names: `gradguard`, or `gradguard/1` for the second of several."""
+        return f"{PREFIX}/{self.optimizer}" if self.optimizer else PREFIX
+
+    def scalars(self) -> dict[str, float]:
+        """Every scalar worth a curve, by its full name; unknown ones are left out."""
+        norm = self.stats.global_norm
+        curves = {
+            "grad_norm": norm,
+            "grad_norm_clipped": 0.0 if self.skipped else norm * self.clip_coefficient,
+            "grad_norm_limit": self.limit,
+            "clip_coefficient": 0.0 if self.skipped else self.clip_coefficient,
+            "lr_factor": self.lr_factor,
+            "lr": self.stats.lr,
+            "depth_slope": self.stats.depth_slope,
+            "loss": math.nan if self.stats.loss is None else self.stats.loss,
+        }
+        usable = self.stats.grad_norm[np.isfinite(self.stats.grad_norm)]
+        if len(usable):
+            bands = np.percentile(usable, PERCENTILES)
+            curves |= {f"layer_norm/p{p}": float(v) for p, v in zip(PERCENTILES, bands, strict=True)}
+        measured = ("grad_norm", "loss")
+        return {f"{self.prefix}/{k}": v for k, v in curves.items() if k in measured or math.isfinite(v)}
+
+
+def layers_of(findings: Iterable[Finding]) -> Sequence[str]:
+    """Every layer named by `findings`, in order, once."""
+    return list(dict.fromkeys(name for finding in findings for name in finding.layers))

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
-from lightning_gradguard.episodes import Episodes
 from lightning_gradguard.findings import OPEN, Incident
-from lightning_gradguard.policy import Policy, Standing, decide
-from lightning_gradguard.presets import PRESETS
-from lightning_gradguard.progress import NOTHING, follow, judge
-from lightning_gradguard.recording import FOLDER, read_steps, recorded_optimizers
-from lightning_gradguard.report import Report
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.policy.ladders import Policy, Standing, decide
+from lightning_gradguard.policy.presets import PRESETS
+from lightning_gradguard.record.incident_tracker import Episodes
+from lightning_gradguard.record.report import Report
+from lightning_gradguard.record.step_log import FOLDER, read_steps, recorded_optimizers
 
 
 def replay_steps(

@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from lightning_gradguard.shards import Ranks
+from lightning_gradguard.tensors.processes import Ranks
 
 #: Where Lightning's own, empty hooks live, in either namespace.
 UNTOUCHED = (".core.hooks", ".core.module", ".callbacks.callback")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_gradguard import GradGuard, GradStats
-from lightning_gradguard.batch_look import BatchLook, dataset_indices, sample_sizes
+from lightning_gradguard.collect.batch_stats import BatchLook, dataset_indices, sample_sizes
 from lightning_gradguard.detectors import BadBatch
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_said_of_sound_batches_and_nan_weights() -> None:
 
 
 def test_no_batch_is_looked_at_in_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_gradguard.guard.sample_sizes", lambda batch: pytest.fail("looked"))
+    monkeypatch.setattr("lightning_gradguard.callback.sample_sizes", lambda batch: pytest.fail("looked"))
     assert told() == []
 
 

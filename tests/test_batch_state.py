@@ -5,7 +5,7 @@ from torch import nn
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision
 
-from lightning_gradguard.batch_state import BatchState
+from lightning_gradguard.collect.forward_state import BatchState
 
 
 def test_batchnorm_is_as_before_the_batch() -> None:

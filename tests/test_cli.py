@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightning_gradguard.cli import COMMANDS, main
-from lightning_gradguard.demo import demo
+from lightning_gradguard.cli.demo import demo
 
 
 @pytest.fixture(scope="module")

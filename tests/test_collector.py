@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gradguard.batch_state import BatchState
-from lightning_gradguard.collector import Collector
-from lightning_gradguard.shards import Ranks
-from lightning_gradguard.snapshots import Snapshots
+from lightning_gradguard.collect.collector import Collector
+from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.step.snapshots import Snapshots
+from lightning_gradguard.tensors.processes import Ranks
 
 
 def trained(sizes: tuple[int, ...]) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_gradguard.course import Course
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.lr_scale import LRScale
+from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.remedy_search import Course
 
 FINDING = Finding("no_progress", 30)
 

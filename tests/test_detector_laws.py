@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_gradguard import detectors
+from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
-from lightning_gradguard.plain import from_plain, to_plain
-from lightning_gradguard.progress import NOTHING, follow, judge
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.tensors.checkpointing import from_plain, to_plain
 
 EVERY = [
     cls()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lightning_gradguard import GradGuard, GradStats
 from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.policy import Policy
+from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import AdaptiveClip, ReduceLR, Rollback, SkipStep
 
 SKIPPED, CLIPPED, REDUCED, ROLLED_BACK, STEPS, SAVED = 3, 5, 7, 10, 13, 6

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lightning_gradguard import fixes
-from lightning_gradguard.fixes.tracing import trace
+from lightning_gradguard.modules.tracing import trace
 
 
 def deep(depth):

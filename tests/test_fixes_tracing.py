@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_gradguard.fixes.tracing import trace
+from lightning_gradguard.modules.tracing import trace
 
 
 class Tangle(nn.Module):

@@ -300,7 +300,7 @@ def test_monitor_preset_is_exported() -> None:
 
 
 def test_old_incidents_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_gradguard.guard.FINDINGS_KEPT", 2)
+    monkeypatch.setattr("lightning_gradguard.callback.FINDINGS_KEPT", 2)
     guard = GradGuard(detectors=[NonFinite()], policy=Policy({"nonfinite": [SkipStep()]}, patience=1))
     fit(Net(), Faults({5: math.nan, 12: math.nan, 19: math.nan, 26: math.nan}), guard)
     assert [incident.first_step for incident in guard.incidents] == [19, 26]

@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradguard.findings import Finding, Incident
-from lightning_gradguard.html_report import find_runs, report_data, summary, unique_names, write_html
-from lightning_gradguard.report import INCIDENT_LOG, Report, StepReport, append_incident
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident
+from lightning_gradguard.record.report import Report
+from lightning_gradguard.show.html_report import find_runs, report_data, unique_names, write_html
+from lightning_gradguard.show.terminal_summary import summary
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 LAYER = "net.<img src=x onerror=alert(1)>"

@@ -14,8 +14,9 @@ from runs import Faults, Net, fit, same_state
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Finding, Incident
-from lightning_gradguard.logbook import hand_over
-from lightning_gradguard.report import Report, read_incidents
+from lightning_gradguard.record.incident_log import read_incidents
+from lightning_gradguard.record.logbook import hand_over
+from lightning_gradguard.record.report import Report
 
 
 class BrokenLogger(pl.loggers.CSVLogger):

@@ -14,7 +14,7 @@ from runs import Batches, Capture, Faults, Net, fit, loader
 from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.policy import Policy
+from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import AdaptiveClip, SkipStep
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as S
 
-from lightning_gradguard.lr_scale import LRScale
+from lightning_gradguard.step.lr_factor import LRScale
 
 SCHEDULES = {
     "none": lambda o: None,

@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.batch_state import BatchState
-from lightning_gradguard.layers import ParamTable, clean_name, clean_parameters, clean_paths
+from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.layers import ParamTable, clean_name, clean_parameters, clean_paths
 
 
 def body() -> nn.Sequential:

@@ -21,7 +21,7 @@ from torch import nn
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import NonFinite
-from lightning_gradguard.policy import Policy
+from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import ReduceLR, SkipStep
 
 #: Skips the step and reduces the learning rate at once.

@@ -11,15 +11,15 @@ from runs import Net, fit, loader
 from torch import nn
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.batch_state import BatchState
-from lightning_gradguard.lr_scale import LRScale
-from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.presets import MONITOR
+from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.engine import Watch
+from lightning_gradguard.policy.presets import MONITOR
 from lightning_gradguard.remedies import AGC, AbstractClip
 from lightning_gradguard.remedies.clips import clip_to
-from lightning_gradguard.snapshots import Snapshots
-from lightning_gradguard.stats import GradStats
-from lightning_gradguard.watch import Watch
+from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.pending_step import PendingStep
+from lightning_gradguard.step.snapshots import Snapshots
 
 FUSED: dict[str, Any] = {
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),

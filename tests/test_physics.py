@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from lightning_gradguard import fixes
-from lightning_gradguard.layers import ParamTable
-from lightning_gradguard.norms import read_norms
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.collect.layers import ParamTable
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.tensors.norms import read_norms
 from lightning_gradguard.zoo.measures import gradient_through_time
 from lightning_gradguard.zoo.nets import LastStep
 

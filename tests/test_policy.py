@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from lightning_gradguard.detectors import DETECTORS
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.policy import Policy, decide
-from lightning_gradguard.presets import MONITOR, PRESETS, PROTECT
+from lightning_gradguard.policy.ladders import Policy, decide
+from lightning_gradguard.policy.presets import MONITOR, PRESETS, PROTECT
 from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep, Stop, Try
 
 LADDER = Policy({"a": [SkipStep(), SkipStep(), (Rollback(), ReduceLR()), Stop()], "b": [SkipStep()]}, patience=2)

@@ -13,10 +13,11 @@ from runs import Faults, Net, fit
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_gradguard import GradGuard, norms
+from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import Exploding, LossSpike, NonFinite
-from lightning_gradguard.policy import Policy
+from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import AdaptiveClip, ReduceLR, Rollback, SkipStep
+from lightning_gradguard.tensors import norms
 
 
 def scaled(scale: float = 1024.0, **options: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.look import Probe
-from lightning_gradguard.probes import Probes
+from lightning_gradguard.collect.activation_probe import Probes
+from lightning_gradguard.collect.activation_stats import Probe
 
 
 def look(net: nn.Module, x: torch.Tensor) -> Probe:

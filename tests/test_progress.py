@@ -9,11 +9,11 @@ from test_remedies import repairing
 from torch import nn
 
 from lightning_gradguard import GradStats, remedies
+from lightning_gradguard.collect.activation_stats import ActivationLook, Probe
+from lightning_gradguard.collect.loss_trend import NOTHING, SOON, Progress, follow, judge
 from lightning_gradguard.detectors import DeadUnits, LossSpike, Relapse, State, diagnose
-from lightning_gradguard.detectors.inside import Inside
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import ActivationLook, Probe
-from lightning_gradguard.progress import NOTHING, SOON, Progress, follow, judge
 
 
 def dead_layer(losses: list[float], spread: float) -> tuple:

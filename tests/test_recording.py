@@ -9,11 +9,11 @@ from runs import Faults, Net, fit
 from test_detector_laws import healthy_stream
 
 from lightning_gradguard import GradGuard
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, Exploding
-from lightning_gradguard.presets import PROTECT
-from lightning_gradguard.recording import FOLDER, Recorder, read_steps
+from lightning_gradguard.policy.presets import PROTECT
+from lightning_gradguard.record.step_log import FOLDER, Recorder, read_steps
 from lightning_gradguard.replay import replay, replay_steps
-from lightning_gradguard.stats import GradStats
 
 
 def same(a: GradStats, b: GradStats) -> bool:

@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from lightning_gradguard import remedies
-from lightning_gradguard.batch_state import BatchState
-from lightning_gradguard.course import Course
+from lightning_gradguard.collect.activation_probe import Probes
+from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.layers import ParamTable
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.layers import ParamTable
-from lightning_gradguard.lr_scale import LRScale
-from lightning_gradguard.norms import read_norms
-from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.probes import Probes
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
-from lightning_gradguard.snapshots import Snapshots
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.pending_step import PendingStep
+from lightning_gradguard.step.remedy_search import Course
+from lightning_gradguard.step.snapshots import Snapshots
+from lightning_gradguard.tensors.norms import read_norms
 
 EVERY = [
     cls()

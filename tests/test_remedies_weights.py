@@ -12,9 +12,9 @@ from test_remedies import repairing
 from torch import nn
 
 from lightning_gradguard import remedies
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.step.pending_step import PendingStep
 
 FINDING = Finding("x", 3)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gradguard.snapshots import Snapshots
+from lightning_gradguard.step.snapshots import Snapshots
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),

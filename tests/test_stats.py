@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_gradguard.layers import ParamTable, clean_name
-from lightning_gradguard.norms import MANY, SMALL, read_norms
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.collect.layers import ParamTable, clean_name
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.tensors.norms import MANY, SMALL, read_norms
 
 
 def backward(module: nn.Module, x: torch.Tensor) -> None:

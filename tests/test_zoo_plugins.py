@@ -30,7 +30,7 @@ ENTRY_POINTS = {
 
 def write_project(folder: Path) -> None:
     (folder / "tiny_zoo.py").write_text(MODULE)
-    (folder / "tiny_taken.py").write_text("from lightning_gradguard.zoo.lr_too_low import CASE\n")
+    (folder / "tiny_taken.py").write_text("from lightning_gradguard.zoo.cases.lr_too_low import CASE\n")
     lines = [
         "[build-system]", 'requires = ["hatchling"]', 'build-backend = "hatchling.build"',
         "[project]", 'name = "tiny-zoo"', 'version = "1.0"',

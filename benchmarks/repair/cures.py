@@ -11,10 +11,10 @@ from peers import Setting
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.pending import PendingStep
-from lightning_gradguard.policy import Policy
-from lightning_gradguard.presets import REPAIR
+from lightning_gradguard.policy.ladders import Policy
+from lightning_gradguard.policy.presets import REPAIR
 from lightning_gradguard.remedies import AbstractRemedy, Try
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.batch_look import BatchLook
+from lightning_gradguard.collect.batch_stats import BatchLook
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding, shortlist
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)

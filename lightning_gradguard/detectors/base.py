@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.norms import Floats
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.tensors.norms import Floats
 
 #: Everything a detector remembers: a dict of numbers, strings, lists and numpy arrays.
 State = dict[str, Any]

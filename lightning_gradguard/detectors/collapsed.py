@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import Probe
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Collapsed(Inside):
         ValueError: If a number is not positive.
 
     Example:
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> same = Probe(layers=("a", "b", "c"), spread=np.array([0.4, 1e-7, 0.9]))
         >>> detector, stuck = Collapsed(looks=1), Progress(blocks=6, flat=True)
         >>> stats = GradStats.of({"a": 0.1}, step=59, loss=2.3, progress=stuck, probe=same)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.activation_stats import ONE_SIDED, Probe
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import ONE_SIDED, Probe
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class DeadUnits(Inside):
         ValueError: If a number is out of range.
 
     Example:
-        >>> from lightning_gradguard.look import ActivationLook
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.activation_stats import ActivationLook
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> detector, silent = DeadUnits(looks=2), ActivationLook("net.0", "relu", 1.0, np.array([True] * 4), 32)
         >>> state = detector.init()
         >>> look, stuck = Probe(activations=(silent,)), Progress(blocks=6, flat=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Diverging(AbstractDetector):
         name: Key of the state.
 
     Example:
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> gone = Progress(blocks=5, worse=True, start=2.6, best=2.6, last=9.0)
         >>> print(*Diverging().update({}, GradStats.of({"a": 1.0}, step=19, loss=9.1, progress=gone))[1])
         step 19: diverging: loss, from its first level (9, limit 2.6)

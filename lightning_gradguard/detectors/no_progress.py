@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradguard.collect.loss_trend import BLOCKS, LATE, SOON
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.progress import BLOCKS, LATE, SOON
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class NoProgress(AbstractDetector):
         ValueError: If `travel` is negative.
 
     Example:
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> stuck = Progress(blocks=13, flat=True, unmoved=True)
         >>> detector = NoProgress()
         >>> print(*detector.update(detector.init(), GradStats.of({"a": 1.0}, step=259, loss=0.69, progress=stuck))[1])

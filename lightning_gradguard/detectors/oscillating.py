@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import Probe
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import Probe
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Saturated(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.look import ActivationLook
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.activation_stats import ActivationLook
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> flat = ActivationLook("net.0", "tanh", 1.0, np.array([True] * 4), 32)
         >>> detector, state = Saturated(looks=2), Saturated().init()
         >>> look, stuck = Probe(layers=("net.0", "net.2"), activations=(flat,)), Progress(blocks=6, flat=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradguard.collect.activation_stats import Probe, decades_through_time
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import Probe, decades_through_time
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class VanishingThroughTime(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> fading = Probe(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
         >>> detector, stuck = VanishingThroughTime(looks=1), Progress(blocks=6, flat=True)
         >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, progress=stuck, probe=fading)
@@ -70,7 +70,7 @@ class ExplodingThroughTime(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> growing = Probe(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
         >>> detector, stuck = ExplodingThroughTime(looks=1), Progress(blocks=6, flat=True)
         >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, progress=stuck, probe=growing)

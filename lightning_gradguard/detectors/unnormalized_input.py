@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.activation_detector import Inside
 from lightning_gradguard.detectors.base import State, require
-from lightning_gradguard.detectors.inside import Inside
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import Probe
-from lightning_gradguard.stats import GradStats
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class UnnormalizedInput(Inside):
         ValueError: If `limit` is not positive.
 
     Example:
-        >>> from lightning_gradguard.progress import Progress
+        >>> from lightning_gradguard.collect.loss_trend import Progress
         >>> raw = Probe(layers=("net.0",), input_mean=np.array([750.0, 0.2]), input_std=np.array([300.0, 0.1]))
         >>> detector, gone = UnnormalizedInput(), Progress(blocks=5, worse=True)
         >>> stats = GradStats.of({"net.0": 1e9}, step=19, loss=1e6, progress=gone, probe=raw)

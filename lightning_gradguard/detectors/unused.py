@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.look import Probe
-from lightning_gradguard.norms import Floats
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.tensors.norms import Floats
 
 
 @dataclass(frozen=True)

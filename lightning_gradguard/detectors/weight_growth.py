@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from lightning_gradguard.collect.loss_trend import ENDLESS
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.norms import Floats
-from lightning_gradguard.progress import ENDLESS
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.tensors.norms import Floats
 
 #: What a sample adds to the state: step, weight norm, then running counts and sums of log gradient norms and losses.
 _STEP, _WEIGHT, _COUNT, _LOG_GRAD, _LOSS = range(5)

@@ -14,16 +14,16 @@ from lightning_gradguard.fixes.activations import Untraceable, replace_activatio
 from lightning_gradguard.fixes.change import Change, Changes, NothingToChange
 from lightning_gradguard.fixes.clipping import clip_adaptive, clip_by_norm, clip_by_value
 from lightning_gradguard.fixes.depth import remove_layers
-from lightning_gradguard.fixes.gains import gain_of
 from lightning_gradguard.fixes.initialization import glorot, he, lecun, orthogonal, small_random
 from lightning_gradguard.fixes.inputs import Standardize, normalize_inputs
 from lightning_gradguard.fixes.normalization import add_batch_norm, add_layer_norm, pre_norm
 from lightning_gradguard.fixes.optimization import scale_lr, set_batch_size, set_weight_decay, switch_optimizer
-from lightning_gradguard.fixes.plugins import load_plugins
 from lightning_gradguard.fixes.pretraining import RBM, pretrain, train_rbm
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, replace_rnn, set_forget_bias
 from lightning_gradguard.fixes.residual import Residual, add_residual
-from lightning_gradguard.fixes.tracing import trace
+from lightning_gradguard.modules.gains import gain_of
+from lightning_gradguard.modules.tracing import trace
+from lightning_gradguard.plugins import load_plugins
 
 __all__ = [
     "RBM",

@@ -9,8 +9,8 @@ from typing import Any
 from torch import fx, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import like, replace_module
-from lightning_gradguard.fixes.tracing import ActivationCall, trace
+from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.modules.tracing import ActivationCall, trace
 
 
 class Untraceable(ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import shape_preserving_blocks, take_out
+from lightning_gradguard.modules.surgery import shape_preserving_blocks, take_out
 
 
 def remove_layers(model: nn.Module, example: Any, keep: int) -> Changes:

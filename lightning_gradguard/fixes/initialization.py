@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.gains import gain_of
-from lightning_gradguard.fixes.tracing import ActivationCall, Trace, trace
+from lightning_gradguard.modules.gains import gain_of
+from lightning_gradguard.modules.tracing import ActivationCall, Trace, trace
 
 #: Layers whose `weight` these functions draw. Recurrent layers have `recurrent.orthogonal_recurrent`.
 LAYERS = (

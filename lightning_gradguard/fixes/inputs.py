@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import replace_module
-from lightning_gradguard.fixes.tracing import call, eval_mode, trace
+from lightning_gradguard.modules.surgery import replace_module
+from lightning_gradguard.modules.tracing import call, eval_mode, trace
 
 
 class Standardize(nn.Module):

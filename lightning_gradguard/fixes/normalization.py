@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import like, replace_module
-from lightning_gradguard.fixes.tracing import ActivationCall, LayerCall, trace
+from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.modules.tracing import ActivationCall, LayerCall, trace
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

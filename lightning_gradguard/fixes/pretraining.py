@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.tracing import call, eval_mode, trace
+from lightning_gradguard.modules.tracing import call, eval_mode, trace
 
 
 class RBM(nn.Module):

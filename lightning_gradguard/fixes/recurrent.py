@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
 from lightning_gradguard.fixes.initialization import seeded
-from lightning_gradguard.fixes.surgery import like, replace_module
+from lightning_gradguard.modules.surgery import like, replace_module
 
 #: Layers with a gate that carries the state on, which torch keeps second: an LSTM's forget gate, a GRU's z.
 _GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)

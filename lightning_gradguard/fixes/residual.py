@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.surgery import Block, replace_block, shape_preserving_blocks
+from lightning_gradguard.modules.surgery import Block, replace_block, shape_preserving_blocks
 
 
 class Residual(nn.Module):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 class AbstractRemedy(ABC):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractClip
-from lightning_gradguard.snapshots import owned_params
+from lightning_gradguard.step.pending_step import PendingStep
+from lightning_gradguard.tensors.copies import owned_params
 
 
 @dataclass(frozen=True)

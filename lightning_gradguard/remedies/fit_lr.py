@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import nn
 
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.standardize import RunningStandardize
-from lightning_gradguard.fixes.surgery import replace_module
-from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.modules.surgery import replace_module
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from lightning_gradguard.collect.activation_stats import Probe
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
-from lightning_gradguard.look import Probe
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.seen import forget_bias, gain_after
+from lightning_gradguard.step.gains import forget_bias, gain_after
+from lightning_gradguard.step.pending_step import PendingStep
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 

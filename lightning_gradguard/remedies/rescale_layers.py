@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from lightning_gradguard.collect.activation_stats import Probe
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import LAYERS
-from lightning_gradguard.look import Probe
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.pending_step import PendingStep
 
 #: Activations that are 0 at 0.
 _NOTHING_OF_NOTHING = frozenset(

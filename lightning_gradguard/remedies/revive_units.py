@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_gradguard.collect.activation_stats import ONE_SIDED, Probe
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import glorot, he
-from lightning_gradguard.look import ONE_SIDED, Probe
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.seen import gain_after
+from lightning_gradguard.step.gains import gain_after
+from lightning_gradguard.step.pending_step import PendingStep
 
 #: Layers whose first weight dimension is their units, and whose second is their input's.
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

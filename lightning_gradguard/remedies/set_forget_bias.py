@@ -10,9 +10,9 @@ from torch import nn
 
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.recurrent import set_forget_bias
-from lightning_gradguard.pending import PendingStep
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.seen import forget_bias
+from lightning_gradguard.step.gains import forget_bias
+from lightning_gradguard.step.pending_step import PendingStep
 
 _GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
 

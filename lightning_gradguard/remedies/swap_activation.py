@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import nn
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.fixes.surgery import like, replace_module
-from lightning_gradguard.pending import PendingStep
+from lightning_gradguard.modules.surgery import like, replace_module
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)

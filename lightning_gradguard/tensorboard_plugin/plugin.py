@@ -5,7 +5,6 @@ Imports neither torch nor Lightning, and plotly only when a figure is asked for:
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 from argparse import Namespace
@@ -18,10 +17,11 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response, wrappers
 
-from lightning_gradguard.tensorboard_plugin import metadata
-from lightning_gradguard.tensorboard_plugin.history import Cache, History, list_tags, outcome
-from lightning_gradguard.tensorboard_plugin.looks import kind_symbols
-from lightning_gradguard.tensorboard_plugin.view import DEFAULT_STATISTIC, Question, View, read_view
+from lightning_gradguard.show import metadata
+from lightning_gradguard.show.history import Cache, History, list_tags, outcome
+from lightning_gradguard.show.plotly_asset import plotly_js
+from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, Question, View, read_view
+from lightning_gradguard.show.theme import kind_symbols
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -68,7 +68,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         self, context: Any, experiment: str, runs: Sequence[str], question: Question, look: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """For each run: its figure, rows, incidents and headline."""
-        from lightning_gradguard.tensorboard_plugin.figures import draw
+        from lightning_gradguard.show.figures import draw
 
         known = list_tags(self._provider, context, experiment, runs)
         missing = [run for run in runs if run not in known]
@@ -147,14 +147,6 @@ def file_route(read: Callable[[], bytes], content_type: str, expires: int = 0) -
         return http_util.Respond(request, read(), content_type, expires=expires)
 
     return serve
-
-
-def plotly_js() -> bytes:
-    """`plotly.min.js` as the package ships it, found without importing plotly."""
-    spec = importlib.util.find_spec("plotly")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("The package `plotly` is needed for GradGuard's tab: pip install plotly")
-    return (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_bytes()
 
 
 def parse_question(args: Mapping[str, str]) -> Question:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from lightning_gradguard.findings import Incident
-from lightning_gradguard.report import PREFIX, Report, StepReport
-from lightning_gradguard.tensorboard_plugin import metadata
-from lightning_gradguard.tensorboard_plugin.heatmap_image import Window, draw
+from lightning_gradguard.findings import PREFIX, Incident, StepReport
+from lightning_gradguard.record.report import Report
+from lightning_gradguard.show import metadata
+from lightning_gradguard.show.heatmap_image import Window, draw
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -46,7 +46,7 @@ class RunWriter:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from torch.utils.tensorboard import SummaryWriter
-        >>> from lightning_gradguard.stats import GradStats
+        >>> from lightning_gradguard.collect.stats import GradStats
         >>> with TemporaryDirectory() as folder, SummaryWriter(folder) as tensorboard:
         ...     writer = RunWriter(tensorboard)
         ...     for x in range(3):

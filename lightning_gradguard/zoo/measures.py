@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.fixes.tracing import eval_mode, trace
+from lightning_gradguard.modules.tracing import eval_mode, trace
 
 if TYPE_CHECKING:
     from lightning_gradguard.zoo.learner import Loss

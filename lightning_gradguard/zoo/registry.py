@@ -9,15 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lightning_gradguard.fixes.plugins import load_plugins
+from lightning_gradguard.plugins import load_plugins
 from lightning_gradguard.zoo.base import Case
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "cases"
 
 
 @cache
 def _own_cases() -> tuple[Case, ...]:
-    modules = (importlib.import_module(f"{__package__}.{name}") for _, name, _ in pkgutil.iter_modules([str(FOLDER)]))
+    modules = (importlib.import_module(f"{__package__}.cases.{name}") for _, name, _ in pkgutil.iter_modules([str(FOLDER)]))
     return tuple(module.CASE for module in modules if hasattr(module, "CASE"))
 
 

@@ -19,12 +19,12 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from lightning_gradguard.callback import GradGuard
+from lightning_gradguard.collect.layers import ParamTable
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Incident
 from lightning_gradguard.fixes import Changes
-from lightning_gradguard.guard import GradGuard
-from lightning_gradguard.layers import ParamTable
-from lightning_gradguard.norms import read_norms
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.tensors.norms import read_norms
 from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Program
 from lightning_gradguard.zoo.learner import Loss

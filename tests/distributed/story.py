@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import Exploding, LossSpike, NonFinite, Overshooting
-from lightning_gradguard.policy import Policy
+from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import AdaptiveClip, ReduceLR, Rollback, SkipStep
-from lightning_gradguard.shards import local
+from lightning_gradguard.tensors.shards import local
 
 STEPS, SAVED, ROWS = 16, 7, 16
 NAN_STEP, SPIKE_STEP, EXPLOSION_STEP = 5, 9, 12

@@ -17,8 +17,8 @@ from torch import nn
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import LossSpike, NonFinite
-from lightning_gradguard.tensorboard_plugin import metadata
-from lightning_gradguard.tensorboard_plugin.history import History
+from lightning_gradguard.show import metadata
+from lightning_gradguard.show.history import History
 
 STEPS, BAD = 160, range(80, 86)
 

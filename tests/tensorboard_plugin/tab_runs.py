@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lightning_gradguard.layers import Layers
-from lightning_gradguard.stats import GradStats
+from lightning_gradguard.collect.layers import Layers
+from lightning_gradguard.collect.stats import GradStats
 
 
 def stats(step: int, norms: np.ndarray, names: tuple[str, ...] | None = None, **fields: object) -> GradStats:

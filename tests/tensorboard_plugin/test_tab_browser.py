@@ -20,8 +20,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tab_runs import stats
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradguard.findings import Finding, Incident
-from lightning_gradguard.report import Report, StepReport
+from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.record.report import Report
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_gradguard.tensorboard_plugin import fields
-from lightning_gradguard.tensorboard_plugin.figures import value_range
-from lightning_gradguard.tensorboard_plugin.heatmap_figure import MIN_DECADES, color_range
-from lightning_gradguard.tensorboard_plugin.heatmap_image import HEIGHT, Window, draw
-from lightning_gradguard.tensorboard_plugin.history import Field
-from lightning_gradguard.tensorboard_plugin.view import Question, View
+from lightning_gradguard.show import downsample as fields
+from lightning_gradguard.show.figures import value_range
+from lightning_gradguard.show.heatmap_figure import MIN_DECADES, color_range
+from lightning_gradguard.show.heatmap_image import HEIGHT, Window, draw
+from lightning_gradguard.show.history import Field
+from lightning_gradguard.show.run_view import Question, View
 
 NAMES = ("emb", "enc.0.q", "enc.1.q", "enc.0.k", "enc.1.k", "head")
 
@@ -92,7 +92,7 @@ def test_one_step_at_1e30_does_not_flatten_the_scale():
 
 
 def test_an_empty_panel_has_no_range():
-    from lightning_gradguard.tensorboard_plugin.figures import PANELS
+    from lightning_gradguard.show.figures import PANELS
 
     view = View("r", Question(), None, [], {"loss": (np.arange(3), np.full(3, np.nan))}, [], (0, 2))
     assert value_range(PANELS[1], [view]) is None

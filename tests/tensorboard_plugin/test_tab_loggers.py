@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 
-from lightning_gradguard.html_report import report_data
-from lightning_gradguard.report import INCIDENT_LOG, read_incidents
+from lightning_gradguard.record.incident_log import INCIDENT_LOG, read_incidents
+from lightning_gradguard.show.html_report import report_data
 
 
 def test_csv_logger_gets_scalars_and_incidents(trained_csv):

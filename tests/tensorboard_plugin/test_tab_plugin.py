@@ -16,9 +16,8 @@ from tensorboard.plugins.base_plugin import TBContext
 from torch.utils.tensorboard import SummaryWriter
 from werkzeug.test import Client
 
-from lightning_gradguard.findings import Finding, Incident
-from lightning_gradguard.report import StepReport
-from lightning_gradguard.tensorboard_plugin import metadata
+from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.show import metadata
 from lightning_gradguard.tensorboard_plugin.plugin import STATIC, GradGuardLoader, GradGuardPlugin, parse_question
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradguard.findings import Finding, Incident
-from lightning_gradguard.report import Report, StepReport
+from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.record.report import Report
 from lightning_gradguard.tensorboard_plugin import summary
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 

@@ -1,0 +1,7 @@
+"""`python -m lightning_gradguard.cli`."""
+
+import sys
+
+from lightning_gradguard.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""COLLECT: what a step is about to do, in numbers."""

@@ -1,0 +1,121 @@
+"""COLLECT: the samples of a batch that spoiled a step: looked at only when a step is suspicious."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_gradguard.tensors.shards import local
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchLook:
+    """What a suspicious step was trained on.
+
+    Args:
+        size: Largest absolute value of each sample over that of the median sample, the worst of the batch's float
+            tensors, `[N]`; NaN or Inf where the sample holds one. Empty when the batch is gone.
+        indices: Place of each sample in the dataset, `[N]`; empty when the loader does not show it.
+        micro: Which micro-batch it is, counted from 0, when the losses say so; -1 when they do not.
+        of: How many micro-batches the step has.
+        process: Which of several processes trained on it.
+    """
+
+    size: Floats = field(default_factory=lambda: np.empty(0))
+    indices: tuple[int, ...] = ()
+    micro: int = -1
+    of: int = 1
+    process: int = -1
+
+
+@torch.no_grad()
+def sample_sizes(batch: Any) -> Floats:
+    """Relative size of every sample of a batch (see `BatchLook.size`), `[N]`.
+
+    N is the first dimension that most of the batch's tensors share, wherever they are in dicts, lists and tuples.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0], [1.0, torch.nan], [3.0, -4e4], [2.0, 1.0]])
+        >>> sample_sizes({"x": x, "y": torch.tensor([0, 1, 0, 1])}).tolist()
+        [1.0, nan, 20000.0, 1.0]
+    """
+    leaves = (local(t) for t in tree_leaves(batch) if isinstance(t, Tensor))
+    tensors = [t for t in leaves if t.ndim and t.layout == torch.strided]
+    if not tensors:
+        return np.empty(0)
+    count = Counter(len(t) for t in tensors).most_common(1)[0][0]
+    worst = np.ones(count)
+    for t in tensors:
+        if not t.is_floating_point() or len(t) != count or not t.numel():
+            continue
+        wide = t.detach().to(torch.promote_types(t.dtype, torch.float32) if t.element_size() > 1 else torch.float32)
+        peaks = wide.reshape(count, -1).abs().amax(1).double().cpu().numpy()
+        finite = peaks[np.isfinite(peaks)]
+        usual = float(np.sort(finite)[(len(finite) - 1) // 2]) if len(finite) else 0.0
+        scaled = peaks / usual if usual > 0 else np.where(np.isfinite(peaks), 1.0, peaks)
+        worst = np.maximum(worst, scaled)  # NaN stays NaN
+    return worst
+
+
+def dataset_indices(loader: Any, position: int) -> tuple[int, ...]:
+    """Which samples of its dataset a loader's batch number `position` of the epoch holds; empty when it cannot be told.
+
+    It can for an order that is drawn from nothing but the epoch's number: one after another, or torch's
+    `DistributedSampler`. A shuffled order lives in a generator that must not be disturbed.
+
+    Example:
+        >>> dataset_indices(DataLoader(range(10), batch_size=4), 2), dataset_indices(DataLoader([1], shuffle=True), 0)
+        ((8, 9), ())
+    """
+    if type(loader) is not DataLoader:
+        return ()
+    batches = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+    if type(batches) is not BatchSampler:
+        return ()
+    order, start = batches.sampler, position * batches.batch_size
+    if type(order) is SequentialSampler:
+        return tuple(range(start, min(start + batches.batch_size, len(order))))
+    if type(order).__iter__ is DistributedSampler.__iter__:
+        return tuple(list(order)[start : start + batches.batch_size])
+    return ()
+
+
+def guilty(losses: Sequence[float]) -> int:
+    """Which micro-batch's loss is not finite, or alone far above the others'; -1 when none is.
+
+    Example:
+        >>> guilty([0.5, math.nan, 0.4]), guilty([0.5, 0.6, 900.0]), guilty([0.5, 0.6, 0.7])
+        (1, 2, -1)
+    """
+    for i, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            return i
+    sizes = [abs(loss) for loss in losses]
+    worst = max(range(len(sizes)), key=sizes.__getitem__)
+    others = [size for i, size in enumerate(sizes) if i != worst]
+    return worst if others and sizes[worst] > 10 * max(others) else -1
+
+
+def worst_of(looks: Iterable[BatchLook | None]) -> BatchLook | None:
+    """Of several processes' looks the one with the worst sample; the number of the process is its position.
+
+    Example:
+        >>> worst_of([None, BatchLook(np.array([1.0, 9.0])), BatchLook(np.array([1.0, np.nan]))]).process
+        2
+    """
+    known = [replace(look, process=i) for i, look in enumerate(looks) if look is not None]
+    badness = [math.inf if not np.isfinite(look.size).all() else look.size.max(initial=0.0) for look in known]
+    return known[int(np.argmax(badness))] if known else None

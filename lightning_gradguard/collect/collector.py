@@ -1,0 +1,183 @@
+"""COLLECT: reads one optimizer's gradients, losses, buffers and updates, in one process or added up over many.
+
+How often processes talk, for each step: never when there is one; once when parameters are sharded, in one vector with
+everything in it; and once, for the loss and moving buffers alone, when every process holds whole replicas. Replicas'
+gradients are the same bits already, their losses are not, and every process has to judge the same loss. That last sum
+may begin before the backward pass (`announce`), which then hides it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.layers import ParamTable, clean_parameters
+from lightning_gradguard.step.snapshots import Snapshot
+from lightning_gradguard.tensors.copies import copied, owned_params, parts
+from lightning_gradguard.tensors.norms import Floats, foreach_norm, read_norms
+from lightning_gradguard.tensors.processes import Ranks, Total
+from lightning_gradguard.tensors.shards import local, whole_sums
+
+
+class Collector:
+    """Measures what one optimizer is about to use, and what its last sampled step has done.
+
+    Args:
+        module: The module in training.
+        optimizer: Only its parameters are read.
+        batch: Knows which buffers move.
+        ranks: The processes that train together.
+        scaler: A GradScaler that leaves the gradients multiplied by its scale (with a fused optimizer); else None.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, batch: BatchState, ranks: Ranks, scaler: Any = None
+    ) -> None:
+        self.module, self.optimizer, self.batch, self.ranks, self.scaler = module, optimizer, batch, ranks, scaler
+        self.sample: tuple[Floats, Floats] | None  # (param norm, update ratio) of the last sampled step, [L]
+        self._before: list[Tensor] | None
+        self._pieces: Floats | None  # this process's part of the sample: weights' and updates' norms, [2T]
+        self._announced: Total | None = None
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Looks the optimizer's parameters up anew: a group was added, or modules were exchanged."""
+        owned = owned_params(self.optimizer)
+        self.table = ParamTable(clean_parameters(self.module), owned, self.ranks.shapes)
+        self.sharded = self.ranks.sharded(self.table.params)
+        self.sample = self._before = self._pieces = None  # of other layers
+        place = {id(p): i for i, p in enumerate(owned)}
+        self._place = [place[id(p)] for p in self.table.params]
+        self._room: list[Tensor] = []
+
+    @property
+    def grad_scale(self) -> float:
+        """What the gradients are still multiplied by."""
+        return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+
+    # ---------------------------------------------------------------- gradients, loss, buffers
+
+    def announce(self, losses: Sequence[Tensor], divisor: float = 1.0) -> None:
+        """Starts the sum of loss and buffers over whole replicas; to be called just before the last backward pass."""
+        if not (self.ranks.alone or self.sharded):
+            self._announced = self.ranks.add(self._common(losses, divisor))
+
+    def collect(self, losses: Sequence[Tensor], divisor: float) -> dict[str, Any]:
+        """Everything measured about the step: fields of `GradStats`."""
+        owned = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if owned != self.table.owned_count:  # a group was added
+            self.rebuild()
+        one = self._alone if self.ranks.alone else self._together
+        norms, loss, buffers, buffer_norm = one(losses, divisor)
+        sample, self.sample = self.sample, None
+        measured = {
+            "layers": self.table.layers, "grad_norm": self.table.per_layer(norms, self.grad_scale), "loss": loss,
+            "buffers": buffers, "buffer_norm": buffer_norm,
+        }  # fmt: skip
+        if sample is None:
+            return measured
+        return {**measured, "param_norm": sample[0], "update_ratio": sample[1], "trainable": self.table.trainable()}
+
+    def _alone(self, losses: Sequence[Tensor], divisor: float) -> tuple[Floats, float | None, tuple[str, ...], Floats]:
+        """Norms of gradients `[T]`, loss, names and norms of the moving buffers, in one transfer to the host."""
+        grads, moving = [p.grad for p in self.table.params], self.batch.moving
+        norms, values = read_norms([*grads, *(b for _, b in moving)], losses)
+        loss = math.fsum(values) / len(values) * divisor if len(values) else None
+        return norms[: len(grads)], loss, tuple(name for name, _ in moving), norms[len(grads) :]
+
+    def _together(
+        self, losses: Sequence[Tensor], divisor: float
+    ) -> tuple[Floats, float | None, tuple[str, ...], Floats]:
+        """As `_alone`, over all processes."""
+        announced, self._announced = self._announced, None
+        params = self.table.params
+        grads = [None if p.grad is None else whole_sums(p.grad) for p in params]
+        norms = read_norms([None if g is None else local(g) for g in grads])[0]
+        common = 2 + 2 * len(self.batch.slots)
+        if self.sharded:
+            parts = [self.ranks.squares(norms, grads, params), *self._sample_squares()]
+            vector = torch.cat([self._common(losses, divisor).cpu(), *map(torch.from_numpy, parts)])
+            total = self.ranks.add(vector).get()
+            norms = np.sqrt(total[common : common + len(params)])
+            if len(parts) > 1:
+                self.sample = self._as_sample(np.sqrt(total[common + len(params) :]))
+        else:
+            total = (announced or self.ranks.add(self._common(losses, divisor))).get()[:common]
+        loss = float(total[0] / total[1]) if total[1] else None
+        squares, moved = total[2:common].reshape(2, -1)
+        names = tuple(slot.name for slot, moves in zip(self.batch.slots, moved, strict=True) if moves)
+        return norms, loss, names, np.sqrt(squares[moved > 0])
+
+    @torch.no_grad()
+    def _common(self, losses: Sequence[Tensor], divisor: float) -> Tensor:
+        """Sum and number of losses, then a square and a 1 for each buffer that moves, `[2 + 2 B]`, float64."""
+        slots = self.batch.slots
+        device = losses[0].device if losses else self.ranks.device
+        out = torch.zeros(2 + 2 * len(slots), dtype=torch.float64, device=device)
+        if losses:
+            out[0] = torch.stack([loss.detach().reshape(()).to(torch.float64) for loss in losses]).sum() * divisor
+            out[1] = len(losses)
+        where = [i for i, slot in enumerate(slots) if slot.moving]
+        if where:
+            index = torch.tensor(where, device=device) + 2
+            norms = foreach_norm([local(slots[i].tensor) for i in where], torch.float64).to(device)
+            copies = [self.ranks.copies(slots[i].tensor) for i in where]
+            out[index] = norms.square() / torch.tensor(copies, dtype=torch.float64, device=device)
+            out[index + len(slots)] = 1.0
+        return out
+
+    # ---------------------------------------------------------------- updates
+
+    @torch.no_grad()
+    def keep_weights(self, snapshot: Snapshot | None = None) -> None:
+        """Before a step that is to be sampled: copies the weights, unless a snapshot of the same step has them."""
+        now = [local(p) for p in self.table.params]
+        self._room = [] if snapshot is not None else copied(now, self._room)
+        self._before = self._room if snapshot is None else [snapshot.params[i] for i in self._place]
+
+    def forget_weights(self) -> None:
+        """Before a step that is not."""
+        self._before = None
+
+    def measure_update(self) -> None:
+        """After the step: the sample, at once or (sharded) with the next step's sum over the processes."""
+        if self._before is not None:
+            self._measure(self._before)
+
+    @torch.no_grad()
+    def _measure(self, before: list[Tensor]) -> None:
+        now = [local(p) for p in self.table.params]
+        moved = [read_norms(torch._foreach_sub(now[part], before[part]))[0] for part in parts(now)]
+        norms = np.concatenate([read_norms(before)[0], *moved])
+        self._before = None
+        if any(t.device.type != "cpu" for t in self._room):  # torch keeps that memory ready by itself
+            self._room = []
+        if self.sharded:
+            self._pieces = norms
+        else:
+            self.sample = self._as_sample(norms)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a sample was taken whose parts the processes have not added up yet."""
+        return self._pieces is not None
+
+    def _sample_squares(self) -> list[Floats]:
+        pieces, self._pieces = self._pieces, None
+        params = self.table.params
+        if pieces is None:
+            return []
+        return [self.ranks.squares(pieces, [*params, *params], [*params, *params])]
+
+    def _as_sample(self, norms: Floats) -> tuple[Floats, Floats]:
+        count = len(norms) // 2
+        weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return weight, np.asarray(np.where(update > 0, update / weight, 0.0), dtype=np.float64)

@@ -1,0 +1,161 @@
+"""COLLECT: which parameters make a layer, and what it is called.
+
+A *layer* is a module that owns parameters itself: `encoder.0.linear` stands for its weight and bias together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_gradguard.tensors.norms import Floats
+
+#: What wrappers put into the names of parameters; users never see it.
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+#: Wrappers that call the inner module `module`, which a user may do as well: told by their type.
+REPLICATING = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """What does not change while training: the layers of one optimizer, in registration order.
+
+    Args:
+        names: Name of each layer, `[L]`.
+        numel: Number of trainable elements in each layer, `[L]`.
+        matrix: Whether the layer has a weight of two or more dimensions, `[L]`; only these have a place in depth.
+    """
+
+    names: tuple[str, ...]
+    numel: NDArray[np.int64]
+    matrix: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def half_log_numel(self) -> Floats:
+        """Log10 of the root of `numel`, `[L]`: what log10 of an L2 norm exceeds that of the RMS by."""
+        return np.asarray(0.5 * np.log10(self.numel))
+
+    @cached_property
+    def deep(self) -> tuple[NDArray[np.intp], Floats]:
+        """Where the matrix layers are, `[M]`, and the weights `[M]` whose dot product with values is their slope."""
+        places = np.flatnonzero(self.matrix)
+        return places, slope_weights(len(places))
+
+    def pick(self, mask: NDArray[np.bool_], by: Floats | None = None) -> tuple[str, ...]:
+        """Names where `mask` is true; the largest `by` first when it is given."""
+        where = np.flatnonzero(mask)
+        if by is not None:
+            where = where[np.argsort(-by[where], kind="stable")]
+        return tuple(self.names[i] for i in where)
+
+
+def slope_weights(count: int) -> Floats:
+    """Weights whose dot product with `count` values is their least-squares slope.
+
+    Example:
+        >>> slope_weights(3)
+        array([-0.5,  0. ,  0.5])
+    """
+    depth = np.arange(count) - 0.5 * (count - 1)
+    return np.asarray(depth / max(float(np.dot(depth, depth)), 1e-30))
+
+
+def clean_name(name: str) -> str:
+    """A parameter's or module's name without what `torch.compile`, FSDP and activation checkpointing put into it.
+
+    Example:
+        >>> clean_name("net._orig_mod.0.weight")
+        'net.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def clean_paths(module: nn.Module) -> dict[str, str]:
+    """Path of every submodule -> the path without wrappers, also those whose inner module is called `module`.
+
+    Example:
+        >>> wrapped = nn.Sequential(nn.DataParallel(nn.Sequential(nn.Linear(1, 1))))
+        >>> clean_paths(wrapped)["0.module.0"]
+        '0.0'
+    """
+    inner = {f"{path}.module".lstrip(".") for path, m in module.named_modules() if isinstance(m, REPLICATING)}
+    clean = {"": ""}
+    for path, _ in module.named_modules():
+        above, _, last = path.rpartition(".")
+        hidden = path in inner or last in WRAPPERS
+        clean[path] = clean[above] if hidden else f"{clean[above]}.{last}".lstrip(".")
+    return clean
+
+
+def clean_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """`module.named_parameters()` with clean names."""
+    clean = clean_paths(module)
+    for name, p in module.named_parameters():
+        path, _, last = name.rpartition(".")
+        yield f"{clean[path]}.{last}".lstrip("."), p
+
+
+class ParamTable:
+    """The trainable parameters of one optimizer, grouped by layer: built once, read at every step.
+
+    Args:
+        named_parameters: All names and parameters of the module, in registration order.
+        owned: The optimizer's parameters; others are ignored, so that a GAN's two optimizers never mix.
+        shapes: Shapes of the whole tensors behind a parameter; its own by default.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        owned: Sequence[Tensor],
+        shapes: Callable[[Tensor], Sequence[torch.Size]] = lambda p: (p.shape,),
+    ) -> None:
+        mine = {id(p) for p in owned}
+        named = [(clean_name(n), p) for n, p in named_parameters if id(p) in mine]
+        known = {id(p) for _, p in named}
+        named += [(f"param_{i}", p) for i, p in enumerate(owned) if id(p) not in known]
+        position: dict[str, int] = {}
+        self.owned_count = len(owned)
+        self.params = [p for _, p in named]
+        self.layer_of = np.array([position.setdefault(layer_name(n), len(position)) for n, _ in named], dtype=np.intp)
+        numel, matrix = np.zeros(len(position), np.int64), np.zeros(len(position), bool)
+        self.filled = [any(shape.numel() for shape in shapes(p)) for p in self.params]
+        for i, p in zip(self.layer_of, self.params, strict=True):
+            numel[i] += sum(shape.numel() for shape in shapes(p))
+            matrix[i] |= any(len(shape) >= 2 for shape in shapes(p))
+        self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
+
+    def trainable(self) -> NDArray[np.bool_]:
+        """Which layers have a parameter that is neither frozen nor empty at present, `[L]`."""
+        free = [p.requires_grad and filled for p, filled in zip(self.params, self.filled, strict=True)]
+        return np.bincount(self.layer_of, free, minlength=len(self.layers)) > 0
+
+    def per_layer(self, norms: Floats, scale: float = 1.0) -> Floats:
+        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow; a GradScaler's `scale` is divided out."""
+        peak = float(np.maximum.reduce(norms, initial=0.0))
+        unit = peak if math.isfinite(peak) and not 1e-100 < peak < 1e100 else 1.0  # squares stay within float64
+        if peak == 0.0:
+            return np.zeros(len(self.layers))
+        parts = norms if unit == 1.0 else norms / unit
+        whole = np.sqrt(np.bincount(self.layer_of, parts * parts, minlength=len(self.layers)))
+        return whole if unit == scale else np.asarray(whole * (unit / scale))
+
+
+def layer_name(parameter: str) -> str:
+    """The layer that a parameter belongs to.
+
+    Example:
+        >>> layer_name("encoder.0.weight"), layer_name("scale")
+        ('encoder.0', 'scale')
+    """
+    return parameter.rpartition(".")[0] or parameter

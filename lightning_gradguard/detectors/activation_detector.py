@@ -1,0 +1,45 @@
+"""DIAGNOSE: a symptom that is seen inside a batch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from lightning_gradguard.collect.activation_stats import SAME, Probe
+from lightning_gradguard.collect.loss_trend import Progress
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors.base import AbstractDetector, State
+from lightning_gradguard.findings import Finding
+
+
+class Inside(AbstractDetector):
+    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
+
+    skips_cancelled: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
+
+    def init(self) -> State:
+        return {"seen": {}, "blocked": False}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        if stats.probe is not None:
+            state = {"seen": self.look(state["seen"], stats.probe), "blocked": bool(stats.probe.mute(SAME))}
+        if not counts(stats.progress, state["blocked"]):
+            return state, ()
+        finding = self.verdict(state["seen"], stats)
+        return state, () if finding is None else (finding,)
+
+    @abstractmethod
+    def look(self, seen: State, probe: Probe) -> State:
+        """What has been seen after one more look."""
+
+    @abstractmethod
+    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
+        """The symptom, now that the run is hurt; None when this is not the cause."""
+
+
+def counts(progress: Progress, blocked: bool) -> bool:
+    """Whether what is seen is a symptom: the run is hurt, and it is not one that has learnt and still tells samples
+    apart. A run that has converged may keep a layer that is mostly idle, raw inputs, or a memory of no use to it.
+    """
+    return progress.hurt and (blocked or not progress.learnt)

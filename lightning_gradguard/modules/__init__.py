@@ -1,0 +1,1 @@
+"""Modules and activations: what a forward pass calls, and exchanging parts of a model."""

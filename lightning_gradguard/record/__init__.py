@@ -1,0 +1,1 @@
+"""RECORD: what happened, as it is written down."""

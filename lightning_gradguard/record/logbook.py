@@ -1,0 +1,117 @@
+"""RECORD: where a run is written down: console, incident log, recorded steps, TensorBoard and every other logger.
+
+A failure in showing never stops a run: it is said once, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_gradguard.findings import OPEN, Incident, StepReport
+from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident
+from lightning_gradguard.record.report import Report
+from lightning_gradguard.record.step_log import FOLDER, Recorder
+
+if TYPE_CHECKING:
+    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+log = logging.getLogger("lightning_gradguard")
+if not log.handlers and not logging.getLogger().handlers:  # as Lightning does: seen unless the user set logging up
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+
+
+class Logbook:
+    """Writes a run down, on rank zero.
+
+    Args:
+        folder: The run's directory; None writes no files.
+        loggers: Lightning's loggers.
+        optimizers: Names of the optimizers whose every step is recorded for `gradguard replay`.
+    """
+
+    def __init__(self, folder: Path | None, loggers: Iterable[Any], optimizers: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
+        boards = [(logger, getattr(logger, "experiment", None)) for logger in loggers]
+        self.boards = [run_writer(board) for _, board in boards if is_board(board)]
+        self.loggers = [logger for logger, board in boards if not is_board(board)]
+        self._broken: set[str] = set()
+
+    def step(self, report: StepReport) -> None:
+        """Every step: keeps its statistics for replay, and says on the console what was done."""
+        if report.optimizer in self.recorders:
+            self._quietly("the record of steps", self.recorders[report.optimizer].add, report.stats)
+        if report.actions:
+            which = f"optimizer {report.optimizer}, " if report.optimizer else ""
+            found = "; ".join(str(finding).partition(": ")[2] for finding in report.findings)
+            log.warning("%sstep %d: %s: %s", which, report.stats.step, found, ", ".join(report.actions))
+
+    def write(self, report: StepReport, x: int) -> None:
+        """On logging steps, and when an incident changes: the step's curves, at `x` of the loggers' axis."""
+        for board in self.boards:
+            self._quietly("TensorBoard", board.step, report, x)
+        for logger in self.loggers:
+            self._quietly(type(logger).__name__, logger.log_metrics, report.scalars(), x)
+        for recorder in self.recorders.values():
+            self._quietly("the record of steps", recorder.flush)
+
+    def incident(self, incident: Incident, x: int) -> None:
+        """An incident that began, gained an action or ended."""
+        if self.folder is not None:
+            self._quietly(INCIDENT_LOG, append_incident, self.folder / INCIDENT_LOG, incident)
+        for board in self.boards:
+            self._quietly("TensorBoard", board.incident, incident, x)
+
+    def close(self, report: Report, x: int) -> None:
+        """The end of the run."""
+        log.info("%s", report)
+        for incident in report.incidents:
+            if incident.outcome == OPEN:
+                self.incident(incident, x)
+        for board in self.boards:
+            self._quietly("TensorBoard", board.close, report, x)
+        for logger in self.loggers:
+            self._quietly(type(logger).__name__, hand_over, logger, report)
+        for recorder in self.recorders.values():
+            self._quietly("the record of steps", recorder.flush)
+
+    def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
+        try:
+            write(*args)
+        except Exception as error:
+            if what not in self._broken:
+                self._broken.add(what)
+                warnings.warn(
+                    f"GradGuard could not write to {what} ({type(error).__name__}: {error}); the run goes on.",
+                    stacklevel=2,
+                )
+
+
+def is_board(experiment: Any) -> bool:
+    """Whether it writes TensorBoard's files; nobody who does not use TensorBoard pays for importing it."""
+    module = sys.modules.get("torch.utils.tensorboard")
+    return module is not None and isinstance(experiment, module.SummaryWriter)
+
+
+def run_writer(board: Any) -> RunWriter:
+    """The writer of a run's panels."""
+    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+    return RunWriter(board)
+
+
+def hand_over(logger: Any, report: Report) -> None:
+    """Gives a tracker the list of incidents, in the way it takes text: MLflow as an artifact, W&B as a table."""
+    if not report.incidents:
+        return
+    if hasattr(logger, "log_text"):
+        rows = [[i.steps, i.kind, ", ".join(i.actions), i.outcome, str(i)] for i in report.incidents]
+        logger.log_text(key="gradguard/incidents", columns=["steps", "kind", "done", "outcome", "incident"], data=rows)
+    elif hasattr(logger, "run_id") and hasattr(logger.experiment, "log_text"):
+        logger.experiment.log_text(logger.run_id, f"{report}\n", "gradguard/incidents.txt")

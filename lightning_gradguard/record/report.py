@@ -1,0 +1,36 @@
+"""RECORD: what one step looked like and what was done, as plain data from which everything shown is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from lightning_gradguard.findings import OPEN, UNRECOVERABLE, Incident
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run's story: how many steps, and every incident.
+
+    Example:
+        >>> print(Report(steps=1000))
+        GradGuard: 1000 steps, no incident.
+    """
+
+    steps: int
+    incidents: tuple[Incident, ...] = ()
+    verdict: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """The worst outcome among the incidents: "healthy", "resolved", "open" or "unrecoverable"."""
+        outcomes = {incident.outcome for incident in self.incidents}
+        return next((o for o in (UNRECOVERABLE, OPEN) if o in outcomes), "resolved" if outcomes else "healthy")
+
+    def __str__(self) -> str:
+        if not self.incidents:
+            return f"GradGuard: {self.steps} steps, no incident."
+        kinds = Counter(incident.kind for incident in self.incidents)
+        total = ", ".join(f"{times} {kind}" for kind, times in kinds.most_common())
+        lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s): {total}; {self.outcome}."]
+        return "\n".join([*lines, *(f"  {incident}" for incident in self.incidents), *filter(None, [self.verdict])])

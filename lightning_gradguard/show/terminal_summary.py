@@ -1,0 +1,42 @@
+"""A summary of runs for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lightning_gradguard.show.html_report import report_data
+
+COLORS = {"healthy": "green", "resolved": "green", "open": "yellow", "unrecoverable": "red"}
+
+
+def summary(runs: Sequence[Path]) -> RenderableType:
+    """The same for the terminal: `rich.print(summary([Path("lightning_logs/version_0")]))`.
+
+    Args:
+        runs: As in `report_data`.
+
+    Raises:
+        FileNotFoundError: As in `report_data`.
+    """
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "state", "what happened", "loss", "largest grad norm"):
+        table.add_column(column, overflow="fold")
+    data, lines = report_data(runs), []
+    for run in data:
+        first: dict[str, Any] = next(iter(run["curves"].values()), {})
+        loss, norm = first.get("loss", {}), first.get("grad_norm", {})
+        state = Text(run["state"], style=COLORS[run["state"]])
+        numbers = [
+            f"{loss['first']:.3g} \u2192 {loss['last']:.3g}" if loss else "",
+            f"{norm['max']:.3g}" if norm else "",
+        ]
+        table.add_row(Text(run["run"]), state, Text(run["headline"]), *numbers)
+        lines += [Text(f"{run['run']}: {incident['text']}") for incident in run["incidents"]]
+        lines += [Text(f"{run['run']}: not shown: {problem}", style="yellow") for problem in run["problems"]]
+    return Group(table, *([Text("")] if lines else []), *lines)

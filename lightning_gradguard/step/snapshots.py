@@ -1,0 +1,143 @@
+"""ACT: copies of a healthy run in host memory, and the way back to them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gradguard.tensors.copies import copied, owned_params
+from lightning_gradguard.tensors.shards import like, local
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Copies of everything a rollback puts back, shard-local under sharding.
+
+    Args:
+        step: The optimizer step before which it was taken, with a finite loss measured on these very weights.
+        params: Copies of the parameters.
+        buffers: Copies of the module's buffers, by name.
+        optimizer: Copies of the optimizer's state, by index of the parameter.
+        scaler: The GradScaler's state.
+        memory: What else belongs to that moment, e.g. the detectors' states.
+    """
+
+    step: int
+    params: tuple[Tensor, ...]
+    buffers: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Any]]
+    scaler: dict[str, Any]
+    memory: Any = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor held: parameters, buffers, optimizer's state."""
+        state = [v for entry in self.optimizer.values() for v in entry.values() if isinstance(v, Tensor)]
+        return [*self.params, *self.buffers.values(), *state]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(t.nbytes for t in self.tensors)
+
+
+class Snapshots:
+    """A ring of the last `keep` snapshots of one optimizer's parameters, in host memory.
+
+    Args:
+        module: Whose buffers are kept too.
+        optimizer: Whose parameters and state are kept.
+        keep: How many; at least 1.
+        scaler: A GradScaler, when there is one.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, keep: int = 2, scaler: Any = None) -> None:
+        self.module, self.optimizer, self.keep, self.scaler = module, optimizer, keep, scaler
+        self.ring: list[Snapshot] = []
+        self.tries = 0
+
+    @torch.no_grad()
+    def take(self, step: int, memory: Any = None) -> Snapshot:
+        """Copies the present state; when there are too many, into the memory of the oldest snapshot, which goes."""
+        params = owned_params(self.optimizer)
+        live = Snapshot(
+            step,
+            tuple(local(p.detach()) for p in params),
+            {name: local(b) for name, b in self.module.named_buffers()},
+            {i: local_state(self.optimizer.state[p]) for i, p in enumerate(params) if p in self.optimizer.state},
+            copy.deepcopy(self.scaler.state_dict()) if self.scaler is not None else {},
+            memory,
+        )
+        room = self.ring.pop(0).tensors if len(self.ring) >= self.keep else []
+        copies = iter(copied(live.tensors, room, host=True))
+        snapshot = replace(
+            live,
+            params=tuple(next(copies) for _ in params),
+            buffers={name: next(copies) for name in live.buffers},
+            optimizer={
+                i: {k: next(copies) if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in entry.items()}
+                for i, entry in live.optimizer.items()
+            },
+        )
+        self.ring, self.tries = [*self.ring, snapshot], 0
+        return snapshot
+
+    def of(self, step: int) -> Snapshot | None:
+        """The snapshot of this very step whose parameters are where the live ones are, if there is one."""
+        newest = self.ring[-1] if self.ring and self.ring[-1].step == step else None
+        here = newest is not None and all(p.device.type == "cpu" for p in owned_params(self.optimizer))
+        return newest if here else None
+
+    @torch.no_grad()
+    def restore(self) -> Snapshot | None:
+        """Puts the newest snapshot back in place; None when there is none.
+
+        One that was restored without a healthy one after it gives way to the next older the next time: what it holds
+        beside the weights may be spoilt already.
+
+        Parameter groups, schedulers and loop counters stay as they are: the user's schedule goes on.
+        """
+        if not self.ring:
+            return None
+        if self.tries and len(self.ring) > 1:
+            self.ring, self.tries = self.ring[:-1], 0
+        snapshot = self.ring[-1]
+        self.tries += 1
+        params = owned_params(self.optimizer)
+        for p, saved in zip(params, snapshot.params, strict=False):
+            local(p).copy_(saved)
+        buffers = dict(self.module.named_buffers())
+        for name, saved in snapshot.buffers.items():
+            if name in buffers and local(buffers[name]).shape == saved.shape:
+                local(buffers[name]).copy_(saved)
+        for i, p in enumerate(params):
+            put_back(self.optimizer, p, snapshot.optimizer.get(i))
+        if self.scaler is not None:
+            self.scaler.load_state_dict(snapshot.scaler)
+        return snapshot
+
+
+def local_state(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state of one parameter with this process's pieces of its tensors."""
+    return {k: local(v) if isinstance(v, Tensor) else v for k, v in state.items()}
+
+
+def put_back(optimizer: Optimizer, param: Tensor, saved: dict[str, Any] | None) -> None:
+    """Makes the optimizer's state of `param` equal to `saved`, in place where it can."""
+    if saved is None:
+        optimizer.state.pop(param, None)
+        return
+    state = optimizer.state[param]
+    for key in set(state) - set(saved):
+        del state[key]
+    for key, value in saved.items():
+        present = state.get(key)
+        if isinstance(value, Tensor) and isinstance(present, Tensor) and local(present).shape == value.shape:
+            local(present).copy_(value)
+        else:
+            state[key] = like(value.clone(), param) if isinstance(value, Tensor) else copy.deepcopy(value)
