@@ -25,18 +25,18 @@ from lightning_gradguard.detectors import (
     AbstractDetector,
     Exploding,
     ExplodingBuffer,
+    LossIncrease,
     LossSpike,
     LRJump,
     Oscillating,
     Overshooting,
-    Relapse,
     State,
     Vanishing,
     diagnose,
 )
 from lightning_gradguard.detectors.base import excess, median
 
-EXPLODING, SPIKE, BUFFER, LR, RELAPSE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), Relapse()
+EXPLODING, SPIKE, BUFFER, LR, RELAPSE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), LossIncrease()
 VANISHING, OSCILLATING, OVERSHOOTING = Vanishing(), Oscillating(), Overshooting()
 WATCHED = (EXPLODING, SPIKE, BUFFER, LR, RELAPSE, VANISHING, OSCILLATING)
 
@@ -62,7 +62,7 @@ def growth(state: State, stats: GradStats) -> float:
 
 def height(state: State, stats: GradStats) -> float:
     """Height of the loss over its moving median, over the largest healthy one."""
-    if stats.loss is None or stats.adversarial or state["seen"] < SPIKE.warmup:
+    if stats.loss is None or stats.multiple_optimizers or state["seen"] < SPIKE.warmup:
         return math.nan
     usual = median(state["losses"])
     return (stats.loss - usual) / max(state["highest"] - usual, 0.1 * abs(usual), 1e-300)

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from lightning_gradguard.detectors import DETECTORS
-from lightning_gradguard.engine import Watch
+from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.policy.presets import MONITOR, PROTECT
 
 
@@ -50,7 +50,7 @@ def milliseconds(net: nn.Module, timer: Callable[[], float], repeats: int = 25) 
     params = list(net.parameters())
     for p in params:
         p.grad = torch.randn_like(p)
-    watch = Watch(net, torch.optim.SGD(params, lr=1e-3), DETECTORS, MONITOR)
+    watch = StepEngine(net, torch.optim.SGD(params, lr=1e-3), DETECTORS, MONITOR)
     loss, grads = torch.tensor(1.0), [p.grad for p in params]
     ways: list[Callable[[], object]] = [
         lambda: torch._foreach_norm(grads),
@@ -109,7 +109,7 @@ def memory(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    watch = Watch(net, optimizer, DETECTORS, PROTECT)
+    watch = StepEngine(net, optimizer, DETECTORS, PROTECT)
     x, bad = torch.randn(8, 4), torch.full((8, 4), math.nan)
     table = Table("steps", "resident MiB", title="Resident memory while a tiny model is watched")
     marks = {max(1, round(options.steps * share)): share for share in (0.01, 0.1, 0.5, 1.0)}
@@ -153,7 +153,7 @@ def cold(options: argparse.Namespace) -> None:
         optimizer = torch.optim.AdamW(net.parameters())
         timer = time.process_time if options.processor else time.perf_counter
         start = timer()
-        watch = Watch(net, optimizer, DETECTORS, PROTECT)
+        watch = StepEngine(net, optimizer, DETECTORS, PROTECT)
         took.append(1e3 * (timer() - start))
         watch.close()
     table.add_row("tables of 2,000 parameters in 1,000 layers", f"{median(took):.1f}", f"{min(took):.1f}")

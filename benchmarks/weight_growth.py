@@ -35,7 +35,7 @@ def margin(growth: float, pace: float, effort: float, loss: float) -> float:
 def nearest(guard: GradGuard) -> tuple[float, ...] | None:
     """Margin and signs of a run's optimizer that came nearest; None where there were too few samples."""
     found = []
-    for watch in guard._watches.values():
+    for watch in guard._engines.values():
         rows = watch.states[LIMITS.name]["rows"]
         for part in (0.8, 1.0):
             seen = rows[rows[:, 0] <= part * rows[-1, 0]] if len(rows) else rows

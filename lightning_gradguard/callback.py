@@ -13,18 +13,18 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_gradguard.collect.activation_probe import Probes
-from lightning_gradguard.collect.batch_stats import BatchLook, dataset_indices, guilty, sample_sizes
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.activation_probe import ActivationProbe
+from lightning_gradguard.collect.batch_stats import BatchStats, dataset_indices, find_bad_micro_batch, sample_sizes
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector
-from lightning_gradguard.engine import PROGRESS, Watch
+from lightning_gradguard.engine import PROGRESS, StepEngine
 from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.policy.presets import MONITOR, PRESETS
 from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.remedies import AbstractClip
-from lightning_gradguard.tensors.processes import Ranks
+from lightning_gradguard.tensors.processes import ProcessGroupInfo
 from lightning_gradguard.trainer import (
     can_act,
     log_step,
@@ -33,6 +33,7 @@ from lightning_gradguard.trainer import (
     ranks_of,
     reads_last,
     should_log,
+    split_loggers,
     steps_now,
 )
 
@@ -115,14 +116,14 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     def _start(self) -> None:
         """Forgets the last run."""
-        self._watches: dict[int, Watch] = {}
+        self._engines: dict[int, StepEngine] = {}
         self._saved: dict[str, Any] = {}
         self._findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT)
         self._closed: deque[Incident] = deque(maxlen=FINDINGS_KEPT)
         self._losses: list[Tensor] = []
         self._data: tuple[Any, int] | None = None  # the batch in training and its place in the epoch, -1 if not known
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
-        self._batch: BatchState | None = None
+        self._batch: ForwardState | None = None
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}
         self._verdict = ""
@@ -141,12 +142,12 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         """Closed incidents, then the open ones."""
         return (
             *self._closed,
-            *(i for w in self._watches.values() for i in w.episodes.incidents.values() if i.outcome == OPEN),
+            *(i for w in self._engines.values() for i in w.episodes.incidents.values() if i.outcome == OPEN),
         )
 
     def report(self) -> Report:
         """The run's story so far; `print(guard.report())`."""
-        steps = max((watch.steps for watch in self._watches.values()), default=0)
+        steps = max((watch.steps for watch in self._engines.values()), default=0)
         return Report(steps, tuple(sorted(self.incidents, key=lambda i: i.first_step)), self._verdict)
 
     # ---------------------------------------------------------------- Lightning's hooks
@@ -161,7 +162,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
             self._start()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._batch = BatchState(pl_module, lambda: logged_metrics(trainer))
+        self._batch = ForwardState(pl_module, lambda: logged_metrics(trainer))
         self._acts = can_act(trainer)
         policy = self.policy if self._acts else MONITOR
         if not self._acts:
@@ -170,25 +171,25 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         several = len(trainer.optimizers) > 1
         ranks = ranks_of(trainer, pl_module)
         clip = self._clip_for(ranks) if policy is not MONITOR else None
-        if policy.uses_course and (several or not ranks.alone):
+        if policy.uses_search and (several or not ranks.alone):
             why = "with several optimizers, whose loss is no objective," if several else "in several processes"
             rank_zero_warn(f"GradGuard tries no cures {why}: it only protects the run.")
             policy = policy.without_trials
         detectors = self.detectors if self._acts else [d for d in self.detectors if d.kind in WITHOUT_GRADIENTS]
         for index, optimizer in enumerate(trainer.optimizers):
-            watch = Watch(
+            watch = StepEngine(
                 pl_module, optimizer, detectors, policy, clip=clip, ranks=ranks, batch=self._batch,
                 name=str(index) if several else "", sample_every=self.sample_every,
                 snapshot_every=self.snapshot_every, snapshots=self.snapshots, scaler=scaler,
                 scaled=scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False)),
             )  # fmt: skip
-            watch.adversarial, watch.budget = several, planned_steps(trainer)
+            watch.multiple_optimizers, watch.total_steps = several, planned_steps(trainer)
             watch.samples = partial(self._samples, trainer, pl_module)
             if not several and pl_module.automatic_optimization and not watch.collector.sharded:
-                watch.probes = Probes(pl_module)
+                watch.probes = ActivationProbe(pl_module)
             if watch.name in self._saved.get("watches", {}):
                 watch.load_state_dict(self._saved["watches"][watch.name])
-            self._watches[id(optimizer)] = watch
+            self._engines[id(optimizer)] = watch
         closed = self._saved.get("incidents", ())
         self._closed = deque((Incident.from_dict(plain) for plain in closed), FINDINGS_KEPT)
         if getattr(trainer, "gradient_clip_val", None):
@@ -204,20 +205,20 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         self._data = batch, batch_idx if self._drawn == batch_idx + 1 else -1
         if not self._losses and self._batch is not None:
             self._batch.save()
-            for watch in self._watches.values():
+            for watch in self._engines.values():
                 watch.open_look()
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
-        for watch in self._watches.values():
+        for watch in self._engines.values():
             watch.shut_look()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = getattr(scaler, "_scale", None)
         self._losses.append(loss.detach().float() / scale if scale is not None else loss.detach())
-        if self._talks and len(self._watches) == 1 and pl_module.automatic_optimization and steps_now(trainer):
-            next(iter(self._watches.values())).announce(self._losses, trainer.accumulate_grad_batches)
+        if self._talks and len(self._engines) == 1 and pl_module.automatic_optimization and steps_now(trainer):
+            next(iter(self._engines.values())).announce(self._losses, trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
-        watch = self._watches.get(id(optimizer))
+        watch = self._engines.get(id(optimizer))
         if watch is None or not (self._acts or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
@@ -255,16 +256,16 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # A checkpoint is also a point to roll back to, so that a resumed run rolls back to where this one would.
-        for watch in self._watches.values():
+        for watch in self._engines.values():
             watch.snapshot_due = watch.steps
 
     def state_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers, strings and tensors, with a version."""
-        if not self._watches:
+        if not self._engines:
             return self._saved
         return {
             "version": STATE_VERSION,
-            "watches": {watch.name: watch.state_dict() for watch in self._watches.values()},
+            "watches": {watch.name: watch.state_dict() for watch in self._engines.values()},
             "incidents": [incident.to_dict() for incident in self._closed],
         }
 
@@ -282,7 +283,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
-        fresh: dict[str, Any] = dict(_watches={}, _losses=[], _data=None, _batch=None, _logbook=None, _reports={})
+        fresh: dict[str, Any] = dict(_engines={}, _losses=[], _data=None, _batch=None, _logbook=None, _reports={})
         return {**kept, **fresh, "_saved": self.state_dict(), "_closed": deque(self.incidents, FINDINGS_KEPT)}
 
     # ---------------------------------------------------------------- behind the hooks
@@ -292,23 +293,23 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         if not trainer.is_global_zero:
             return None
         nowhere = trainer.fast_dev_run or not (trainer.loggers or home != Path.cwd())  # leave no files behind unasked
-        recorded = [watch.name for watch in self._watches.values()] if self.record and trainer.loggers else []
-        return Logbook(None if nowhere else home, trainer.loggers, recorded)
+        recorded = [watch.name for watch in self._engines.values()] if self.record and trainer.loggers else []
+        return Logbook(None if nowhere else home, *split_loggers(trainer), recorded)
 
-    def _samples(self, trainer: Any, pl_module: Any) -> BatchLook | None:
+    def _samples(self, trainer: Any, pl_module: Any) -> BatchStats | None:
         """The samples of the batch in training, for a step that is suspicious."""
         if self._data is None:
             return None
         batch, position = self._data
         of = len(self._losses) if pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1 else 1
-        micro = guilty([float(loss) for loss in self._losses]) if of > 1 else -1
+        micro = find_bad_micro_batch([float(loss) for loss in self._losses]) if of > 1 else -1
         if 0 <= micro < of - 1:
-            return BatchLook(micro=micro, of=of)
+            return BatchStats(micro=micro, of=of)
         size = sample_sizes(batch)
         indices = dataset_indices(trainer.train_dataloader, position) if position >= 0 else ()
-        return BatchLook(size, indices if len(indices) == len(size) else (), of - 1, of)
+        return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
 
-    def _clip_for(self, ranks: Ranks) -> AbstractClip | None:
+    def _clip_for(self, ranks: ProcessGroupInfo) -> AbstractClip | None:
         if self.clip is not None and self.clip.unitwise and ranks.flattened:
             rank_zero_warn(f"{self.clip} needs whole rows of weights, which FSDP1 flattens: it is left out. Use FSDP2.")
             return None
@@ -331,7 +332,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     def _release(self) -> None:
         """Removes every hook and lets go of the module's extras; what was seen stays readable."""
-        for watch in self._watches.values():
+        for watch in self._engines.values():
             watch.close()
         self._batch = self._logbook = self._data = None
         self._losses = []

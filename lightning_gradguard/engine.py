@@ -10,31 +10,31 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gradguard.collect.activation_probe import Probes
-from lightning_gradguard.collect.activation_stats import Probe
-from lightning_gradguard.collect.batch_stats import BatchLook, worst_of
+from lightning_gradguard.collect.activation_probe import ActivationProbe
+from lightning_gradguard.collect.activation_stats import ActivationStats
+from lightning_gradguard.collect.batch_stats import BatchStats, worst_of
 from lightning_gradguard.collect.collector import Collector
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable
 from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge, renewed
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.findings import Finding, Incident, StepReport
-from lightning_gradguard.policy.ladders import Policy, Rung, Standing, decide
-from lightning_gradguard.record.incident_tracker import Episodes
+from lightning_gradguard.policy.ladders import LadderStates, Policy, Rung, decide
+from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.remedies import AbstractClip
-from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep, forget_scale
-from lightning_gradguard.step.remedy_search import Course
+from lightning_gradguard.step.remedy_search import RemedySearch
 from lightning_gradguard.step.snapshots import Snapshots
-from lightning_gradguard.tensors.checkpointing import from_plain, to_plain
-from lightning_gradguard.tensors.processes import Ranks
+from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
+from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
 #: Key of what is remembered of the losses, among the detectors' states.
 PROGRESS = "progress"
 
 
-class Watch:
+class StepEngine:
     """Watches one optimizer of one module.
 
     Args:
@@ -59,7 +59,7 @@ class Watch:
         >>> from lightning_gradguard.detectors import DETECTORS
         >>> from lightning_gradguard.policy.presets import PROTECT
         >>> net = nn.Linear(2, 1)
-        >>> watch = Watch(net, torch.optim.SGD(net.parameters(), lr=0.1), DETECTORS, PROTECT)
+        >>> watch = StepEngine(net, torch.optim.SGD(net.parameters(), lr=0.1), DETECTORS, PROTECT)
         >>> def step(x):
         ...     watch.begin()
         ...     loss = net(x).square().mean()
@@ -82,39 +82,41 @@ class Watch:
         policy: Policy,
         *,
         clip: AbstractClip | None = None,
-        batch: BatchState | None = None,
+        batch: ForwardState | None = None,
         name: str = "",
         sample_every: int = 50,
         snapshot_every: int = 50,
         snapshots: int = 2,
         scaler: Any = None,
         scaled: bool = False,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroupInfo | None = None,
         defer: bool = False,
     ) -> None:
         self.module, self.optimizer, self.name = module, optimizer, name
         self.detectors, self.policy, self.clip = detectors, policy, clip
-        self.batch = batch if batch is not None else BatchState(module)
+        self.batch = batch if batch is not None else ForwardState(module)
         self.sample_every, self.snapshot_every = sample_every, snapshot_every
         self.scaler, self.defer = scaler, defer
-        self.lr_scale = LRScale(optimizer)
+        self.lr_scale = LRFactor(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
-        self.collector = Collector(module, optimizer, self.batch, ranks or Ranks(), scaler if scaled else None)
-        self.adversarial = False
-        self.budget: int | None = None  # optimizer steps that the run is meant to take
-        self.probes: Probes | None = None  # looks into a step's first batch, where the loop allows it
-        self.look: Probe | None = None  # the latest one
-        self.first_look: Probe | None = None  # the one at the initial weights
-        self._curious = [d for d in detectors if type(d).wants_batch is not AbstractDetector.wants_batch]
-        self.samples: Callable[[], BatchLook | None] | None = None  # looks at the samples of a suspicious step's batch
-        self.course = Course(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_course else None
+        self.collector = Collector(
+            module, optimizer, self.batch, ranks or ProcessGroupInfo(), scaler if scaled else None
+        )
+        self.multiple_optimizers = False
+        self.total_steps: int | None = None  # optimizer steps that the run is meant to take
+        self.probes: ActivationProbe | None = None  # looks into a step's first batch, where the loop allows it
+        self.look: ActivationStats | None = None  # the latest one
+        self.first_look: ActivationStats | None = None  # the one at the initial weights
+        self._curious = [d for d in detectors if type(d).wants_batch_stats is not AbstractDetector.wants_batch_stats]
+        self.samples: Callable[[], BatchStats | None] | None = None  # looks at the samples of a suspicious step's batch
+        self.course = RemedySearch(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_search else None
         self.steps = 0
         self.states: dict[str, State] = {PROGRESS: NOTHING, **{d.name: d.init() for d in detectors}}
         self._limited = [name for name, state in self.states.items() if "limit" in state]
-        self._skipping = [PROGRESS, *(d.name for d in detectors if d.skips_cancelled)]
+        self._skipping = [PROGRESS, *(d.name for d in detectors if d.ignore_cancelled)]
         self.clip_state: State = clip.init() if clip is not None else {}
-        self.standing: Standing = {}
-        self.episodes = Episodes(name)
+        self.standing: LadderStates = {}
+        self.episodes = IncidentTracker(name)
         self.changed: list[Incident] = []  # incidents that began, gained an action or ended in the last step
         self.damage, self.restored, self._cancelled, self._awaited = True, False, False, False
         self.snapshot_due = self.sample_due = 0
@@ -145,7 +147,7 @@ class Watch:
         wanted = self.course is not None and self.course.wants_look
         return wanted or look_due(self.steps, self.sample_every)
 
-    def _read_look(self) -> Probe | None:
+    def _read_look(self) -> ActivationStats | None:
         """What the look saw; with whole replicas the first process's, so that all of them judge the same one."""
         if self.probes is None:
             return None
@@ -164,7 +166,7 @@ class Watch:
         stats, followed = self._collect(losses, divisor)
         if self.course is not None and self.course.active:
             return self._treat(stats, self.course)
-        self.look = stats.probe or self.look
+        self.look = stats.activation_stats or self.look
         self.first_look = self.look if self.steps == 0 else self.first_look
         stats = self._with_samples(stats)
         before = self.states
@@ -186,14 +188,14 @@ class Watch:
         words = tuple(words for _, deeds in done for _, words in deeds) if done else ()
         limit = max([self.states[name]["limit"] for name in self._limited], default=math.nan)
         return StepReport(
-            stats, findings, words, pending.clip_coefficient, pending.cancelled, self.lr_scale.in_force(), limit,
+            stats, findings, words, pending.clip_coefficient, pending.cancelled, self.lr_scale.current_factor(), limit,
             self.name, pending.stop_reason,
         )  # fmt: skip
 
-    def _treat(self, stats: GradStats, course: Course) -> StepReport:
+    def _treat(self, stats: GradStats, course: RemedySearch) -> StepReport:
         """A step of a running course: its trials are judged by the course alone, the detectors rest."""
         pending, finding, tried = self._pending(stats), course.finding, course.trial
-        words = course.follow(stats.loss, stats.clean, stats.probe, pending.cancel)
+        words = course.follow(stats.loss, stats.clean, stats.activation_stats, pending.cancel)
         if words.startswith("kept"):
             self.look, pending.renewed = course.kept[-1].look, True
         if not pending.cancelled:
@@ -209,7 +211,7 @@ class Watch:
             self.changed += self.episodes.act(finding.kind, (name,))
         return StepReport(
             stats, cause, (words,) if words else (), 0.0 if pending.cancelled else 1.0, pending.cancelled,
-            self.lr_scale.in_force(), optimizer=self.name,
+            self.lr_scale.current_factor(), optimizer=self.name,
         )  # fmt: skip
 
     def _rebuild(self) -> None:
@@ -229,20 +231,22 @@ class Watch:
     def _collect(self, losses: Sequence[Tensor], divisor: float) -> tuple[GradStats, State]:
         """The step's statistics, and what is remembered of the losses with this one."""
         measured, lr = self.collector.collect(losses, divisor), self.lr_scale.effective_lr()
-        followed = follow(self.states[PROGRESS], None if self.adversarial else measured["loss"], lr, self.budget)
+        followed = follow(
+            self.states[PROGRESS], None if self.multiple_optimizers else measured["loss"], lr, self.total_steps
+        )
         stats = GradStats(
-            **measured, step=self.steps, lr=lr, adversarial=self.adversarial, restored=self.restored,
-            budget=self.budget, progress=judge(followed), probe=self._read_look(),
+            **measured, step=self.steps, lr=lr, multiple_optimizers=self.multiple_optimizers, restored=self.restored,
+            total_steps=self.total_steps, loss_trend=judge(followed), activation_stats=self._read_look(),
         )  # fmt: skip
         overflow = self.scaler is not None and overflowed(stats)
-        return replace(stats, overflow=True) if overflow else stats, followed
+        return replace(stats, scaler_overflow=True) if overflow else stats, followed
 
     def _with_samples(self, stats: GradStats) -> GradStats:
         """The statistics with a look at the batch's samples if a detector asks for one; of all processes the worst."""
-        if self.samples is None or not any(d.wants_batch(self.states[d.name], stats) for d in self._curious):
+        if self.samples is None or not any(d.wants_batch_stats(self.states[d.name], stats) for d in self._curious):
             return stats
         look, ranks = self.samples(), self.collector.ranks
-        return replace(stats, batch=look if ranks.alone else worst_of(ranks.from_all(look)))
+        return replace(stats, batch_stats=look if ranks.alone else worst_of(ranks.from_all(look)))
 
     def _pending(self, stats: GradStats) -> PendingStep:
         return PendingStep(
@@ -273,13 +277,14 @@ class Watch:
             self.damage = False
         self._cancelled = pending.cancelled
         due = self.steps >= self.sample_due or look_due(self.steps, self.sample_every)
-        taken = not pending.cancelled and not stats.overflow
+        taken = not pending.cancelled and not stats.scaler_overflow
         # Several looks at one step (LBFGS's closures) leave no update to measure.
         sampled = due and taken and not self._awaited
         self._awaited = taken
         if self._evaluations == 0 or pending.cancelled:
             if sampled:
-                self.collector.keep_weights(self.snapshots.of(self.steps))
+                same = self.snapshots.of(self.steps)
+                self.collector.keep_weights(same.params if same is not None else None)
                 self.sample_due = next_multiple(self.steps, self.sample_every)
             else:
                 self.collector.forget_weights()
@@ -305,15 +310,15 @@ class Watch:
         """Everything a later decision depends on, as plain dicts, lists, numbers, strings and tensors."""
         return {
             "steps": self.steps,
-            "detectors": to_plain(self.states),
-            "clip": to_plain(self.clip_state),
-            "standing": to_plain(self.standing),
+            "detectors": to_checkpoint(self.states),
+            "clip": to_checkpoint(self.clip_state),
+            "standing": to_checkpoint(self.standing),
             "episodes": self.episodes.state_dict(),
             "lr_scale": self.lr_scale.state_dict(),
             "snapshot_due": self.snapshot_due,
             # A sample that the processes have not added up yet cannot be saved: it is taken again after a resume.
             "sample_due": self.steps if self.collector.waiting else self.sample_due,
-            "sample": to_plain(self.collector.sample),
+            "sample": to_checkpoint(self.collector.sample),
             "damage": self.damage,
             "restored": self.restored,
             "course": self.course.state_dict() if self.course is not None else None,
@@ -322,14 +327,14 @@ class Watch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`; a detector that was not there then starts anew."""
         self.steps = int(state["steps"])
-        known = from_plain(state["detectors"])
+        known = from_checkpoint(state["detectors"])
         self.states |= {name: known[name] for name in self.states if name in known}
-        self.clip_state = from_plain(state["clip"]) or self.clip_state
-        self.standing = from_plain(state["standing"])
+        self.clip_state = from_checkpoint(state["clip"]) or self.clip_state
+        self.standing = from_checkpoint(state["standing"])
         self.episodes.load_state_dict(state["episodes"])
         self.lr_scale.load_state_dict(state["lr_scale"])
         self.snapshot_due, self.sample_due = int(state["snapshot_due"]), int(state["sample_due"])
-        sample = from_plain(state["sample"])
+        sample = from_checkpoint(state["sample"])
         self.collector.sample = (sample[0], sample[1]) if sample is not None else None
         self.damage, self.restored = bool(state["damage"]), bool(state["restored"])
         if self.course is not None and state.get("course"):

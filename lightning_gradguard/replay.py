@@ -11,9 +11,9 @@ from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
 from lightning_gradguard.findings import OPEN, Incident
-from lightning_gradguard.policy.ladders import Policy, Standing, decide
+from lightning_gradguard.policy.ladders import LadderStates, Policy, decide
 from lightning_gradguard.policy.presets import PRESETS
-from lightning_gradguard.record.incident_tracker import Episodes
+from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_log import FOLDER, read_steps, recorded_optimizers
 
@@ -26,13 +26,13 @@ def replay_steps(
     The steps are what they were: a remedy that was not taken then does not change what came after it.
     """
     states = {detector.name: detector.init() for detector in detectors}
-    episodes = Episodes(optimizer)
-    standing: Standing = {}
+    episodes = IncidentTracker(optimizer)
+    standing: LadderStates = {}
     told: list[Incident] = []
     progress = NOTHING
     for stats in steps:
-        progress = follow(progress, None if stats.adversarial else stats.loss, stats.lr, stats.budget)
-        states, findings = diagnose(detectors, states, replace(stats, progress=judge(progress)))
+        progress = follow(progress, None if stats.multiple_optimizers else stats.loss, stats.lr, stats.total_steps)
+        states, findings = diagnose(detectors, states, replace(stats, loss_trend=judge(progress)))
         standing, chosen = decide(standing, findings, policy)
         named = [(finding, tuple(remedy.name for remedy in rung)) for finding, rung in chosen]
         told += [incident for incident in episodes.update(named, standing, policy.calm) if incident.outcome != OPEN]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 
-from lightning_gradguard.tensors.processes import Ranks
+from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
 #: Where Lightning's own, empty hooks live, in either namespace.
 UNTOUCHED = (".core.hooks", ".core.module", ".callbacks.callback")
@@ -28,13 +29,13 @@ def reads_last(guard: Any, trainer: Any, pl_module: Any) -> bool:
     return all(hook is None or hook.__module__.endswith(UNTOUCHED) for hook in hooks)
 
 
-def ranks_of(trainer: Any, pl_module: Any) -> Ranks:
+def ranks_of(trainer: Any, pl_module: Any) -> ProcessGroupInfo:
     """The processes of this trainer; XLA sums by its own means."""
     root = trainer.strategy.model
     root, device = root if isinstance(root, nn.Module) else pl_module, trainer.strategy.root_device
     if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
-        return Ranks(root, trainer.world_size, device, lambda t: trainer.strategy.reduce(t, reduce_op="sum"))
-    return Ranks(root, trainer.world_size, device)
+        return ProcessGroupInfo(root, trainer.world_size, device, lambda t: trainer.strategy.reduce(t, reduce_op="sum"))
+    return ProcessGroupInfo(root, trainer.world_size, device)
 
 
 def steps_now(trainer: Any) -> bool:
@@ -65,3 +66,24 @@ def should_log(trainer: Any) -> bool:
 def log_step(trainer: Any) -> int:
     """Position on the loggers' step axis, the same as `self.log` uses."""
     return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
+
+
+def split_loggers(trainer: Any) -> tuple[list[Any], list[Any]]:
+    """Writers of TensorBoard's panels, and the Trainer's other loggers."""
+    boards: list[Any] = []
+    others: list[Any] = []
+    for logger in trainer.loggers:
+        writer = getattr(logger, "experiment", None)
+        if is_summary_writer(writer):
+            from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+            boards.append(RunWriter(writer))  # type: ignore[arg-type]
+        else:
+            others.append(logger)
+    return boards, others
+
+
+def is_summary_writer(experiment: Any) -> bool:
+    """Whether it writes TensorBoard's files; who does not use TensorBoard need not import it."""
+    module = sys.modules.get("torch.utils.tensorboard")
+    return module is not None and isinstance(experiment, module.SummaryWriter)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_gradguard import GradGuard, GradStats
-from lightning_gradguard.collect.batch_stats import BatchLook, dataset_indices, sample_sizes
+from lightning_gradguard.collect.batch_stats import BatchStats, dataset_indices, sample_sizes
 from lightning_gradguard.detectors import BadBatch
 
 
@@ -148,17 +148,17 @@ def test_a_level_that_stays_with_sound_batches_is_accepted() -> None:
     state = detector.init()
     for step in range(30):
         state, _ = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=1.0))
-    sound = BatchLook(np.ones(4))
+    sound = BatchStats(np.ones(4))
     for step in range(detector.patience):
-        assert detector.wants_batch(state, suspicious(step=step))
-        state, found = detector.update(state, suspicious(step=step, batch=sound))
+        assert detector.wants_batch_stats(state, suspicious(step=step))
+        state, found = detector.update(state, suspicious(step=step, batch_stats=sound))
         assert found == ()
-    assert not detector.wants_batch(state, suspicious())
+    assert not detector.wants_batch_stats(state, suspicious())
 
 
 def test_an_overflow_of_fp16_is_routine() -> None:
-    stats = GradStats.of({"a": math.inf}, loss=1.0, overflow=True)
-    assert not BadBatch().wants_batch(BadBatch().init(), stats)
+    stats = GradStats.of({"a": math.inf}, loss=1.0, scaler_overflow=True)
+    assert not BadBatch().wants_batch_stats(BadBatch().init(), stats)
 
 
 class OnOne(Spoil):

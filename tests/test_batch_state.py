@@ -5,12 +5,12 @@ from torch import nn
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision
 
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.forward_state import ForwardState
 
 
 def test_batchnorm_is_as_before_the_batch() -> None:
     net = nn.BatchNorm1d(4)
-    state = BatchState(net)
+    state = ForwardState(net)
     for _ in range(3):
         state.save()
         net(torch.randn(8, 4))
@@ -25,7 +25,7 @@ def test_batchnorm_is_as_before_the_batch() -> None:
 
 def test_even_the_first_batch_can_be_undone() -> None:
     net = nn.BatchNorm1d(4)
-    state = BatchState(net)
+    state = ForwardState(net)
     state.save()
     net(torch.full((8, 4), torch.nan))
     state.restore()
@@ -35,7 +35,7 @@ def test_even_the_first_batch_can_be_undone() -> None:
 
 def test_a_buffer_may_get_another_shape_under_the_same_name() -> None:
     net = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.BatchNorm1d(4))
-    state = BatchState(net)
+    state = ForwardState(net)
     for width in (4, 4, 6, 6):
         for key in ("running_mean", "running_var"):
             getattr(net[1], key).data = torch.full((width,), 2.0)
@@ -56,7 +56,7 @@ class Counting(nn.Module):
 
 def test_constants_are_not_copied_and_late_movers_are_found() -> None:
     net = Counting()
-    state = BatchState(net)
+    state = ForwardState(net)
     for _ in range(3):
         state.save()
     assert [slot.kept for slot in state.slots] == [None, None]
@@ -82,7 +82,7 @@ def test_metrics_are_as_before_the_batch() -> None:
             self.both(torch.tensor([guess, 0, 1]), torch.tensor([2, 0, 1]))
 
     touched, clean = Module(), Module()
-    state = BatchState(touched)
+    state = ForwardState(touched)
     for value, guess in ((1.0, 2), (2.0, 1), (4.0, 2)):
         state.save()
         touched.batch(value, guess)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from lightning_gradguard.collect.collector import Collector
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.step.snapshots import Snapshots
-from lightning_gradguard.tensors.processes import Ranks
+from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
 
 def trained(sizes: tuple[int, ...]) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -28,7 +28,7 @@ def trained(sizes: tuple[int, ...]) -> tuple[nn.Module, torch.optim.Optimizer]:
 )  # the second in parts; torch adds 2**23 squares to 2e-4
 def test_a_sample_is_weight_and_update_of_each_layer(sizes: tuple[int, ...], from_snapshot: bool) -> None:
     net, optimizer = trained(sizes)
-    collector = Collector(net, optimizer, BatchState(net), Ranks())
+    collector = Collector(net, optimizer, ForwardState(net), ProcessGroupInfo())
     snapshots = Snapshots(net, optimizer)
     for step in range(3):
         snapshot = snapshots.take(step) if from_snapshot else None
@@ -50,7 +50,7 @@ def test_a_sample_is_weight_and_update_of_each_layer(sizes: tuple[int, ...], fro
 
 def test_a_sample_that_was_given_up_leaves_none() -> None:
     net, optimizer = trained((3, 4))
-    collector = Collector(net, optimizer, BatchState(net), Ranks())
+    collector = Collector(net, optimizer, ForwardState(net), ProcessGroupInfo())
     collector.keep_weights()
     collector.forget_weights()
     collector.measure_update()

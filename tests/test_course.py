@@ -4,17 +4,17 @@ import torch
 from torch import nn
 
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.step.lr_factor import LRScale
-from lightning_gradguard.step.remedy_search import Course
+from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.remedy_search import RemedySearch
 
 FINDING = Finding("no_progress", 30)
 
 
-def course() -> tuple[nn.Module, Course]:
+def course() -> tuple[nn.Module, RemedySearch]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
-    treatment = Course(net, optimizer, LRScale(optimizer))
+    treatment = RemedySearch(net, optimizer, LRFactor(optimizer))
     treatment.remember()
     for _ in range(30):
         treatment.observe(1.0)
@@ -26,7 +26,7 @@ def swap(net: nn.Module) -> str:
     return "swapped"
 
 
-def run(treatment: Course, losses: list[float]) -> list[str]:
+def run(treatment: RemedySearch, losses: list[float]) -> list[str]:
     said = [treatment.follow(loss, loss == loss, None, lambda: None) for loss in losses]
     return [words for words in said if words]
 

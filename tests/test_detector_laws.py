@@ -19,7 +19,7 @@ from lightning_gradguard import detectors
 from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
-from lightning_gradguard.tensors.checkpointing import from_plain, to_plain
+from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
 
 EVERY = [
     cls()
@@ -40,8 +40,8 @@ def followed(stream: Iterable[GradStats]) -> list[GradStats]:
     """The steps with what their losses say."""
     told, state = [], NOTHING
     for stats in stream:
-        state = follow(state, stats.loss, stats.lr, stats.budget)
-        told.append(replace(stats, progress=judge(state)))
+        state = follow(state, stats.loss, stats.lr, stats.total_steps)
+        told.append(replace(stats, loss_trend=judge(state)))
     return told
 
 
@@ -75,7 +75,7 @@ def run(detector: AbstractDetector, stream: list[GradStats], state: Any = None) 
 
 
 def plain(value: Any) -> Any:
-    return repr(to_plain(value))
+    return repr(to_checkpoint(value))
 
 
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
@@ -100,20 +100,24 @@ def test_resumes_exactly_through_a_checkpoint(detector: AbstractDetector, stream
     steps = stats_of(stream)
     half, _ = run(detector, steps[:cut])
     file = io.BytesIO()
-    torch.save(to_plain(half), file)
+    torch.save(to_checkpoint(half), file)
     file.seek(0)
-    resumed = from_plain(torch.load(file, weights_only=True))
+    resumed = from_checkpoint(torch.load(file, weights_only=True))
     assert repr(run(detector, steps[cut:], resumed)[1]) == repr(run(detector, steps[cut:], half)[1])
 
 
-@pytest.mark.parametrize("detector", [d for d in EVERY if d.waits], ids=[type(d).__name__ for d in EVERY if d.waits])
+@pytest.mark.parametrize(
+    "detector",
+    [d for d in EVERY if d.only_on_extra_stats],
+    ids=[type(d).__name__ for d in EVERY if d.only_on_extra_stats],
+)
 @settings(max_examples=25, deadline=None)
 @given(stream=streams)
 def test_what_waits_loses_nothing_by_waiting(detector: AbstractDetector, stream: Any) -> None:
     state = detector.init()
     for stats in stats_of(stream):
         after, findings = detector.update(state, stats)
-        assert stats.occasion or (plain(after), findings) == (plain(state), ())
+        assert stats.has_extra_stats or (plain(after), findings) == (plain(state), ())
         state = after
 
 

@@ -133,13 +133,13 @@ class Diary(pl.Callback):
         acting = guard.on_before_optimizer_step
 
         def kept(trainer: Any, module: Any, optimizer: Any) -> None:
-            name = guard._watches[id(optimizer)].name
+            name = guard._engines[id(optimizer)].name
             self.before.setdefault(name, []).append(state_of(optimizer))
             acting(trainer, module, optimizer)
             self.reports.setdefault(name, []).append(guard._reports[name])
             grads = [p.grad for p in params_of(optimizer) if p.grad is not None]
             squares = [g.to_dense().abs().double().square().sum() for g in grads]
-            scale = guard._watches[id(optimizer)].collector.grad_scale
+            scale = guard._engines[id(optimizer)].collector.grad_scale
             if scale == 1.0 and getattr(optimizer, "grad_scale", None) is not None:
                 scale = float(optimizer.grad_scale)  # a fused optimizer divides by it while it steps
             self.norms.setdefault(name, []).append(float(sum(squares, torch.zeros(()))) ** 0.5 / scale)

@@ -238,7 +238,7 @@ def test_hooks_and_learning_rate_are_the_users_after_an_exception() -> None:
     class Cut(pl.Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             guard_seen[:] = [trainer.optimizers[0]]
-            for watch in guard._watches.values():
+            for watch in guard._engines.values():
                 watch.lr_scale.factor = 0.1
 
     with pytest.raises(RuntimeError, match="boom"):

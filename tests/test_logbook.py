@@ -15,7 +15,7 @@ from runs import Faults, Net, fit, same_state
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Finding, Incident
 from lightning_gradguard.record.incident_log import read_incidents
-from lightning_gradguard.record.logbook import hand_over
+from lightning_gradguard.record.logbook import log_incident_table
 from lightning_gradguard.record.report import Report
 
 
@@ -85,7 +85,7 @@ def test_wandb_gets_the_incidents_as_a_table() -> None:
 
     incident = Incident.start(Finding("nonfinite", 7, detail="loss"), ("SkipStep",)).closed("resolved")
     table = Table()
-    hand_over(table, Report(10, (incident,)))
+    log_incident_table(table, Report(10, (incident,)))
     assert table.key == "gradguard/incidents"
     assert table.data == [["7", "nonfinite", "SkipStep", "resolved", str(incident)]]
 

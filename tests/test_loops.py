@@ -36,7 +36,7 @@ class Keep(pl.Callback):
             if self.look is not None:
                 self.looks.append(self.look(trainer, module, optimizer))
             acting(trainer, module, optimizer)
-            watch = guard._watches.get(id(optimizer))
+            watch = guard._engines.get(id(optimizer))
             if watch is not None:
                 self.reports.append(guard._reports[watch.name])
 
@@ -325,7 +325,7 @@ def test_odd_gradients_are_scaled(make: Any) -> None:
             self.pairs: list[tuple[float, float]] = []
 
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-            watch = next(iter(guard._watches.values()))
+            watch = next(iter(guard._engines.values()))
             step = watch._pending(guard._reports[""].stats)
             before = [g.to_dense().clone() for g in step.grads]
             step.scale_gradients(0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as S
 
-from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.lr_factor import LRFactor
 
 SCHEDULES = {
     "none": lambda o: None,
@@ -29,7 +29,7 @@ def used_rates(name: str, factor_at: int | None) -> tuple[list[float], list[floa
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
     schedule = SCHEDULES[name](optimizer)
-    scale = LRScale(optimizer, hold=1000)
+    scale = LRFactor(optimizer, hold=1000)
     inside: list[float] = []
     outside: list[float] = []
     # A pre-hook registered after the scale's runs after it: it sees what the step will use.
@@ -58,7 +58,7 @@ def test_a_tensor_learning_rate_is_changed_in_place() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     lr = torch.tensor(0.5)
     optimizer = torch.optim.Adam([weight], lr=lr, capturable=False, foreach=False)
-    scale = LRScale(optimizer)
+    scale = LRFactor(optimizer)
     scale.reduce(0.1)
     weight.grad = torch.ones(1)
     optimizer.step()
@@ -70,7 +70,7 @@ def test_a_tensor_learning_rate_is_changed_in_place() -> None:
 def test_a_reduction_inside_the_step_counts_for_that_step() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    scale = LRScale(optimizer)
+    scale = LRFactor(optimizer)
 
     def closure() -> None:
         weight.grad = torch.ones(1)
@@ -82,7 +82,7 @@ def test_a_reduction_inside_the_step_counts_for_that_step() -> None:
 
 
 def test_recovers_after_the_hold_and_holds_longer_after_a_relapse() -> None:
-    scale = LRScale(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), hold=10, ramp=5)
+    scale = LRFactor(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), hold=10, ramp=5)
     scale.reduce(0.1)
     for _ in range(10):
         scale.recover()
@@ -97,7 +97,7 @@ def test_recovers_after_the_hold_and_holds_longer_after_a_relapse() -> None:
 
 def test_an_exception_in_the_closure_leaves_the_users_rate() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scale = LRScale(optimizer)
+    scale = LRFactor(optimizer)
     scale.reduce(0.1)
     with pytest.raises(ZeroDivisionError):
         optimizer.step(lambda: 1 / 0)

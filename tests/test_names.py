@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable, clean_name, clean_parameters, clean_paths
 
 
@@ -41,7 +41,7 @@ def names(module: nn.Module) -> tuple[str, ...]:
 def test_wrappers_leave_no_trace(wrapper: str) -> None:
     plain, wrapped = nn.ModuleDict({"net": body()}), nn.ModuleDict({"net": WRAPPED[wrapper](body())})
     assert names(wrapped) == names(plain) == ("net.0", "net.1", "net.2")
-    assert [slot.name for slot in BatchState(wrapped).slots] == [slot.name for slot in BatchState(plain).slots]
+    assert [slot.name for slot in ForwardState(wrapped).slots] == [slot.name for slot in ForwardState(plain).slots]
 
 
 def test_a_module_called_module_keeps_its_name() -> None:

@@ -163,7 +163,7 @@ def test_afterwards_everything_is_the_users(error: type[BaseException], tmp_path
     with pytest.raises((error, SystemExit)):
         trainer.fit(module, loader())
     (optimizer,) = trainer.optimizers
-    assert guard._watches[id(optimizer)].lr_scale.factor < 1
+    assert guard._engines[id(optimizer)].lr_scale.factor < 1
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert hooks_of(optimizer) == []
     (saved,) = tmp_path.glob("*.ckpt")

@@ -11,13 +11,13 @@ from runs import Net, fit, loader
 from torch import nn
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.engine import Watch
+from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.policy.presets import MONITOR
 from lightning_gradguard.remedies import AGC, AbstractClip
 from lightning_gradguard.remedies.clips import clip_to
-from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
 from lightning_gradguard.step.snapshots import Snapshots
 
@@ -65,7 +65,7 @@ def backward(module: nn.Module, step: int = 0) -> torch.Tensor:
 def pending(module: nn.Module, optimizer: torch.optim.Optimizer) -> PendingStep:
     stats = GradStats.of({"a": 1.0})
     return PendingStep(
-        optimizer, stats, LRScale(optimizer), Snapshots(module, optimizer), BatchState(module), defer=True
+        optimizer, stats, LRFactor(optimizer), Snapshots(module, optimizer), ForwardState(module), defer=True
     )
 
 
@@ -73,7 +73,7 @@ def pending(module: nn.Module, optimizer: torch.optim.Optimizer) -> PendingStep:
 def test_clipping_equals_clip_grad_norm_however_it_is_done(name: str) -> None:
     mine, theirs = net(), net()
     optimizers = [(FUSED | OTHERS)[name](list(m.parameters())) for m in (mine, theirs)]
-    watch = Watch(mine, optimizers[0], [], MONITOR, clip=Fixed(), defer=True)
+    watch = StepEngine(mine, optimizers[0], [], MONITOR, clip=Fixed(), defer=True)
     for step in range(10):
         loss = backward(mine, step)
         raw = [p.grad.clone() for p in mine.parameters()]
@@ -143,7 +143,7 @@ def test_a_cancelled_step_leaves_no_scale_behind() -> None:
 def test_a_step_that_never_came_leaves_no_scale_behind(end: str) -> None:
     module = net()
     optimizer = FUSED["AdamW"](module.parameters())
-    watch = Watch(module, optimizer, [], MONITOR, clip=Fixed(), defer=True)
+    watch = StepEngine(module, optimizer, [], MONITOR, clip=Fixed(), defer=True)
     watch.before_step([backward(module)])
     assert hasattr(optimizer, "grad_scale")
     if end == "close":
@@ -159,7 +159,7 @@ def test_a_step_that_never_came_leaves_no_scale_behind(end: str) -> None:
 def test_a_watch_alone_does_not_defer() -> None:
     module = net()
     optimizer = FUSED["AdamW"](module.parameters())
-    watch = Watch(module, optimizer, [], MONITOR, clip=Fixed())
+    watch = StepEngine(module, optimizer, [], MONITOR, clip=Fixed())
     watch.before_step([backward(module)])
     assert not hasattr(optimizer, "grad_scale")
     assert float(torch.nn.utils.get_total_norm([p.grad for p in module.parameters()])) == pytest.approx(0.5, rel=1e-5)

@@ -10,7 +10,7 @@ from lightning_gradguard.detectors import DETECTORS
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.policy.ladders import Policy, decide
 from lightning_gradguard.policy.presets import MONITOR, PRESETS, PROTECT
-from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep, Stop, Try
+from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep, Stop, TryEach
 
 LADDER = Policy({"a": [SkipStep(), SkipStep(), (Rollback(), ReduceLR()), Stop()], "b": [SkipStep()]}, patience=2)
 
@@ -43,12 +43,12 @@ def test_a_healthy_step_after_skips_alone_shows_that_the_weights_are_sound() -> 
 
 
 def test_cures_wait_while_another_finding_leads_back_to_a_snapshot() -> None:
-    policy = Policy({"exploding": [Rollback()], "diverging": [Try(((ReduceLR(),),)), ()]})
+    policy = Policy({"exploding": [Rollback()], "diverging": [TryEach(((ReduceLR(),),)), ()]})
     found = [Finding("exploding", 3), Finding("diverging", 3)]
     standing, chosen = decide({}, found, policy)
     assert [rung for _, rung in chosen] == [(Rollback(),), ()]
     standing, chosen = decide(standing, found[1:], policy)
-    assert chosen == ((found[1], (Try(((ReduceLR(),),)),)),)
+    assert chosen == ((found[1], (TryEach(((ReduceLR(),),)),)),)
 
 
 def test_a_remedy_chosen_twice_in_a_step_is_applied_once() -> None:
@@ -65,7 +65,7 @@ def test_monitor_never_chooses_anything() -> None:
 def test_protect_is_reversible_and_ends_honestly() -> None:
     assert all(remedy.reversible for remedy in PROTECT.remedies)
     assert set(PRESETS) == {"monitor", "protect", "repair"}
-    for kind in ("nonfinite", "exploding", "loss_spike", "relapse", "overshooting"):
+    for kind in ("nonfinite", "exploding", "loss_spike", "loss_increase", "overshooting"):
         assert PROTECT.rung(kind, 10**6) == (Stop(),)
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.collect.activation_probe import Probes
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_probe import ActivationProbe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 
 
-def look(net: nn.Module, x: torch.Tensor) -> Probe:
-    probes = Probes(net)
+def look(net: nn.Module, x: torch.Tensor) -> ActivationStats:
+    probes = ActivationProbe(net)
     probes.open()
     out = net(x)
     loss = (out[0] if isinstance(out, tuple) else out).square().mean()
@@ -68,9 +68,9 @@ def test_a_constant_layer_and_identical_units_show() -> None:
     nn.init.zeros_(net[0].weight)
     seen = look(net, torch.randn(16, 4))
     assert seen.spread[0] == pytest.approx(0.0, abs=1e-6)
-    assert seen.mute(0.005) == ("0",)
+    assert seen.constant_layers(0.005) == ("0",)
     nn.init.ones_(net[0].weight)
-    assert look(net, torch.randn(16, 4)).twins[0] == 1.0
+    assert look(net, torch.randn(16, 4)).identical_units[0] == 1.0
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
@@ -118,7 +118,7 @@ def test_a_look_draws_no_random_number_and_changes_no_gradient() -> None:
         net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, 2))
         rnn = nn.LSTM(2, 3, num_layers=2, dropout=0.5)
         x = torch.randn(16, 4)
-        probes = Probes(nn.ModuleList([net, rnn]))
+        probes = ActivationProbe(nn.ModuleList([net, rnn]))
         probes.open() if watched else None
         loss = rnn(net(x)[:, None])[0].square().mean()
         probes.shut()
@@ -131,13 +131,13 @@ def test_a_look_draws_no_random_number_and_changes_no_gradient() -> None:
 
 
 def test_a_compiled_module_is_not_looked_into() -> None:
-    assert Probes(mlp(nn.ReLU())).possible
-    assert not Probes(nn.ModuleList([torch.compile(mlp(nn.ReLU()))])).possible
+    assert ActivationProbe(mlp(nn.ReLU())).possible
+    assert not ActivationProbe(nn.ModuleList([torch.compile(mlp(nn.ReLU()))])).possible
 
 
 def test_dropping_a_look_ends_it() -> None:
     net = mlp(nn.ReLU())
-    probes = Probes(net)
+    probes = ActivationProbe(net)
     probes.open()
     probes.drop()
     net(torch.randn(2, 4))
@@ -180,5 +180,5 @@ def test_a_branch_that_begins_closed_does_not_block_what_goes_around_it() -> Non
 
     seen = look(nn.Sequential(nn.Linear(4, 4), Branch(), nn.Linear(4, 3)), torch.randn(16, 4))
     assert seen.spread[2] == 0.0
-    assert seen.mute(0.005) == ()
-    assert seen.reached > 0.1
+    assert seen.constant_layers(0.005) == ()
+    assert seen.last_input_spread > 0.1

@@ -9,24 +9,26 @@ from test_remedies import repairing
 from torch import nn
 
 from lightning_gradguard import GradStats, remedies
-from lightning_gradguard.collect.activation_stats import ActivationLook, Probe
-from lightning_gradguard.collect.loss_trend import NOTHING, SOON, Progress, follow, judge
-from lightning_gradguard.detectors import DeadUnits, LossSpike, Relapse, State, diagnose
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
+from lightning_gradguard.collect.loss_trend import NOTHING, SOON, LossTrend, follow, judge
+from lightning_gradguard.detectors import DeadUnits, LossIncrease, LossSpike, State, diagnose
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.findings import Finding
 
 
 def dead_layer(losses: list[float], spread: float) -> tuple:
     """What `DeadUnits` says at the end of a run with an idle layer; `spread` reaches the last layer."""
-    idle = ActivationLook("a", "relu", 1.0, np.array([True] * 40), 32)
-    look = Probe(layers=("a", "b"), spread=np.array([spread, 0.5]), reached=spread, activations=(idle,))
+    idle = ActivationRecord("a", "relu", 1.0, np.array([True] * 40), 32)
+    look = ActivationStats(
+        layers=("a", "b"), spread=np.array([spread, 0.5]), last_input_spread=spread, activations=(idle,)
+    )
     detector, found = DeadUnits(looks=1), ()
     state, progress = detector.init(), NOTHING
     for step, loss in enumerate(losses):
-        progress = follow(progress, loss, budget=200)
+        progress = follow(progress, loss, total_steps=200)
         seen = look if step == 0 else None
         state, found = detector.update(
-            state, GradStats.of({"a": 1.0}, step=step, loss=loss, progress=judge(progress), probe=seen)
+            state, GradStats.of({"a": 1.0}, step=step, loss=loss, loss_trend=judge(progress), activation_stats=seen)
         )
     return found
 
@@ -49,7 +51,7 @@ def test_one_spike_does_not_excuse_the_next() -> None:
 
 @pytest.mark.parametrize(("back", "found"), [(1.2, False), (1.9, True)])
 def test_a_relapse_is_most_of_the_way_back_for_long(back: float, found: bool) -> None:
-    detector = Relapse()
+    detector = LossIncrease()
     state, said = detector.init(), False
     for step in range(200):
         loss = 2.0 if step < 20 else 0.1 if step < 150 else back
@@ -83,18 +85,18 @@ def test_a_sick_cell_is_drawn_anew_alone_and_with_its_biases() -> None:
 
 
 def test_what_waits_is_asked_only_when_there_is_something_to_see() -> None:
-    class Asked(Inside):
+    class Asked(ActivationDetector):
         kind, name = "asked", "asked"
 
-        def look(self, seen: State, probe: Probe) -> State:
+        def look(self, seen: State, probe: ActivationStats) -> State:
             return {"looks": seen.get("looks", 0) + 1}
 
         def verdict(self, seen: State, stats: GradStats) -> Finding | None:
             return Finding(self.kind, stats.step, (), seen["looks"], 1.0)
 
     detector, states, found = Asked(), {"asked": Asked().init()}, []
-    stuck = Progress(blocks=SOON, flat=True)
-    for step, fields in enumerate(({}, {"probe": Probe()}, {}, {"progress": stuck}, {})):
+    stuck = LossTrend(blocks=SOON, flat=True)
+    for step, fields in enumerate(({}, {"activation_stats": ActivationStats()}, {}, {"loss_trend": stuck}, {})):
         states, now = diagnose([detector], states, GradStats.of({"a": 1.0}, step=step, **fields))
         found += [finding.step for finding in now]
     assert states["asked"]["seen"] == {"looks": 1}

@@ -17,7 +17,7 @@ from lightning_gradguard.replay import replay, replay_steps
 
 
 def same(a: GradStats, b: GradStats) -> bool:
-    fields = ("step", "loss", "lr", "overflow", "adversarial", "restored", "buffers")
+    fields = ("step", "loss", "lr", "scaler_overflow", "multiple_optimizers", "restored", "buffers")
     arrays = ("grad_norm", "buffer_norm", "param_norm", "update_ratio")
     both = [(getattr(a, n), getattr(b, n)) for n in arrays]
     return all(repr(getattr(a, n)) == repr(getattr(b, n)) for n in fields) and all(
@@ -27,7 +27,7 @@ def same(a: GradStats, b: GradStats) -> bool:
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     steps = healthy_stream(120)
-    steps[7] = GradStats.of({f"net.{i}": math.nan for i in range(5)}, step=7, loss=None, overflow=True)
+    steps[7] = GradStats.of({f"net.{i}": math.nan for i in range(5)}, step=7, loss=None, scaler_overflow=True)
     recorder = Recorder(tmp_path)
     for stats in steps:
         recorder.add(stats)

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from lightning_gradguard import remedies
-from lightning_gradguard.collect.activation_probe import Probes
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.activation_probe import ActivationProbe
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
-from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
-from lightning_gradguard.step.remedy_search import Course
+from lightning_gradguard.step.remedy_search import RemedySearch
 from lightning_gradguard.step.snapshots import Snapshots
 from lightning_gradguard.tensors.norms import read_norms
 
@@ -36,7 +36,7 @@ def pending(scale: float = 1.0) -> PendingStep:
     table = ParamTable(net.named_parameters(), list(net.parameters()))
     norms, _ = read_norms([p.grad for p in table.params])
     stats = GradStats(0, table.layers, table.per_layer(norms))
-    return PendingStep(optimizer, stats, LRScale(optimizer), Snapshots(net, optimizer), BatchState(net))
+    return PendingStep(optimizer, stats, LRFactor(optimizer), Snapshots(net, optimizer), ForwardState(net))
 
 
 def norm_now(step: PendingStep) -> float:
@@ -132,15 +132,15 @@ def test_nothing_is_clipped_below_the_limit() -> None:
 
 def repairing(net: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer) -> PendingStep:
     """A step under a guard that may change the model, with a look inside its batch."""
-    probes = Probes(net)
+    probes = ActivationProbe(net)
     probes.open()
     loss = net(x).square().mean()
     probes.shut()
     loss.backward()
-    scale, batch = LRScale(optimizer), BatchState(net)
-    course = Course(net, optimizer, scale, lambda: batch.rescan(net))
+    scale, batch = LRFactor(optimizer), ForwardState(net)
+    course = RemedySearch(net, optimizer, scale, lambda: batch.rescan(net))
     course.remember()
-    stats = GradStats.of({"0": 1.0}, step=0, loss=float(loss), budget=1000)
+    stats = GradStats.of({"0": 1.0}, step=0, loss=float(loss), total_steps=1000)
     return PendingStep(
         optimizer, stats, scale, Snapshots(net, optimizer), batch, module=net, course=course, look=probes.read()
     )
@@ -193,8 +193,8 @@ def test_normalize_input_standardises_and_leaves_ordinary_input_alone() -> None:
 def test_calm_momentum_scale_lr_and_restart() -> None:
     net, step = sigmoids()
     before = net[0].weight.detach().clone()
-    assert remedies.CalmMomentum().apply(Finding("x", 0), step) == "momentum 0.99 to 0.9"
-    assert remedies.CalmMomentum().apply(Finding("x", 0), step) == ""
+    assert remedies.ReduceMomentum().apply(Finding("x", 0), step) == "momentum 0.99 to 0.9"
+    assert remedies.ReduceMomentum().apply(Finding("x", 0), step) == ""
     remedies.ScaleLR(10.0).apply(Finding("x", 0), step)
     assert step.lr_scale.effective_lr() == 5.0
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_adapt_updates_takes_adams_steps_through_sgd() -> None:
     twin.load_state_dict(net.state_dict())
     sgd, adam = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9), torch.optim.Adam(twin.parameters(), lr=1e-3)
     step = repairing(net, torch.ones(3, 4), sgd)
-    assert remedies.AdaptUpdates(1e-3).apply(Finding("x", 0), step)
+    assert remedies.SwitchToAdam(1e-3).apply(Finding("x", 0), step)
     for i in range(20):
         x = torch.randn(8, 4, generator=torch.Generator().manual_seed(i))
         for model in (net, twin):
@@ -226,18 +226,18 @@ def test_adapt_updates_takes_adams_steps_through_sgd() -> None:
 def test_adapt_updates_leaves_other_optimizers_alone() -> None:
     net = nn.Linear(4, 2)
     step = repairing(net, torch.ones(3, 4), torch.optim.AdamW(net.parameters()))
-    assert remedies.AdaptUpdates().apply(Finding("x", 0), step) == ""
+    assert remedies.SwitchToAdam().apply(Finding("x", 0), step) == ""
 
 
 def test_nothing_is_tried_when_the_weights_are_not_at_fault_or_no_steps_are_left() -> None:
     _, step = sigmoids()
-    cure = remedies.Try(((remedies.ScaleLR(0.1),),))
+    cure = remedies.TryEach(((remedies.ScaleLR(0.1),),))
     step.damage = False
     assert cure.apply(Finding("x", 0), step) == ""
     step.damage = True
-    step.stats = GradStats.of({"0": 1.0}, step=900, loss=1.0, budget=1000)
+    step.stats = GradStats.of({"0": 1.0}, step=900, loss=1.0, total_steps=1000)
     assert cure.apply(Finding("x", 900), step) == ""
-    step.stats = GradStats.of({"0": 1.0}, step=100, loss=1.0, budget=1000)
+    step.stats = GradStats.of({"0": 1.0}, step=100, loss=1.0, total_steps=1000)
     assert cure.apply(Finding("x", 100), step) == "trying learning rate x 0.1"
     assert step.cancelled
 
@@ -245,12 +245,12 @@ def test_nothing_is_tried_when_the_weights_are_not_at_fault_or_no_steps_are_left
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
-        (lambda: remedies.Try(()), "at least one"),
-        (lambda: remedies.Try(((remedies.Restart(),),), share=0.0), "share"),
+        (lambda: remedies.TryEach(()), "at least one"),
+        (lambda: remedies.TryEach(((remedies.Restart(),),), share=0.0), "share"),
         (lambda: remedies.ScaleLR(1.0), "not 1"),
         (lambda: remedies.SwapActivation("Nothing"), "torch.nn"),
-        (lambda: remedies.CalmMomentum(above=0.8, to=0.9), "must not exceed"),
-        (lambda: remedies.AdaptUpdates(0.0), "positive"),
+        (lambda: remedies.ReduceMomentum(above=0.8, to=0.9), "must not exceed"),
+        (lambda: remedies.SwitchToAdam(0.0), "positive"),
         (lambda: remedies.NormalizeInput(0.0), "positive"),
     ],
 )

@@ -138,8 +138,8 @@ def test_decay_forgets_the_weights_so_often_in_the_run() -> None:
     net = nn.Linear(4, 2)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.5)
     step = repairing(net, torch.randn(8, 4), sgd)
-    assert remedies.DecayWeights(times=4.0).apply(FINDING, step) == "weight decay 0 to 0.02"
-    assert remedies.DecayWeights(times=4.0).apply(FINDING, step) == ""
+    assert remedies.IncreaseWeightDecay(times=4.0).apply(FINDING, step) == "weight decay 0 to 0.02"
+    assert remedies.IncreaseWeightDecay(times=4.0).apply(FINDING, step) == ""
     assert sgd.state_dict()["param_groups"][0]["weight_decay"] == pytest.approx(0.02)
     for _ in range(1000):
         sgd.zero_grad()
@@ -156,7 +156,7 @@ def test_decay_spares_the_groups_that_have_none_beside_others_and_larger_ones() 
         {"params": [net[1].weight], "weight_decay": 10.0},
     ]
     adam = torch.optim.AdamW(groups, lr=1e-2)
-    remedies.DecayWeights().apply(FINDING, repairing(net, torch.randn(8, 4), adam))
+    remedies.IncreaseWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), adam))
     assert [group["weight_decay"] for group in adam.param_groups] == [pytest.approx(0.5), 0.0, 10.0]
 
 
@@ -166,7 +166,7 @@ def test_the_course_puts_decay_back() -> None:
     step = repairing(net, torch.randn(8, 4), adam)
     for _ in range(30):
         step.course.observe(1.0)
-    deed = [("decay", "x", [lambda: remedies.DecayWeights().apply(FINDING, step)])]
+    deed = [("decay", "x", [lambda: remedies.IncreaseWeightDecay().apply(FINDING, step)])]
     assert "weight decay 0 to 0.5" in step.course.begin(FINDING, deed, 8)
     assert adam.param_groups[0]["decoupled_weight_decay"]
     for _ in range(8):
@@ -208,7 +208,10 @@ def test_nothing_is_rescaled_after_sigmoids_or_without_the_first_look() -> None:
 
 @pytest.mark.parametrize(
     ("make", "rule"),
-    [(lambda: remedies.ReviveUnits(rows=0), "at least 1"), (lambda: remedies.DecayWeights(times=0.0), "positive")],
+    [
+        (lambda: remedies.ReviveUnits(rows=0), "at least 1"),
+        (lambda: remedies.IncreaseWeightDecay(times=0.0), "positive"),
+    ],
 )
 def test_configuration_errors_quote_the_rule(make, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
@@ -220,7 +223,7 @@ def test_forgetting_reaches_the_moments_of_adaptive_updates_and_nothing_else() -
     sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     stepped(sgd)
     step = repairing(net, torch.randn(8, 3), sgd)
-    remedies.AdaptUpdates().apply(FINDING, step)
+    remedies.SwitchToAdam().apply(FINDING, step)
     step.course.adaptive.apply()
     step.forget(net.weight, 1)
     momentum = sgd.state[net.weight]["momentum_buffer"]
@@ -235,7 +238,7 @@ def test_forgetting_reaches_the_moments_of_adaptive_updates_and_nothing_else() -
 def test_a_fused_adam_decays_what_it_is_told_to() -> None:
     net = nn.Linear(4, 2, bias=False)
     adam = torch.optim.Adam(net.parameters(), lr=0.1, fused=True)
-    remedies.DecayWeights(times=100.0).apply(FINDING, repairing(net, torch.randn(8, 4), adam))
+    remedies.IncreaseWeightDecay(times=100.0).apply(FINDING, repairing(net, torch.randn(8, 4), adam))
     before = net.weight.detach().clone()
     net.weight.grad = torch.zeros_like(net.weight)
     adam.step()  # 100 / (0.1 * 1000 steps) is a decay of 1, of which a tenth is taken in a step
@@ -246,19 +249,20 @@ def test_a_decay_that_forgets_within_a_hundred_steps_is_taken_away_and_an_ordina
     net = nn.Linear(4, 2)
     strong = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.5)
     assert (
-        remedies.EaseDecay().apply(FINDING, repairing(net, torch.randn(8, 4), strong)) == "weight decay 0.5 taken away"
+        remedies.RemoveWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), strong))
+        == "weight decay 0.5 taken away"
     )
     assert strong.param_groups[0]["weight_decay"] == 0.0
     usual = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
-    assert remedies.EaseDecay().apply(FINDING, repairing(net, torch.randn(8, 4), usual)) == ""
+    assert remedies.RemoveWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), usual)) == ""
     assert usual.param_groups[0]["weight_decay"] == 0.01
 
 
 def test_a_learning_rate_is_fitted_to_the_size_of_the_updates() -> None:
     net = nn.Linear(4, 2)
     step = repairing(net, torch.randn(8, 4), torch.optim.SGD(net.parameters(), lr=0.5))
-    assert remedies.FitLR().apply(FINDING, step) == ""  # nothing was sampled
+    assert remedies.ScaleLRToUpdateRatio().apply(FINDING, step) == ""  # nothing was sampled
     ratios = {"param_norm": np.array([2.0]), "update_ratio": np.array([4.0])}
     step.stats = GradStats.of({"net": 1.0}, **ratios)
-    assert remedies.FitLR().apply(FINDING, step) == "learning rate x 0.0025"
+    assert remedies.ScaleLRToUpdateRatio().apply(FINDING, step) == "learning rate x 0.0025"
     assert step.lr_scale.effective_lr() == pytest.approx(0.5 * 0.0025)

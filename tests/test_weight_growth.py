@@ -33,7 +33,7 @@ def first_step(weight: Curve = steady, grad: Curve = rising, loss: Curve = easin
     for step in range(steps):
         t = step / steps
         norms = dict(param_norm=np.array([weight(t), 1.0])) if step % 50 == 1 else {}
-        stats = GradStats.of({"a": grad(t), "b": 0.0}, step=step, loss=loss(t), budget=steps, **norms)
+        stats = GradStats.of({"a": grad(t), "b": 0.0}, step=step, loss=loss(t), total_steps=steps, **norms)
         state, found = detector.update(state, stats)
         if found:
             assert found[0].layers == ("a",)
@@ -74,6 +74,10 @@ def test_repair_brings_the_weights_back_and_the_accuracy_up() -> None:
     alone = zoo.run_case("weight_growth", policy="monitor", accelerator="cpu")
     repaired = zoo.run_case("weight_growth", policy="repair", accelerator="cpu")
     (incident,) = repaired.incidents
-    assert (incident.kind, incident.actions, incident.outcome) == ("weight_growth", ("DecayWeights",), "resolved")
+    assert (incident.kind, incident.actions, incident.outcome) == (
+        "weight_growth",
+        ("IncreaseWeightDecay",),
+        "resolved",
+    )
     assert not repaired.sick
     assert repaired.metric > alone.metric + 0.05

@@ -1,4 +1,4 @@
-"""Losses that are not a cross-entropy: on their way to zero, negative, adversarial, of changing sign."""
+"""Losses that are not a cross-entropy: on their way to zero, negative, multiple_optimizers, of changing sign."""
 
 from __future__ import annotations
 

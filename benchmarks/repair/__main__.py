@@ -129,11 +129,11 @@ def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
             if ours
             else "-",
             "steps to the alarm (median)": f"{median(late):g}" if late else "-",
-            "twins: false alarms": share(bool(e.said) for e in twins) if ours else "-",
-            "twins: weights changed": share(touched(endings, n, tool, s) for n, s in valid)
+            "identical_units: false alarms": share(bool(e.said) for e in twins) if ours else "-",
+            "identical_units: weights changed": share(touched(endings, n, tool, s) for n, s in valid)
             if tool != "no guard"
             else "-",
-            "twins: failed": share(not e.success for e in twins),
+            "identical_units: failed": share(not e.success for e in twins),
             "time of a repaired run, relative to its twin": f"{sum(ratio) / len(ratio):.2f}" if ratio else "-",
         }
         for measure, cell in cells.items():

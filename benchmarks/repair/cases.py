@@ -33,7 +33,7 @@ SAYS: dict[str, tuple[str, ...]] = {
     "momentum too large": ("diverging", "oscillating", "momentum_too_large"),
     "NaN": ("nonfinite",),
     "bad batch": ("nonfinite", "loss_spike", "exploding"),
-    "corrupt weights": ("nonfinite", "loss_spike", "exploding", "relapse"),
+    "corrupt weights": ("nonfinite", "loss_spike", "exploding", "loss_increase"),
     "zero gradient": ("stalled",),
     "collapse": ("collapsed",),
 }

@@ -13,7 +13,7 @@ from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.policy.presets import REPAIR
-from lightning_gradguard.remedies import AbstractRemedy, Try
+from lightning_gradguard.remedies import AbstractRemedy, TryEach
 from lightning_gradguard.step.pending_step import PendingStep
 
 
@@ -22,14 +22,17 @@ class AnyCure(AbstractRemedy):
     """Applies one of the sets that `REPAIR` would try, drawn by lot, and looks no further."""
 
     reversible: ClassVar[bool] = False
-    uses_course: ClassVar[bool] = True
+    uses_search: ClassVar[bool] = True
     seed: int = 0
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if step.course is None or step.course.tried:
             return ""
         sets = [
-            trial for remedy in sorted(REPAIR.remedies, key=repr) if isinstance(remedy, Try) for trial in remedy.trials
+            trial
+            for remedy in sorted(REPAIR.remedies, key=repr)
+            if isinstance(remedy, TryEach)
+            for trial in remedy.trials
         ]
         drawn = random.Random(self.seed).choice(sets)
         step.cancel()
@@ -41,10 +44,10 @@ class AnyCure(AbstractRemedy):
 
 
 def by_lot(seed: int) -> Setting:
-    """`REPAIR` with every `Try` replaced by one draw."""
+    """`REPAIR` with every `TryEach` replaced by one draw."""
     ladders: dict[str, Any] = {}
     for kind, ladder in REPAIR.ladders.items():
-        tried = [any(isinstance(remedy, Try) for remedy in rung) for rung in ladder]  # type: ignore[union-attr]
+        tried = [any(isinstance(remedy, TryEach) for remedy in rung) for rung in ladder]  # type: ignore[union-attr]
         ladders[kind] = [(AnyCure(seed),) if t else rung for t, rung in zip(tried, ladder, strict=True)]
     return [GradGuard(Policy(ladders, name="by lot"), record=False)], {}
 

@@ -85,13 +85,13 @@ class _Bar(pl.Callback):
     """One line of a rich progress display."""
 
     def __init__(self, progress: Progress, label: str, steps: int) -> None:
-        self.progress, self.task = progress, progress.add_task(label, total=steps)
+        self.loss_trend, self.task = progress, progress.add_task(label, total=steps)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        self.progress.advance(self.task)
+        self.loss_trend.advance(self.task)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.progress.update(self.task, completed=trainer.global_step)
+        self.loss_trend.update(self.task, completed=trainer.global_step)
 
 
 def digits_loaders(seed: int, batch_size: int = 64) -> tuple[DataLoader[Any], DataLoader[Any]]:

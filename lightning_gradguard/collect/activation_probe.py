@@ -21,7 +21,7 @@ from torch._dynamo import OptimizedModule
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from lightning_gradguard.collect.activation_stats import ONE_SIDED, SATURATING, ActivationLook, Probe
+from lightning_gradguard.collect.activation_stats import ONE_SIDED, SATURATING, ActivationRecord, ActivationStats
 from lightning_gradguard.collect.layers import clean_name, layer_name
 from lightning_gradguard.tensors.norms import Floats
 
@@ -31,7 +31,7 @@ _RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
 _CELLS = frozenset(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"))
 
 
-class Probes:
+class ActivationProbe:
     """Looks into a module's training batches, when asked to.
 
     Args:
@@ -40,7 +40,7 @@ class Probes:
     Example:
         >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
-        >>> probes = Probes(net)
+        >>> probes = ActivationProbe(net)
         >>> probes.open()
         >>> loss = net(torch.randn(16, 4)).square().mean()
         >>> probes.shut()
@@ -52,7 +52,7 @@ class Probes:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._eye: _Eye | None = None
+        self._eye: _TorchFunctionRecorder | None = None
         self._open = False
 
     @property
@@ -63,7 +63,7 @@ class Probes:
     def open(self) -> None:
         """To be called before the forward pass."""
         self.drop()
-        self._eye, self._open = _Eye(self.module), True
+        self._eye, self._open = _TorchFunctionRecorder(self.module), True
         self._eye.__enter__()
 
     def shut(self) -> None:
@@ -72,7 +72,7 @@ class Probes:
             self._open, self._eye.passed = False, None
             self._eye.__exit__(None, None, None)
 
-    def read(self) -> Probe | None:
+    def read(self) -> ActivationStats | None:
         """What was seen, once the gradients are there; None when nothing was."""
         self.shut()
         eye, self._eye = self._eye, None
@@ -98,7 +98,7 @@ class _LayerNotes:
 
     rms: Tensor
     spread: Tensor
-    twins: Tensor
+    identical_units: Tensor
     grad: Tensor | None = None
 
 
@@ -113,7 +113,7 @@ class _Sequence:
     grads: dict[int, Tensor] = field(default_factory=dict)
 
 
-class _Eye(TorchFunctionMode):
+class _TorchFunctionRecorder(TorchFunctionMode):
     """Watches the torch functions of one forward pass."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -231,26 +231,31 @@ class _Eye(TorchFunctionMode):
             handle.remove()
         self.handles = []
 
-    def look(self) -> Probe:
+    def look(self) -> ActivationStats:
         """Everything on the host."""
         self.remove()
         missing = torch.tensor(math.nan)
-        rows = [(n.rms, n.spread, n.twins, n.grad if n.grad is not None else missing) for n in self.layers.values()]
+        rows = [
+            (n.rms, n.spread, n.identical_units, n.grad if n.grad is not None else missing)
+            for n in self.layers.values()
+        ]
         table = np.array([[float(v) for v in row] for row in rows], dtype=np.float64).reshape(-1, 4)
         mean, std = self.inputs if self.inputs is not None else (torch.empty(0), torch.empty(0))
         time = {layer: np.array([float(v) for v in steps.values()]) for layer, steps in self.cells.items()}
         for sequence in self.sequences:
             if sequence.grads:
                 time[sequence.layer] = through_time(sequence)
-        return Probe(
+        return ActivationStats(
             layers=tuple(self.layers),
             output_rms=table[:, 0],
             spread=table[:, 1],
-            reached=math.nan if self.reaching is None else float(_sums(self.reaching.float(), -1)[1]),
-            twins=table[:, 2],
+            last_input_spread=math.nan if self.reaching is None else float(_sums(self.reaching.float(), -1)[1]),
+            identical_units=table[:, 2],
             grad_rms=table[:, 3],
             activations=tuple(
-                ActivationLook(layer, kind, float(flat), dead.cpu().numpy(), rows, owner, tuple(dict.fromkeys(takers)))
+                ActivationRecord(
+                    layer, kind, float(flat), dead.cpu().numpy(), rows, owner, tuple(dict.fromkeys(takers))
+                )
                 for layer, kind, flat, dead, rows, owner, takers in self.activations
             ),
             input_mean=mean.cpu().double().numpy(),

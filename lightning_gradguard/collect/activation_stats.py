@@ -21,7 +21,7 @@ SAME = 0.005
 
 
 @dataclass(frozen=True, eq=False)
-class ActivationLook:
+class ActivationRecord:
     """One activation in one look.
 
     Args:
@@ -49,7 +49,7 @@ class ActivationLook:
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class ActivationStats:
     """One look inside a training batch.
 
     Args:
@@ -57,9 +57,9 @@ class Probe:
         output_rms: RMS of each layer's output, `[L]`; inf or NaN where it is not finite.
         spread: How much a layer's output differs between samples: deviation over the batch, relative to its RMS
             after the mean over units is taken out, `[L]`; NaN for a single sample.
-        reached: The same for what reaches the last layer, whatever way it took; NaN when unknown.
+        last_input_spread: The same for what reaches the last layer, whatever way it took; NaN when unknown.
         grad_rms: RMS of the gradient of each layer's output, `[L]`; NaN where none arrived.
-        twins: Largest share of a layer's units that give the same output at every sample, `[L]`.
+        identical_units: Largest share of a layer's units that give the same output at every sample, `[L]`.
         activations: Every activation, in the order of the calls.
         input_mean: Mean of each feature that reaches the first layer, `[F]`; empty for token ids.
         input_std: Its standard deviation over the batch, `[F]`.
@@ -70,26 +70,26 @@ class Probe:
     layers: tuple[str, ...] = ()
     output_rms: Floats = field(default_factory=lambda: np.empty(0))
     spread: Floats = field(default_factory=lambda: np.empty(0))
-    reached: float = math.nan
+    last_input_spread: float = math.nan
     grad_rms: Floats = field(default_factory=lambda: np.empty(0))
-    twins: Floats = field(default_factory=lambda: np.empty(0))
-    activations: tuple[ActivationLook, ...] = ()
+    identical_units: Floats = field(default_factory=lambda: np.empty(0))
+    activations: tuple[ActivationRecord, ...] = ()
     input_mean: Floats = field(default_factory=lambda: np.empty(0))
     input_std: Floats = field(default_factory=lambda: np.empty(0))
     time: dict[str, Floats] = field(default_factory=dict)
 
-    def mute(self, spread: float) -> tuple[str, ...]:
+    def constant_layers(self, spread: float) -> tuple[str, ...]:
         """Hidden layers that tell samples apart by less than `spread`, or whose activation is flat everywhere.
 
         The latter counts from 32 elements on: a few units may all be silent for one sample.
         """
-        same = {self.layers[i] for i in np.flatnonzero(self.alike(spread))}
+        same = {self.layers[i] for i in np.flatnonzero(self.constant_mask(spread))}
         for a in self.activations if self.blocked(spread) else ():
             if a.kind in ONE_SIDED and (a.layer,) != self.layers[-1:] and a.dead.all() and a.rows * len(a.dead) >= 32:
                 same.add(a.layer)
         return tuple(layer for layer in self.layers if layer in same)
 
-    def alike(self, spread: float) -> NDArray[np.bool_]:
+    def constant_mask(self, spread: float) -> NDArray[np.bool_]:
         """Which hidden layers tell samples apart by less than `spread`, so that what follows cannot either, `[L]`.
 
         None does while what reaches the last layer still tells them apart: the signal went around, as it does around
@@ -101,9 +101,9 @@ class Probe:
 
     def blocked(self, spread: float) -> bool:
         """Whether what reaches the last layer differs between samples by less than `spread`."""
-        if math.isnan(self.reached):
+        if math.isnan(self.last_input_spread):
             return True
-        return self.reached < spread
+        return self.last_input_spread < spread
 
     @property
     def forward_decades(self) -> float:

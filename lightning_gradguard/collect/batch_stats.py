@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class BatchLook:
+class BatchStats:
     """What a suspicious step was trained on.
 
     Args:
@@ -43,7 +43,7 @@ class BatchLook:
 
 @torch.no_grad()
 def sample_sizes(batch: Any) -> Floats:
-    """Relative size of every sample of a batch (see `BatchLook.size`), `[N]`.
+    """Relative size of every sample of a batch (see `BatchStats.size`), `[N]`.
 
     N is the first dimension that most of the batch's tensors share, wherever they are in dicts, lists and tuples.
 
@@ -93,12 +93,12 @@ def dataset_indices(loader: Any, position: int) -> tuple[int, ...]:
     return ()
 
 
-def guilty(losses: Sequence[float]) -> int:
+def find_bad_micro_batch(losses: Sequence[float]) -> int:
     """Which micro-batch's loss is not finite, or alone far above the others'; -1 when none is.
 
     Example:
-        >>> guilty([0.5, math.nan, 0.4]), guilty([0.5, 0.6, 900.0]), guilty([0.5, 0.6, 0.7])
-        (1, 2, -1)
+        >>> [find_bad_micro_batch(losses) for losses in ([0.5, math.nan, 0.4], [0.5, 0.6, 900.0], [0.5, 0.6, 0.7])]
+        [1, 2, -1]
     """
     for i, loss in enumerate(losses):
         if not math.isfinite(loss):
@@ -109,11 +109,11 @@ def guilty(losses: Sequence[float]) -> int:
     return worst if others and sizes[worst] > 10 * max(others) else -1
 
 
-def worst_of(looks: Iterable[BatchLook | None]) -> BatchLook | None:
+def worst_of(looks: Iterable[BatchStats | None]) -> BatchStats | None:
     """Of several processes' looks the one with the worst sample; the number of the process is its position.
 
     Example:
-        >>> worst_of([None, BatchLook(np.array([1.0, 9.0])), BatchLook(np.array([1.0, np.nan]))]).process
+        >>> worst_of([None, BatchStats(np.array([1.0, 9.0])), BatchStats(np.array([1.0, np.nan]))]).process
         2
     """
     known = [replace(look, process=i) for i, look in enumerate(looks) if look is not None]

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable, clean_parameters
-from lightning_gradguard.step.snapshots import Snapshot
-from lightning_gradguard.tensors.copies import copied, owned_params, parts
+from lightning_gradguard.tensors.copies import copied, optimizer_params, parts
 from lightning_gradguard.tensors.norms import Floats, foreach_norm, read_norms
-from lightning_gradguard.tensors.processes import Ranks, Total
+from lightning_gradguard.tensors.processes import PendingAllReduce, ProcessGroupInfo
 from lightning_gradguard.tensors.shards import local, whole_sums
 
 
@@ -38,18 +37,18 @@ class Collector:
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, batch: BatchState, ranks: Ranks, scaler: Any = None
+        self, module: nn.Module, optimizer: Optimizer, batch: ForwardState, ranks: ProcessGroupInfo, scaler: Any = None
     ) -> None:
         self.module, self.optimizer, self.batch, self.ranks, self.scaler = module, optimizer, batch, ranks, scaler
         self.sample: tuple[Floats, Floats] | None  # (param norm, update ratio) of the last sampled step, [L]
         self._before: list[Tensor] | None
         self._pieces: Floats | None  # this process's part of the sample: weights' and updates' norms, [2T]
-        self._announced: Total | None = None
+        self._announced: PendingAllReduce | None = None
         self.rebuild()
 
     def rebuild(self) -> None:
         """Looks the optimizer's parameters up anew: a group was added, or modules were exchanged."""
-        owned = owned_params(self.optimizer)
+        owned = optimizer_params(self.optimizer)
         self.table = ParamTable(clean_parameters(self.module), owned, self.ranks.shapes)
         self.sharded = self.ranks.sharded(self.table.params)
         self.sample = self._before = self._pieces = None  # of other layers
@@ -136,11 +135,11 @@ class Collector:
     # ---------------------------------------------------------------- updates
 
     @torch.no_grad()
-    def keep_weights(self, snapshot: Snapshot | None = None) -> None:
-        """Before a step that is to be sampled: copies the weights, unless a snapshot of the same step has them."""
+    def keep_weights(self, copies: Sequence[Tensor] | None = None) -> None:
+        """Before a step that is to be sampled: copies the weights, unless there are copies of all of them."""
         now = [local(p) for p in self.table.params]
-        self._room = [] if snapshot is not None else copied(now, self._room)
-        self._before = self._room if snapshot is None else [snapshot.params[i] for i in self._place]
+        self._room = [] if copies is not None else copied(now, self._room)
+        self._before = self._room if copies is None else [copies[i] for i in self._place]
 
     def forget_weights(self) -> None:
         """Before a step that is not."""

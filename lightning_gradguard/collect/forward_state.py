@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from lightning_gradguard.collect.layers import clean_paths
 
 
-class BatchState:
+class ForwardState:
     """What the forward pass changes before anybody can judge the batch: buffers and the states of metrics.
 
     `save` before the batch, `restore` when its step is cancelled. A buffer that the first batch leaves alone (a mask,

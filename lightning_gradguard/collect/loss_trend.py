@@ -25,7 +25,7 @@ ARRIVED = 1e-4
 FALLEN = 0.3
 
 
-class Progress(NamedTuple):
+class LossTrend(NamedTuple):
     """What the loss of a run says so far.
 
     Args:
@@ -71,7 +71,7 @@ class Progress(NamedTuple):
 
 
 #: Before the first block is complete.
-UNTOLD = Progress()
+UNTOLD = LossTrend()
 
 #: All that is remembered of the losses: numbers and lists of them.
 State = dict[str, Any]
@@ -82,25 +82,25 @@ NOTHING: State = {
 }  # fmt: skip
 
 
-def follow(state: State, loss: float | None, lr: float = math.nan, budget: int | None = None) -> State:
+def follow(state: State, loss: float | None, lr: float = math.nan, total_steps: int | None = None) -> State:
     """The state after one more loss; a step without a finite loss is passed over.
 
     Args:
         state: The state before; `NOTHING` at first.
         loss: The step's loss, if it is an objective.
         lr: The step's largest learning rate: while it climbs, the run has not begun.
-        budget: Optimizer steps that the run is meant to take.
+        total_steps: Optimizer steps that the run is meant to take.
 
     Example:
         >>> state = NOTHING
         >>> for step in range(300):
-        ...     state = follow(state, loss=2.3, budget=1000)
+        ...     state = follow(state, loss=2.3, total_steps=1000)
         >>> judge(state).blocks, judge(state).unmoved, judge(state).hurt
         (15, True, True)
     """
     if loss is None or not math.isfinite(loss):
         return state
-    size = state["size"] or min(max((budget or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
+    size = state["size"] or min(max((total_steps or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
     block = added(state["block"], loss)
     first = added(state["first"], loss) if state["first"][0] < max(3, size // 4) else state["first"]
     start = loss if state["start"] is None else state["start"]
@@ -121,17 +121,17 @@ def renewed(state: State, improved: bool) -> State:
     return {**NOTHING, **{key: state[key] for key in ("size", "start", "first")}, "moved": state["moved"] or improved}
 
 
-def judge(state: State) -> Progress:
+def judge(state: State) -> LossTrend:
     """What the blocks say; it changes only when one is complete."""
     judged = state["judged"]
-    return judged if isinstance(judged, Progress) else Progress(*judged)  # a list when it comes from a checkpoint
+    return judged if isinstance(judged, LossTrend) else LossTrend(*judged)  # a list when it comes from a checkpoint
 
 
-def _judged(state: State) -> Progress:
+def _judged(state: State) -> LossTrend:
     means, errors = state["means"], state["errors"]
     now, now_error = level(means[-2:], errors[-2:])
     before, before_error = level(means[-4:-2], errors[-4:-2])
-    return Progress(
+    return LossTrend(
         len(means),
         len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
         not state["moved"] and means[0] - now + 2 * math.hypot(errors[0], now_error) < 0.1 * abs(means[0]),

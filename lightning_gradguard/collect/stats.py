@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_gradguard.collect.layers import Layers, slope_weights
-from lightning_gradguard.collect.loss_trend import UNTOLD, Progress
+from lightning_gradguard.collect.loss_trend import UNTOLD, LossTrend
 from lightning_gradguard.tensors.norms import Floats
 
 if TYPE_CHECKING:
-    from lightning_gradguard.collect.activation_stats import Probe
-    from lightning_gradguard.collect.batch_stats import BatchLook
+    from lightning_gradguard.collect.activation_stats import ActivationStats
+    from lightning_gradguard.collect.batch_stats import BatchStats
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class GradStats:
         grad_norm: L2 norm of each layer's gradient, `[L]`; 0 where it received none, NaN or inf where not finite.
         loss: Mean training loss of the step's batches; None when the loop showed none.
         lr: Largest learning rate the step will use, after any reduction by the guard.
-        overflow: A GradScaler will skip this step by itself: routine under fp16, not a symptom.
-        adversarial: Whether other optimizers work on the same module, so that this loss is no objective (a GAN).
+        scaler_overflow: A GradScaler will skip this step by itself: routine under fp16, not a symptom.
+        multiple_optimizers: Whether other optimizers train the same module too, so that its loss is not an objective.
         restored: Whether a rollback has just put these weights back: a symptom now is the data's, not theirs.
         buffers: Names of the float buffers that training changes (BatchNorm statistics), `[B]`.
         buffer_norm: Their L2 norms, `[B]`.
@@ -43,10 +43,10 @@ class GradStats:
         update_ratio: Norm of the last update over `param_norm`, `[L]`; only on the step after a sampled one.
         trainable: Which layers have a parameter that may change (not frozen, not empty), `[L]`; comes with
             `update_ratio`.
-        probe: A look inside the batch (see `look`); only on sampled steps.
-        budget: Optimizer steps that the run is meant to take; None when it has no end.
-        progress: What the losses up to this one say about the run.
-        batch: The samples of the batch; only on steps that a detector finds suspicious (see `wants_batch`).
+        activation_stats: A look inside the batch (see `look`); only on sampled steps.
+        total_steps: Optimizer steps that the run is meant to take; None when it has no end.
+        loss_trend: What the losses up to this one say about the run.
+        batch_stats: The samples of the batch; only on steps that a detector finds suspicious (see `wants_batch_stats`).
 
     Attributes:
         global_norm: L2 norm of all gradients as one vector; NaN where one is not finite.
@@ -65,18 +65,18 @@ class GradStats:
     grad_norm: Floats
     loss: float | None = None
     lr: float = math.nan
-    overflow: bool = False
-    adversarial: bool = False
+    scaler_overflow: bool = False
+    multiple_optimizers: bool = False
     restored: bool = False
     buffers: tuple[str, ...] = ()
     buffer_norm: Floats = field(default_factory=lambda: np.empty(0))
     param_norm: Floats | None = None
     update_ratio: Floats | None = None
     trainable: NDArray[np.bool_] | None = None
-    probe: Probe | None = None
-    budget: int | None = None
-    progress: Progress = UNTOLD
-    batch: BatchLook | None = None
+    activation_stats: ActivationStats | None = None
+    total_steps: int | None = None
+    loss_trend: LossTrend = UNTOLD
+    batch_stats: BatchStats | None = None
     global_norm: float = field(init=False, repr=False)
     finite: bool = field(init=False, repr=False)
     loss_finite: bool = field(init=False, repr=False)
@@ -88,7 +88,7 @@ class GradStats:
         loss_finite = self.loss is None or math.isfinite(self.loss)
         derived = {
             "global_norm": norm if finite else math.nan, "finite": finite, "loss_finite": loss_finite,
-            "clean": finite and loss_finite and not self.overflow,
+            "clean": finite and loss_finite and not self.scaler_overflow,
         }  # fmt: skip
         self.__dict__.update(derived)  # past the frozen `__setattr__`
 
@@ -100,12 +100,12 @@ class GradStats:
         return cls(**{"step": 0, **fields}, layers=layers, grad_norm=np.array(list(grad_norm.values()), float))
 
     @cached_property
-    def occasion(self) -> bool:
+    def has_extra_stats(self) -> bool:
         """Whether there is more to see than in a healthy step: a look inside, a sample of the weights, a hurt run, or
         something that is not finite.
         """
         sound = self.clean and math.isfinite(sum(self.buffer_norm.tolist()))
-        return not sound or self.progress.hurt or self.probe is not None or self.update_ratio is not None
+        return not sound or self.loss_trend.hurt or self.activation_stats is not None or self.update_ratio is not None
 
     @cached_property
     def global_update_ratio(self) -> float:

@@ -7,6 +7,7 @@ from lightning_gradguard.detectors.dead_units import DeadUnits
 from lightning_gradguard.detectors.diverging import Diverging
 from lightning_gradguard.detectors.exploding import Exploding
 from lightning_gradguard.detectors.exploding_buffer import ExplodingBuffer
+from lightning_gradguard.detectors.loss_increase import LossIncrease
 from lightning_gradguard.detectors.loss_spike import LossSpike
 from lightning_gradguard.detectors.lr_jump import LRJump
 from lightning_gradguard.detectors.no_progress import NoProgress
@@ -14,7 +15,6 @@ from lightning_gradguard.detectors.nonfinite import NonFinite
 from lightning_gradguard.detectors.oscillating import Oscillating
 from lightning_gradguard.detectors.overshooting import Overshooting
 from lightning_gradguard.detectors.poor_initialization import PoorInitialization
-from lightning_gradguard.detectors.relapse import Relapse
 from lightning_gradguard.detectors.saturated import Saturated
 from lightning_gradguard.detectors.stalled import Stalled
 from lightning_gradguard.detectors.through_time import ExplodingThroughTime, VanishingThroughTime
@@ -34,13 +34,13 @@ __all__ = [
     "ExplodingBuffer",
     "ExplodingThroughTime",
     "LRJump",
+    "LossIncrease",
     "LossSpike",
     "NoProgress",
     "NonFinite",
     "Oscillating",
     "Overshooting",
     "PoorInitialization",
-    "Relapse",
     "Saturated",
     "Stalled",
     "State",
@@ -60,7 +60,7 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     LossSpike(),
     Exploding(),
     ExplodingBuffer(),
-    Relapse(),
+    LossIncrease(),
     LRJump(),
     Overshooting(),
     UnnormalizedInput(),

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.batch_stats import BatchLook
+from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding, shortlist
@@ -37,12 +37,12 @@ class BadBatch(AbstractDetector):
 
     Example:
         >>> detector, nan = BadBatch(), float("nan")
-        >>> look = BatchLook(np.array([1.0, nan, 1.2, nan]), indices=(64, 65, 66, 67))
+        >>> look = BatchStats(np.array([1.0, nan, 1.2, nan]), indices=(64, 65, 66, 67))
         >>> stats = GradStats.of({"a": nan}, step=7, loss=nan)
-        >>> detector.wants_batch(detector.init(), stats)
+        >>> detector.wants_batch_stats(detector.init(), stats)
         True
         >>> from dataclasses import replace
-        >>> print(*detector.update(detector.init(), replace(stats, batch=look))[1])
+        >>> print(*detector.update(detector.init(), replace(stats, batch_stats=look))[1])
         step 7: bad_batch: samples 1 and 3 of the batch hold NaN (65 and 67 in the dataset)
     """
 
@@ -62,8 +62,8 @@ class BadBatch(AbstractDetector):
     def init(self) -> State:
         return {"norm": 0.0, "loss": 0.0, "seen": 0, "vain": 0}
 
-    def wants_batch(self, state: State, stats: GradStats) -> bool:
-        if stats.overflow:
+    def wants_batch_stats(self, state: State, stats: GradStats) -> bool:
+        if stats.scaler_overflow:
             return False
         if not stats.clean:
             return True
@@ -72,9 +72,9 @@ class BadBatch(AbstractDetector):
         return state["seen"] >= self.warmup and high
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.overflow:
+        if stats.scaler_overflow:
             return state, ()
-        if self.wants_batch(state, stats):
+        if self.wants_batch_stats(state, stats):
             finding = self._judge(stats)
             if finding is not None:
                 return state, (finding,)
@@ -85,7 +85,7 @@ class BadBatch(AbstractDetector):
         return {"norm": norm, "loss": max(state["loss"], loss), "seen": state["seen"] + 1, "vain": 0}, ()
 
     def _judge(self, stats: GradStats) -> Finding | None:
-        look = stats.batch
+        look = stats.batch_stats
         if look is None:
             return None
         if not len(look.size):
@@ -102,11 +102,11 @@ class BadBatch(AbstractDetector):
         return Finding(self.kind, stats.step, (), float(look.size.max()), self.limit, why)
 
 
-def samples(bad: np.ndarray, look: BatchLook, what: str) -> str:
+def samples(bad: np.ndarray, look: BatchStats, what: str) -> str:
     """`samples 3 and 17 of the batch hold NaN`, with everything that is known about where they come from.
 
     Example:
-        >>> samples(np.array([False, True]), BatchLook(micro=3, of=4, process=1), "hold{s} NaN")
+        >>> samples(np.array([False, True]), BatchStats(micro=3, of=4, process=1), "hold{s} NaN")
         'sample 1 of the batch (micro-batch 4 of 4, process 1) holds NaN'
     """
     places = np.flatnonzero(bad).tolist()

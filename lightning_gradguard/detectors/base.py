@@ -26,14 +26,14 @@ class AbstractDetector(ABC):
 
     Attributes:
         kind: The symptom reported, the key of the policy's ladders.
-        skips_cancelled: Whether a step that was cancelled leaves no trace in the state.
-        waits: Whether it learns and says nothing but at an `occasion` (see `GradStats`), and need not be asked before.
+        ignore_cancelled: Whether a step that was cancelled leaves no trace in the state.
+        only_on_extra_stats: Whether `update` need only be called when `GradStats.has_extra_stats`.
         name: Key of this detector's state; give two detectors of one class different names.
     """
 
     kind: ClassVar[str]
-    skips_cancelled: ClassVar[bool] = False
-    waits: ClassVar[bool] = False
+    ignore_cancelled: ClassVar[bool] = False
+    only_on_extra_stats: ClassVar[bool] = False
     name: str
 
     @abstractmethod
@@ -49,8 +49,8 @@ class AbstractDetector(ABC):
         """
         return self.init()
 
-    def wants_batch(self, state: State, stats: GradStats) -> bool:
-        """Whether the step is so suspicious that `update` should be shown the batch's samples, in `stats.batch`."""
+    def wants_batch_stats(self, state: State, stats: GradStats) -> bool:
+        """Whether the step is suspicious enough to measure the samples of its batch, in `stats.batch_stats`."""
         return False
 
     @abstractmethod
@@ -91,7 +91,7 @@ def diagnose(
     """Runs every detector over one step: the new states by detector name, and all findings."""
     after, findings = dict(states), list[Finding]()
     for detector in detectors:
-        if detector.waits and not stats.occasion:
+        if detector.only_on_extra_stats and not stats.has_extra_stats:
             continue
         after[detector.name], found = detector.update(states[detector.name], stats)
         findings += found

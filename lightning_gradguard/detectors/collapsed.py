@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class Collapsed(Inside):
+class Collapsed(ActivationDetector):
     """Reports a hidden layer whose outputs hardly differ between samples, while the run gets nowhere.
 
     What follows such a layer cannot depend on the input; the best it can learn is a constant. Saturation, death and
@@ -31,10 +31,10 @@ class Collapsed(Inside):
         ValueError: If a number is not positive.
 
     Example:
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> same = Probe(layers=("a", "b", "c"), spread=np.array([0.4, 1e-7, 0.9]))
-        >>> detector, stuck = Collapsed(looks=1), Progress(blocks=6, flat=True)
-        >>> stats = GradStats.of({"a": 0.1}, step=59, loss=2.3, progress=stuck, probe=same)
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> same = ActivationStats(layers=("a", "b", "c"), spread=np.array([0.4, 1e-7, 0.9]))
+        >>> detector, stuck = Collapsed(looks=1), LossTrend(blocks=6, flat=True)
+        >>> stats = GradStats.of({"a": 0.1}, step=59, loss=2.3, loss_trend=stuck, activation_stats=same)
         >>> print(*detector.update(detector.init(), stats)[1])
         step 59: collapsed in b: difference between samples (1e-07, limit 0.005)
     """
@@ -48,8 +48,8 @@ class Collapsed(Inside):
         for field in ("spread", "looks"):
             require(getattr(self, field) > 0, f"Collapsed({field}=...)", "must be positive", getattr(self, field))
 
-    def look(self, seen: State, probe: Probe) -> State:
-        sick = probe.mute(self.spread)
+    def look(self, seen: State, probe: ActivationStats) -> State:
+        sick = probe.constant_layers(self.spread)
         if not sick:
             return {}
         spread = dict(zip(probe.layers, probe.spread, strict=True))

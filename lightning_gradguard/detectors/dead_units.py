@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import ONE_SIDED, Probe
+from lightning_gradguard.collect.activation_stats import ONE_SIDED, ActivationStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class DeadUnits(Inside):
+class DeadUnits(ActivationDetector):
     """Reports a layer most of whose units were silent at every sample of every look, while the run gets nowhere.
 
     A unit counts as silent where its activation's slope is zero for practical purposes. That is asked of each unit
@@ -32,13 +32,13 @@ class DeadUnits(Inside):
         ValueError: If a number is out of range.
 
     Example:
-        >>> from lightning_gradguard.collect.activation_stats import ActivationLook
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> detector, silent = DeadUnits(looks=2), ActivationLook("net.0", "relu", 1.0, np.array([True] * 4), 32)
+        >>> from lightning_gradguard.collect.activation_stats import ActivationRecord
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> detector, silent = DeadUnits(looks=2), ActivationRecord("net.0", "relu", 1.0, np.array([True] * 4), 32)
         >>> state = detector.init()
-        >>> look, stuck = Probe(activations=(silent,)), Progress(blocks=6, flat=True)
+        >>> look, stuck = ActivationStats(activations=(silent,)), LossTrend(blocks=6, flat=True)
         >>> for step in (50, 100):
-        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, progress=stuck, probe=look)
+        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, loss_trend=stuck, activation_stats=look)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
         step 100: dead_units in net.0: share of units silent for 64 samples (1, limit 0.9)
@@ -58,7 +58,7 @@ class DeadUnits(Inside):
         for field in ("looks", "rows"):
             require(getattr(self, field) >= 1, f"DeadUnits({field}=...)", "must be at least 1", getattr(self, field))
 
-    def look(self, seen: State, probe: Probe) -> State:
+    def look(self, seen: State, probe: ActivationStats) -> State:
         after: State = {}
         for i, activation in enumerate(probe.activations):
             if activation.kind not in ONE_SIDED:

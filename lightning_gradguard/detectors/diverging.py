@@ -21,14 +21,14 @@ class Diverging(AbstractDetector):
         name: Key of the state.
 
     Example:
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> gone = Progress(blocks=5, worse=True, start=2.6, best=2.6, last=9.0)
-        >>> print(*Diverging().update({}, GradStats.of({"a": 1.0}, step=19, loss=9.1, progress=gone))[1])
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> gone = LossTrend(blocks=5, worse=True, start=2.6, best=2.6, last=9.0)
+        >>> print(*Diverging().update({}, GradStats.of({"a": 1.0}, step=19, loss=9.1, loss_trend=gone))[1])
         step 19: diverging: loss, from its first level (9, limit 2.6)
     """
 
-    skips_cancelled: ClassVar[bool] = True
-    waits: ClassVar[bool] = True
+    ignore_cancelled: ClassVar[bool] = True
+    only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "diverging"
     name: str = "diverging"
 
@@ -36,7 +36,7 @@ class Diverging(AbstractDetector):
         return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        seen = stats.progress
+        seen = stats.loss_trend
         if stats.loss is None or not seen.wrong:
             return state, ()
         limit, why = (seen.start, "first") if seen.worse else (seen.best, "best")

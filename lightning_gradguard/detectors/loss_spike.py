@@ -56,7 +56,7 @@ class LossSpike(AbstractDetector):
         return {"losses": [], "seen": 0, "highest": float("-inf")}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.loss is None or not stats.clean or stats.adversarial:
+        if stats.loss is None or not stats.clean or stats.multiple_optimizers:
             return state, ()
         if stats.loss <= state["highest"]:
             return self._learned(state, stats.loss), ()

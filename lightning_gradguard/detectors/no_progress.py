@@ -28,15 +28,15 @@ class NoProgress(AbstractDetector):
         ValueError: If `travel` is negative.
 
     Example:
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> stuck = Progress(blocks=13, flat=True, unmoved=True)
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> stuck = LossTrend(blocks=13, flat=True, unmoved=True)
         >>> detector = NoProgress()
-        >>> print(*detector.update(detector.init(), GradStats.of({"a": 1.0}, step=259, loss=0.69, progress=stuck))[1])
+        >>> print(*detector.update(detector.init(), GradStats.of({"a": 1.0}, step=259, loss=0.69, loss_trend=stuck))[1])
         step 259: no_progress: the loss has not fallen, share of the steps (0.26, limit 0.26)
     """
 
-    skips_cancelled: ClassVar[bool] = True
-    waits: ClassVar[bool] = True
+    ignore_cancelled: ClassVar[bool] = True
+    only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "no_progress"
     travel: float = 0.3
     name: str = "no_progress"
@@ -50,10 +50,12 @@ class NoProgress(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.update_ratio is not None and stats.lr > 0:
             state = {"ratio": max(state["ratio"] or 0.0, stats.global_update_ratio)}
-        seen = stats.progress
+        seen = stats.loss_trend
         if seen.blocks < SOON or stats.loss is None or not seen.unmoved or not stats.global_norm > 0:
             return state, ()  # a gradient of exactly zero is `Stalled`'s business
-        travel = state["ratio"] * stats.budget if stats.budget and state["ratio"] is not None else float("inf")
+        travel = (
+            state["ratio"] * stats.total_steps if stats.total_steps and state["ratio"] is not None else float("inf")
+        )
         if travel < self.travel:
             why = "the updates are too small: reach of all of them relative to the weights"
             return state, (Finding(self.kind, stats.step, (), travel, self.travel, why),)

@@ -30,7 +30,7 @@ class NonFinite(AbstractDetector):
         step 3: nonfinite in net.0: loss and gradient (inf)
     """
 
-    waits: ClassVar[bool] = True
+    only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "nonfinite"
     name: str = "nonfinite"
 
@@ -41,7 +41,7 @@ class NonFinite(AbstractDetector):
         bad_buffers = [n for n, norm in zip(stats.buffers, stats.buffer_norm, strict=True) if not math.isfinite(norm)]
         sources = {
             "loss": not stats.loss_finite,
-            "gradient": not stats.finite and not stats.overflow,
+            "gradient": not stats.finite and not stats.scaler_overflow,
             "buffer": bool(bad_buffers),
         }
         if not any(sources.values()):

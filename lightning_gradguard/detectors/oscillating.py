@@ -54,7 +54,7 @@ class Oscillating(AbstractDetector):
         return {"first": [], "block": [], "smooth": [], "ranges": [], "lowest": float("inf"), "count": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.loss is None or not stats.clean or stats.adversarial:
+        if stats.loss is None or not stats.clean or stats.multiple_optimizers:
             return state, ()
         first = [*state["first"], stats.loss] if len(state["first"]) < 20 else state["first"]
         block, smooth, ranges = [*state["block"], stats.loss], state["smooth"], state["ranges"]

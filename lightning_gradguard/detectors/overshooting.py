@@ -38,7 +38,7 @@ class Overshooting(AbstractDetector):
         step 1: overshooting in a: update-to-weight ratio (1e+08, limit 100)
     """
 
-    waits: ClassVar[bool] = True
+    only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "overshooting"
     limit: float = 100.0
     playing: float = 1.0
@@ -52,7 +52,7 @@ class Overshooting(AbstractDetector):
         return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        ratio, limit = stats.global_update_ratio, self.playing if stats.adversarial else self.limit
+        ratio, limit = stats.global_update_ratio, self.playing if stats.multiple_optimizers else self.limit
         if stats.update_ratio is None or not ratio > limit:
             return state, ()
         sick = ~(stats.update_ratio <= limit)

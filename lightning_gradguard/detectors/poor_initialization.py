@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class PoorInitialization(Inside):
+class PoorInitialization(ActivationDetector):
     """Reports initial weights that blow the signal up, let it fade, or give every sample the same answer.
 
     Looked at before the first step, when nothing has been learnt and nothing can be lost by drawing again:
@@ -34,10 +34,10 @@ class PoorInitialization(Inside):
         ValueError: If a number is not positive.
 
     Example:
-        >>> growing = Probe(layers=("a", "b", "c"), output_rms=np.array([1.0, 1e4, 1e8]), spread=np.ones(3),
-        ...                 twins=np.zeros(3))
+        >>> growing = ActivationStats(layers=("a", "b", "c"), output_rms=np.array([1.0, 1e4, 1e8]), spread=np.ones(3),
+        ...                 identical_units=np.zeros(3))
         >>> detector = PoorInitialization()
-        >>> print(*detector.update(detector.init(), GradStats.of({"a": 1e9}, loss=1e16, probe=growing))[1])
+        >>> print(*detector.update(detector.init(), GradStats.of({"a": 1e9}, loss=1e16, activation_stats=growing))[1])
         step 0: poor_initialization in c, b: decades of output RMS over depth (8, limit 4)
 
     References:
@@ -64,7 +64,7 @@ class PoorInitialization(Inside):
     def renew(self, state: State, improved: bool) -> State:
         return {**state, "seen": {"grows": False, "layers": []}}
 
-    def look(self, seen: State, probe: Probe) -> State:
+    def look(self, seen: State, probe: ActivationStats) -> State:
         if seen:
             return seen
         decades, rms = probe.forward_decades, probe.output_rms
@@ -77,10 +77,12 @@ class PoorInitialization(Inside):
                 return found(
                     probe, rms < 1e-2 * rms[0], -decades, self.decades, "decades of output RMS lost over depth"
                 )
-            same = probe.alike(self.spread)
+            same = probe.constant_mask(self.spread)
         if same.any():
             return found(probe, same, float(np.nanmin(probe.spread[same])), self.spread, "difference between samples")
-        twins = hidden & (probe.twins > 0) & (rms > 0)  # a branch that begins at zero is none: its units part at once
+        twins = (
+            hidden & (probe.identical_units > 0) & (rms > 0)
+        )  # a branch that begins at zero is none: its units part at once
         if twins.any():
             return found(probe, twins, float(twins.sum()), 0.0, "layers of identical units")
         return {"grows": False, "layers": []}
@@ -92,7 +94,7 @@ class PoorInitialization(Inside):
         return Finding(self.kind, stats.step, tuple(seen["layers"]), seen["value"], seen["limit"], seen["why"])
 
 
-def found(probe: Probe, sick: np.ndarray, value: float, limit: float, why: str, grows: bool = False) -> State:
+def found(probe: ActivationStats, sick: np.ndarray, value: float, limit: float, why: str, grows: bool = False) -> State:
     """What a look at the initial weights has shown, as a plain state; the deepest layer first."""
     layers = [probe.layers[i] for i in np.flatnonzero(sick)][::-1] or list(probe.layers[-1:])
     return {"grows": grows, "layers": layers, "value": value, "limit": limit, "why": why}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class Saturated(Inside):
+class Saturated(ActivationDetector):
     """Reports a hidden layer whose activation is flat nearly everywhere, while the run gets nowhere.
 
     Flat means a slope below 1 % of the activation's steepest, found by differentiating it. The output's own sigmoid
@@ -29,13 +29,14 @@ class Saturated(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.collect.activation_stats import ActivationLook
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> flat = ActivationLook("net.0", "tanh", 1.0, np.array([True] * 4), 32)
+        >>> from lightning_gradguard.collect.activation_stats import ActivationRecord
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> flat = ActivationRecord("net.0", "tanh", 1.0, np.array([True] * 4), 32)
         >>> detector, state = Saturated(looks=2), Saturated().init()
-        >>> look, stuck = Probe(layers=("net.0", "net.2"), activations=(flat,)), Progress(blocks=6, flat=True)
+        >>> stuck = LossTrend(blocks=6, flat=True)
+        >>> look = ActivationStats(layers=("net.0", "net.2"), activations=(flat,))
         >>> for step in (50, 100):
-        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, progress=stuck, probe=look)
+        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, loss_trend=stuck, activation_stats=look)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
         step 100: saturated in net.0: share of flat slopes (1, limit 0.9)
@@ -53,7 +54,7 @@ class Saturated(Inside):
         require(0 < self.share <= 1, "Saturated(share=...)", "must be in (0, 1]", self.share)
         require(self.looks >= 1, "Saturated(looks=...)", "must be at least 1", self.looks)
 
-    def look(self, seen: State, probe: Probe) -> State:
+    def look(self, seen: State, probe: ActivationStats) -> State:
         hidden = [a for a in probe.activations if a.saturating and a.layer != probe.layers[-1]]
         flattest = {a.layer: max(b.flat for b in hidden if b.layer == a.layer) for a in hidden}
         return {

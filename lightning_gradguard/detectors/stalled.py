@@ -52,7 +52,7 @@ class Stalled(AbstractDetector):
         return {"first": None, "overflows": 0, "zeros": 0, "lost": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.overflow:
+        if stats.scaler_overflow:
             return self._counted({**state, "overflows": state["overflows"] + 1}, stats)
         if not stats.clean:
             return state, ()

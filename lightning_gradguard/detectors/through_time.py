@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_gradguard.collect.activation_stats import Probe, decades_through_time
+from lightning_gradguard.collect.activation_stats import ActivationStats, decades_through_time
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class VanishingThroughTime(Inside):
+class VanishingThroughTime(ActivationDetector):
     """Reports a recurrent layer whose gradient does not reach the early time steps, while the run gets nowhere.
 
     Args:
@@ -27,10 +27,10 @@ class VanishingThroughTime(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> fading = Probe(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
-        >>> detector, stuck = VanishingThroughTime(looks=1), Progress(blocks=6, flat=True)
-        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, progress=stuck, probe=fading)
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> fading = ActivationStats(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
+        >>> detector, stuck = VanishingThroughTime(looks=1), LossTrend(blocks=6, flat=True)
+        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, loss_trend=stuck, activation_stats=fading)
         >>> print(*detector.update(detector.init(), stats)[1])
         step 99: vanishing_through_time in rnn: decades lost over time (9, limit 5)
 
@@ -48,7 +48,7 @@ class VanishingThroughTime(Inside):
             value = getattr(self, field)
             require(value > 0, f"VanishingThroughTime({field}=...)", "must be positive", value)
 
-    def look(self, seen: State, probe: Probe) -> State:
+    def look(self, seen: State, probe: ActivationStats) -> State:
         return counted(seen, {layer: -decades_through_time(g) for layer, g in probe.time.items()}, self.decades)
 
     def verdict(self, seen: State, stats: GradStats) -> Finding | None:
@@ -56,7 +56,7 @@ class VanishingThroughTime(Inside):
 
 
 @dataclass(frozen=True)
-class ExplodingThroughTime(Inside):
+class ExplodingThroughTime(ActivationDetector):
     """Reports a recurrent layer whose gradient grows towards the early time steps, while the run gets nowhere.
 
     Args:
@@ -70,10 +70,10 @@ class ExplodingThroughTime(Inside):
 
     Example:
         >>> import numpy as np
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> growing = Probe(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
-        >>> detector, stuck = ExplodingThroughTime(looks=1), Progress(blocks=6, flat=True)
-        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, progress=stuck, probe=growing)
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> growing = ActivationStats(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
+        >>> detector, stuck = ExplodingThroughTime(looks=1), LossTrend(blocks=6, flat=True)
+        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, loss_trend=stuck, activation_stats=growing)
         >>> print(*detector.update(detector.init(), stats)[1])
         step 99: exploding_through_time in rnn: decades gained over time (9, limit 4)
 
@@ -91,7 +91,7 @@ class ExplodingThroughTime(Inside):
             value = getattr(self, field)
             require(value > 0, f"ExplodingThroughTime({field}=...)", "must be positive", value)
 
-    def look(self, seen: State, probe: Probe) -> State:
+    def look(self, seen: State, probe: ActivationStats) -> State:
         return counted(seen, {layer: decades_through_time(g) for layer, g in probe.time.items()}, self.decades)
 
     def verdict(self, seen: State, stats: GradStats) -> Finding | None:

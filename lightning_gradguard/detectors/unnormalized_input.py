@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.activation_detector import Inside
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class UnnormalizedInput(Inside):
+class UnnormalizedInput(ActivationDetector):
     """Reports input features far from mean 0 and deviation 1, while the run gets nowhere or goes wrong.
 
     Args:
@@ -27,10 +27,11 @@ class UnnormalizedInput(Inside):
         ValueError: If `limit` is not positive.
 
     Example:
-        >>> from lightning_gradguard.collect.loss_trend import Progress
-        >>> raw = Probe(layers=("net.0",), input_mean=np.array([750.0, 0.2]), input_std=np.array([300.0, 0.1]))
-        >>> detector, gone = UnnormalizedInput(), Progress(blocks=5, worse=True)
-        >>> stats = GradStats.of({"net.0": 1e9}, step=19, loss=1e6, progress=gone, probe=raw)
+        >>> from lightning_gradguard.collect.loss_trend import LossTrend
+        >>> mean, std = np.array([750.0, 0.2]), np.array([300.0, 0.1])
+        >>> raw = ActivationStats(layers=("net.0",), input_mean=mean, input_std=std)
+        >>> detector, gone = UnnormalizedInput(), LossTrend(blocks=5, worse=True)
+        >>> stats = GradStats.of({"net.0": 1e9}, step=19, loss=1e6, loss_trend=gone, activation_stats=raw)
         >>> print(*detector.update(detector.init(), stats)[1])
         step 19: unnormalized_input in net.0: largest RMS of a feature (808, limit 30)
 
@@ -45,7 +46,7 @@ class UnnormalizedInput(Inside):
     def __post_init__(self) -> None:
         require(self.limit > 0, "UnnormalizedInput(limit=...)", "must be positive", self.limit)
 
-    def look(self, seen: State, probe: Probe) -> State:
+    def look(self, seen: State, probe: ActivationStats) -> State:
         rms = np.hypot(probe.input_mean, probe.input_std)
         if seen or not len(rms) or not np.isfinite(rms).all():
             return seen

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
@@ -69,15 +69,15 @@ class Unused(AbstractDetector):
         if state["used"]:
             return state, ()
         missed = np.where((missed >= 0) & (stats.grad_norm == 0), missed + 1, -1.0)
-        if stats.probe is not None:
-            missed = acquitted(missed, stats.layers.names, stats.probe)
+        if stats.activation_stats is not None:
+            missed = mark_reached(missed, stats.layers.names, stats.activation_stats)
         trainable = state["trainable"] if stats.trainable is None else stats.trainable
         if trainable is not None:
             missed = np.where(trainable, missed, np.minimum(missed, 0))
         state = {"missed": missed, "trainable": trainable, "used": bool((missed < 0).all())}
         if trainable is None or not stats.global_norm > 0:
             return state, ()
-        limit = max(self.least, min(self.steps, (stats.budget or 10 * self.steps) // 10))
+        limit = max(self.least, min(self.steps, (stats.total_steps or 10 * self.steps) // 10))
         unused = missed >= limit
         if not unused.any():
             return state, ()
@@ -85,12 +85,12 @@ class Unused(AbstractDetector):
         return state, (Finding(self.kind, stats.step, names, most, limit, "steps without any gradient"),)
 
 
-def acquitted(missed: Floats, names: tuple[str, ...], look: Probe) -> Floats:
+def mark_reached(missed: Floats, names: tuple[str, ...], look: ActivationStats) -> Floats:
     """The counts after a look: a layer whose output was sent a gradient is used, and one of zero suspends all counts.
 
     Example:
-        >>> look = Probe(layers=("a", "b"), grad_rms=np.array([0.0, np.nan]))
-        >>> acquitted(np.array([5.0, 5.0, 5.0]), ("a", "b", "c"), look).tolist()
+        >>> look = ActivationStats(layers=("a", "b"), grad_rms=np.array([0.0, np.nan]))
+        >>> mark_reached(np.array([5.0, 5.0, 5.0]), ("a", "b", "c"), look).tolist()
         [-1.0, 0.0, 0.0]
     """
     reached = {name for name, rms in zip(look.layers, look.grad_rms, strict=True) if not np.isnan(rms)}

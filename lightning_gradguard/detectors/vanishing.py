@@ -84,7 +84,7 @@ class Vanishing(AbstractDetector):
 
     def _watched(self, state: State, stats: GradStats) -> State:
         losses, stuck, frozen = state["losses"], state["stuck"], state["frozen"]
-        if stats.loss is not None and not stats.adversarial:
+        if stats.loss is not None and not stats.multiple_optimizers:
             losses = [*losses, stats.loss][-self.window :]
             stuck = self._stuck(losses) if stats.step % max(self.window // 10, 1) == 0 else stuck
         if stats.update_ratio is not None and stats.lr > 0:

@@ -53,7 +53,7 @@ class WeightGrowth(AbstractDetector):
         >>> for step in range(1000):
         ...     norm = np.array([10 + step / 100]) if step % 50 == 1 else None
         ...     loss, grad = 0.7 * 0.999**step, 0.2 + step / 500
-        ...     stats = GradStats.of({"a": grad}, step=step, loss=loss, budget=1000, param_norm=norm)
+        ...     stats = GradStats.of({"a": grad}, step=step, loss=loss, total_steps=1000, param_norm=norm)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
         step 999: weight_growth in a: weight norm over the first one, still growing as fast (1.95, limit 1.5)
@@ -103,7 +103,7 @@ class WeightGrowth(AbstractDetector):
         rows = rows[::2] if len(rows) > 400 else rows
         first = norms if state["first"] is None else state["first"]
         state = {**state, "rows": rows, "first": first, "now": norms}
-        late = stats.step >= (stats.budget or ENDLESS) / 2 and len(rows) >= 8
+        late = stats.step >= (stats.total_steps or ENDLESS) / 2 and len(rows) >= 8
         return {**state, "held": state["held"] + 1 if late and self._endless(rows) else 0}
 
     def _endless(self, rows: Floats) -> bool:

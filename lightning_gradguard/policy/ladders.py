@@ -15,7 +15,7 @@ PROOF = 50
 #: One rung: what is done at once. An empty rung does nothing.
 Rung = tuple[AbstractRemedy, ...]
 #: Where each kind stands on its ladder: kind -> [rungs climbed, healthy steps since the last finding].
-Standing = dict[str, list[int]]
+LadderStates = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Policy:
 
     def was_tried(self, kind: str, climbed: int) -> bool:
         """Whether the rung just below tried cures: these are not tried again, so the kind stays where it is."""
-        return climbed > 0 and any(remedy.uses_course for remedy in self.rung(kind, climbed - 1))
+        return climbed > 0 and any(remedy.uses_search for remedy in self.rung(kind, climbed - 1))
 
     def span(self, kind: str, climbed: int) -> int:
         """Healthy steps for one rung down: many after a rollback, which may only have put off what comes again."""
@@ -83,15 +83,15 @@ class Policy:
         return {remedy for ladder in self.ladders.values() for rung in ladder for remedy in rung}  # type: ignore[union-attr]
 
     @property
-    def uses_course(self) -> bool:
+    def uses_search(self) -> bool:
         """Whether any remedy tries others over several steps."""
-        return any(remedy.uses_course for remedy in self.remedies)
+        return any(remedy.uses_search for remedy in self.remedies)
 
     @cached_property
     def without_trials(self) -> Policy:
         """The same without the rungs that try cures, for runs in which no trial can be judged or made."""
         ladders = {
-            kind: [rung for rung in ladder if not any(remedy.uses_course for remedy in rung)]  # type: ignore[union-attr]
+            kind: [rung for rung in ladder if not any(remedy.uses_search for remedy in rung)]  # type: ignore[union-attr]
             for kind, ladder in self.ladders.items()
         }
         return replace(self, ladders={kind: ladder for kind, ladder in ladders.items() if any(ladder)})
@@ -112,8 +112,8 @@ def as_rung(kind: str, item: AbstractRemedy | Iterable[AbstractRemedy]) -> Rung:
 
 
 def decide(
-    standing: Standing, findings: Sequence[Finding], policy: Policy
-) -> tuple[Standing, tuple[tuple[Finding, Rung], ...]]:
+    standing: LadderStates, findings: Sequence[Finding], policy: Policy
+) -> tuple[LadderStates, tuple[tuple[Finding, Rung], ...]]:
     """The new standing, and each finding with its remedies; a remedy chosen twice in a step is applied once.
 
     A healthy step after steps that were only skipped shows that the weights are sound, so the kind is back at the foot
@@ -136,7 +136,7 @@ def decide(
         return {}, ()
     found = {finding.kind: finding for finding in reversed(findings)}
     sound = not any(policy.ladders.get(kind) for kind in found)
-    after: Standing = {}
+    after: LadderStates = {}
     for kind, (climbed, calm) in standing.items():
         calm = 0 if kind in found else calm + 1
         if sound and calm == 1 and policy.only_skipped(kind, climbed):
@@ -150,7 +150,7 @@ def decide(
     chosen: list[tuple[Finding, Rung]] = []
     taken: set[AbstractRemedy] = set()
     for kind, whole in rungs.items():
-        waits = returns and any(remedy.uses_course for remedy in whole)
+        waits = returns and any(remedy.uses_search for remedy in whole)
         rung = () if waits else tuple(remedy for remedy in whole if remedy not in taken)
         taken.update(rung)
         chosen.append((found[kind], rung))

@@ -6,25 +6,25 @@ from lightning_gradguard.policy.ladders import Policy, Rung
 from lightning_gradguard.remedies import (
     AbstractRemedy,
     AdaptiveClip,
-    AdaptUpdates,
-    CalmMomentum,
-    DecayWeights,
-    EaseDecay,
-    FitLR,
-    HoldLR,
+    CapLR,
+    IncreaseWeightDecay,
     InsertNorm,
     NormalizeInput,
     ReduceLR,
+    ReduceMomentum,
     Reinitialize,
+    RemoveWeightDecay,
     Restart,
     ReviveUnits,
     Rollback,
     ScaleLR,
+    ScaleLRToUpdateRatio,
     SetForgetBias,
     SkipStep,
     Stop,
     SwapActivation,
-    Try,
+    SwitchToAdam,
+    TryEach,
 )
 
 
@@ -43,8 +43,8 @@ PROTECT = Policy(
         "exploding": [*_times(20, AdaptiveClip()), *_times(30, Rollback(), ReduceLR()), (Stop(),)],
         "exploding_buffer": [*_times(20, SkipStep()), ()],
         "loss_spike": [*_times(2, SkipStep()), (Rollback(),), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
-        "lr_jump": [HoldLR()],
-        "relapse": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
+        "lr_jump": [CapLR()],
+        "loss_increase": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
         "overshooting": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
     },
     name="protect",
@@ -54,34 +54,36 @@ _AGAIN = Restart()
 _DRAW = (_AGAIN, Reinitialize())
 
 #: For a model that could not learn from its first step on: other weights, activations, normalisation, optimizer.
-_REBUILD = Try(
+_REBUILD = TryEach(
     (
         (_AGAIN, SwapActivation(only=("sigmoid", "hardsigmoid", "exp")), Reinitialize()),
         _DRAW,
         (_AGAIN, SwapActivation(), Reinitialize()),
         (_AGAIN, SwapActivation(), Reinitialize(), ScaleLR(0.1)),
         (_AGAIN, Reinitialize(), InsertNorm()),
-        (*_DRAW, AdaptUpdates()),
+        (*_DRAW, SwitchToAdam()),
     ),
     by_hand="fewer layers or residual connections (fixes.add_residual); a look at the output activation and the loss",
 )
 
 #: For a recurrent model that forgets: the gate that keeps its state first.
-_REMEMBER = Try(((SetForgetBias(),), *_REBUILD.trials), by_hand="an LSTM or GRU (fixes.replace_rnn), shorter sequences")
+_REMEMBER = TryEach(
+    ((SetForgetBias(),), *_REBUILD.trials), by_hand="an LSTM or GRU (fixes.replace_rnn), shorter sequences"
+)
 
 #: For a run whose steps are too large: a scaled input, an ordinary momentum, smaller and smaller steps.
-_CALM = Try(
+_CALM = TryEach(
     (
-        (_AGAIN, EaseDecay()),
+        (_AGAIN, RemoveWeightDecay()),
         (_AGAIN, NormalizeInput()),
-        (_AGAIN, CalmMomentum()),
+        (_AGAIN, ReduceMomentum()),
         (_AGAIN, ScaleLR(0.1)),
         (ReviveUnits(), ScaleLR(0.1)),
         (_AGAIN, NormalizeInput(above=3.0)),
         (_AGAIN, ScaleLR(0.01)),
         (*_DRAW, ScaleLR(0.1)),
         (*_DRAW, ScaleLR(0.01)),
-        (_AGAIN, AdaptUpdates()),
+        (_AGAIN, SwitchToAdam()),
         (_AGAIN, ScaleLR(0.001)),
     ),
     clearly=0.5,  # any smaller step brings an exploded loss down a little
@@ -89,14 +91,14 @@ _CALM = Try(
 )
 
 #: For a run that goes too slowly, from where it is.
-_HURRY = Try(
+_HURRY = TryEach(
     (
-        (_AGAIN, EaseDecay()),
+        (_AGAIN, RemoveWeightDecay()),
         (ScaleLR(10.0),),
         (ScaleLR(100.0),),
         (ScaleLR(1000.0),),
-        (AdaptUpdates(),),
-        (AdaptUpdates(0.01),),
+        (SwitchToAdam(),),
+        (SwitchToAdam(0.01),),
     ),
     share=0.04,
     by_hand="more steps (Trainer(max_steps=...)), another optimizer; a check that inputs and targets belong together",
@@ -113,7 +115,9 @@ REPAIR = Policy(
         ],
         "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
         "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _CALM, ()],
-        "overshooting": [_CALM, _REBUILD, *_times(3, Rollback(), FitLR()), *_times(7, Rollback(), ReduceLR()), Stop()],
+        "overshooting": [
+            _CALM, _REBUILD, *_times(3, Rollback(), ScaleLRToUpdateRatio()), *_times(7, Rollback(), ReduceLR()), Stop(),
+        ],
         "diverging": [_CALM, _REBUILD, ()],
         "oscillating": [_CALM, ()],
         "poor_initialization": [_REBUILD, _CALM, ()],
@@ -126,7 +130,7 @@ REPAIR = Policy(
         "collapsed": [_CALM, _REBUILD, ()],
         "no_progress": [_HURRY, _CALM, _REBUILD, ()],
         "stalled": [_REBUILD, ()],
-        "weight_growth": [DecayWeights(), ()],
+        "weight_growth": [IncreaseWeightDecay(), ()],
     },
     name="repair",
 )  # fmt: skip

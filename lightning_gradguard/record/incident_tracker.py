@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident
-from lightning_gradguard.policy.ladders import Standing
+from lightning_gradguard.policy.ladders import LadderStates
 
 
-class Episodes:
+class IncidentTracker:
     """The open incidents of one optimizer, one for each kind.
 
     Args:
         optimizer: The optimizer's index when there are several; otherwise empty.
 
     Example:
-        >>> episodes = Episodes()
+        >>> episodes = IncidentTracker()
         >>> nan = Finding("nonfinite", 7, detail="loss")
         >>> print(*episodes.update([(nan, ("SkipStep",))], {"nonfinite": [1, 0]}, calm=3))
         step 7: nonfinite: loss; SkipStep; open
@@ -29,7 +29,9 @@ class Episodes:
         self.optimizer = optimizer
         self.incidents: dict[str, Incident] = {}
 
-    def update(self, done: Sequence[tuple[Finding, tuple[str, ...]]], standing: Standing, calm: int) -> list[Incident]:
+    def update(
+        self, done: Sequence[tuple[Finding, tuple[str, ...]]], standing: LadderStates, calm: int
+    ) -> list[Incident]:
         """Takes in one step and returns the incidents that began, gained an action or ended in it.
 
         Args:

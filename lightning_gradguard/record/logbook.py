@@ -6,19 +6,15 @@ A failure in showing never stops a run: it is said once, and the rest goes on.
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lightning_gradguard.findings import OPEN, Incident, StepReport
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_log import FOLDER, Recorder
-
-if TYPE_CHECKING:
-    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 log = logging.getLogger("lightning_gradguard")
 if not log.handlers and not logging.getLogger().handlers:  # as Lightning does: seen unless the user set logging up
@@ -26,21 +22,36 @@ if not log.handlers and not logging.getLogger().handlers:  # as Lightning does: 
     log.setLevel(logging.INFO)
 
 
+class RunWriter(Protocol):
+    """Writes the panels of one run."""
+
+    def step(self, report: StepReport, x: int) -> None: ...
+
+    def incident(self, incident: Incident, x: int) -> None: ...
+
+    def close(self, report: Report, x: int) -> None: ...
+
+
 class Logbook:
     """Writes a run down, on rank zero.
 
     Args:
         folder: The run's directory; None writes no files.
-        loggers: Lightning's loggers.
+        boards: What writes the panels of TensorBoard.
+        loggers: Lightning's other loggers.
         optimizers: Names of the optimizers whose every step is recorded for `gradguard replay`.
     """
 
-    def __init__(self, folder: Path | None, loggers: Iterable[Any], optimizers: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        boards: Iterable[RunWriter] = (),
+        loggers: Iterable[Any] = (),
+        optimizers: Iterable[str] = (),
+    ) -> None:
         self.folder = folder
         self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
-        boards = [(logger, getattr(logger, "experiment", None)) for logger in loggers]
-        self.boards = [run_writer(board) for _, board in boards if is_board(board)]
-        self.loggers = [logger for logger, board in boards if not is_board(board)]
+        self.boards, self.loggers = list(boards), list(loggers)
         self._broken: set[str] = set()
 
     def step(self, report: StepReport) -> None:
@@ -77,7 +88,7 @@ class Logbook:
         for board in self.boards:
             self._quietly("TensorBoard", board.close, report, x)
         for logger in self.loggers:
-            self._quietly(type(logger).__name__, hand_over, logger, report)
+            self._quietly(type(logger).__name__, log_incident_table, logger, report)
         for recorder in self.recorders.values():
             self._quietly("the record of steps", recorder.flush)
 
@@ -93,20 +104,7 @@ class Logbook:
                 )
 
 
-def is_board(experiment: Any) -> bool:
-    """Whether it writes TensorBoard's files; nobody who does not use TensorBoard pays for importing it."""
-    module = sys.modules.get("torch.utils.tensorboard")
-    return module is not None and isinstance(experiment, module.SummaryWriter)
-
-
-def run_writer(board: Any) -> RunWriter:
-    """The writer of a run's panels."""
-    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
-
-    return RunWriter(board)
-
-
-def hand_over(logger: Any, report: Report) -> None:
+def log_incident_table(logger: Any, report: Report) -> None:
     """Gives a tracker the list of incidents, in the way it takes text: MLflow as an artifact, W&B as a table."""
     if not report.incidents:
         return

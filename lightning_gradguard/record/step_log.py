@@ -24,7 +24,7 @@ VERSION = 1
 #: Bytes after which a run is recorded no further: 1,000 layers for 33,000 steps, 20 layers for 1.3 million. Chosen.
 MOST_BYTES = 256 * 2**20
 #: A row begins with these; then the layers' gradient norms (or their parameter norms, or update ratios, by `what`)
-#: and the buffers' norms. Flags: 1 overflow, 2 the loss is known, 4 adversarial, 8 restored.
+#: and the buffers' norms. Flags: 1 overflow, 2 the loss is known, 4 multiple_optimizers, 8 restored.
 FIELDS = ("step", "what", "loss", "lr", "flags")
 GRADIENT, WEIGHT, RATIO = 0, 1, 2
 
@@ -77,7 +77,7 @@ class Recorder:
 
 def rows_of(stats: GradStats) -> list[Floats]:
     """One step as flat rows."""
-    flags = stats.overflow + 2 * (stats.loss is not None) + 4 * stats.adversarial + 8 * stats.restored
+    flags = stats.scaler_overflow + 2 * (stats.loss is not None) + 4 * stats.multiple_optimizers + 8 * stats.restored
     loss = math.nan if stats.loss is None else stats.loss
     layers = {GRADIENT: stats.grad_norm, WEIGHT: stats.param_norm, RATIO: stats.update_ratio}
     return [
@@ -126,7 +126,8 @@ def _read_file(path: Path) -> Iterator[GradStats]:
             continue
         yield GradStats(
             step=int(step), layers=layers, grad_norm=values, loss=float(loss) if int(flags) & 2 else None, lr=float(lr),
-            overflow=bool(int(flags) & 1), adversarial=bool(int(flags) & 4), restored=bool(int(flags) & 8),
+            scaler_overflow=bool(int(flags) & 1),
+            multiple_optimizers=bool(int(flags) & 4), restored=bool(int(flags) & 8),
             buffers=buffers, buffer_norm=buffer_norm,
             param_norm=samples.pop(WEIGHT, None), update_ratio=samples.pop(RATIO, None),
         )  # fmt: skip

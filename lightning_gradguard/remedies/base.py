@@ -15,13 +15,13 @@ class AbstractRemedy(ABC):
     Attributes:
         reversible: Whether it leaves the model as the user built it; `policy="protect"` uses only such.
         uses_snapshots: Whether snapshots have to be taken for it.
-        uses_course: Whether it tries other remedies over several steps.
+        uses_search: Whether it tries other remedies over several steps.
         cures: Kind of what was wrong when this, tried, helps; empty where that says nothing.
     """
 
     reversible: ClassVar[bool] = True
     uses_snapshots: ClassVar[bool] = False
-    uses_course: ClassVar[bool] = False
+    uses_search: ClassVar[bool] = False
     cures: ClassVar[str] = ""
 
     @abstractmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_gradguard.remedies.base import AbstractClip
 from lightning_gradguard.step.pending_step import PendingStep
-from lightning_gradguard.tensors.copies import owned_params
+from lightning_gradguard.tensors.copies import optimizer_params
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class AGC(AbstractClip):
 
     @torch.no_grad()
     def apply(self, state: dict[str, Any], step: PendingStep) -> dict[str, Any]:
-        for p in owned_params(step.optimizer):
+        for p in optimizer_params(step.optimizer):
             if p.grad is None or p.grad.is_sparse:
                 continue
             limit = self.clipping * unitwise_norm(p).clamp(min=self.eps) * step.grad_scale

@@ -14,7 +14,7 @@ class ReduceLR(AbstractRemedy):
     """Multiplies the learning rate by `factor`, not below `floor` of the user's schedule.
 
     Several in a row compound, but only when a step was taken in between. The factor recovers by itself after a time
-    without findings. The user's schedule is never touched (see `LRScale`).
+    without findings. The user's schedule is never touched (see `LRFactor`).
 
     Args:
         factor: Between 0 and 1. 0.1 as in `torch.optim.lr_scheduler.ReduceLROnPlateau`.

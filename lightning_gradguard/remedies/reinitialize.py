@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
@@ -54,7 +54,7 @@ class Reinitialize(AbstractRemedy):
         return " and ".join(words)
 
 
-def draw_layers(module: nn.Module, look: Probe | None, seed: int) -> int:
+def draw_layers(module: nn.Module, look: ActivationStats | None, seed: int) -> int:
     """Draws every layer that owns a plain weight; returns how many."""
     gains: dict[tuple[bool, float], list[str]] = {}
     for name, layer in module.named_modules():
@@ -77,7 +77,7 @@ def reset_others(module: nn.Module, seed: int) -> int:
     return len(others)
 
 
-def draw_recurrent(module: nn.Module, look: Probe | None, seed: int) -> int:
+def draw_recurrent(module: nn.Module, look: ActivationStats | None, seed: int) -> int:
     """Draws every recurrent layer; returns how many."""
     layers = [m for m in module.modules() if isinstance(m, RECURRENT)]
     if not layers:

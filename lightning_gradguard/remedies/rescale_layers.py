@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import LAYERS
 from lightning_gradguard.remedies.base import AbstractRemedy
@@ -58,7 +58,7 @@ class RescaleLayers(AbstractRemedy):
         return f"{len(layers)} layers rescaled from an output RMS between {low:.3g} and {high:.3g} to 1"
 
 
-def scalable(look: Probe, layers: Sequence[Any]) -> bool:
+def scalable(look: ActivationStats, layers: Sequence[Any]) -> bool:
     """Whether every layer can be scaled, and every activation is 0 at 0."""
     plain = all(isinstance(layer, LAYERS) and "weight" in layer._parameters for layer in layers)
     sound = bool(np.isfinite(look.output_rms).all() and (look.output_rms > 0).all())

@@ -14,7 +14,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 class Restart(AbstractRemedy):
     """Puts the weights of the first step back, with an empty optimizer state; steps, data and schedule go on.
 
-    Only inside a `Try`, together with what is to be different this time.
+    Only inside a `TryEach`, together with what is to be different this time.
     """
 
     reversible: ClassVar[bool] = False

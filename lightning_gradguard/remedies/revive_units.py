@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.collect.activation_stats import ONE_SIDED, Probe
+from lightning_gradguard.collect.activation_stats import ONE_SIDED, ActivationStats
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.initialization import glorot, he
 from lightning_gradguard.remedies.base import AbstractRemedy
@@ -70,7 +70,7 @@ class ReviveUnits(AbstractRemedy):
             count, touched = count + len(units), touched + 1
         return f"{count} dead units of {touched} layers drawn anew" if count else ""
 
-    def _dead(self, look: Probe) -> Iterator[tuple[str, np.ndarray, list[str]]]:
+    def _dead(self, look: ActivationStats) -> Iterator[tuple[str, np.ndarray, list[str]]]:
         """Each hidden layer that has dead units, which they are, and the layers that take its output."""
         for name in look.layers[:-1]:
             after = [a for a in look.activations if a.layer == name]

@@ -14,7 +14,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 class ScaleLR(AbstractRemedy):
     """Multiplies the user's learning rate by `factor` from here on; it does not grow back by itself.
 
-    The user's schedule is never touched (see `LRScale`).
+    The user's schedule is never touched (see `LRFactor`).
 
     Args:
         factor: Above 1 for a run that is too slow, below 1 for one that overshoots.
@@ -39,4 +39,4 @@ class ScaleLR(AbstractRemedy):
         return f"ScaleLR({self.factor:g})"
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
-        return f"learning rate x {step.lr_scale.settle(step.lr_scale.base * self.factor):g}"
+        return f"learning rate x {step.lr_scale.set_permanent(step.lr_scale.base * self.factor):g}"

@@ -12,7 +12,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class Try(AbstractRemedy):
+class TryEach(AbstractRemedy):
     """Tries sets of remedies one after another, each for a share of the planned steps and from the same start.
 
     The set with the lowest loss at the end of its trial is kept if it beats the start beyond chance; one that is
@@ -30,7 +30,7 @@ class Try(AbstractRemedy):
     """
 
     reversible: ClassVar[bool] = False
-    uses_course: ClassVar[bool] = True
+    uses_search: ClassVar[bool] = True
     trials: tuple[tuple[AbstractRemedy, ...], ...]
     share: float = 0.06
     by_hand: str = ""
@@ -38,11 +38,11 @@ class Try(AbstractRemedy):
 
     def __post_init__(self) -> None:
         if not self.trials:
-            raise ValueError("`Try(trials=...)` must hold at least one set of remedies, got none.")
+            raise ValueError("`TryEach(trials=...)` must hold at least one set of remedies, got none.")
         if not 0 < self.share <= 0.5:
-            raise ValueError(f"`Try(share=...)` must be in (0, 0.5], got {self.share!r}.")
+            raise ValueError(f"`TryEach(share=...)` must be in (0, 0.5], got {self.share!r}.")
         if not 0 < self.clearly < 1:
-            raise ValueError(f"`Try(clearly=...)` must be between 0 and 1, got {self.clearly!r}.")
+            raise ValueError(f"`TryEach(clearly=...)` must be between 0 and 1, got {self.clearly!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if not step.damage:  # the weights are still those that were healthy: the data are at fault

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lightning_gradguard.show.heatmap_figure import add_heatmap, color_range, heat_title
-from lightning_gradguard.show.run_view import View
+from lightning_gradguard.show.run_view import RunView
 from lightning_gradguard.show.theme import DARK, LIGHT, Theme, bulk, kind_symbols, label, statistic_words
 
 #: Incidents whose start is drawn as a line through all panels. Chosen.
@@ -79,7 +79,7 @@ class Stage:
         return int(min(max(0.16 * self.width, 80), 190))
 
 
-def draw(views: Sequence[View], *, dark: bool = False, width: int = 960, height: int = 720) -> list[go.Figure]:
+def draw(views: Sequence[RunView], *, dark: bool = False, width: int = 960, height: int = 720) -> list[go.Figure]:
     """One figure a run, all with the same panels, colour scale, step axis and value axes, so that runs compare.
 
     Args:
@@ -95,7 +95,7 @@ def draw(views: Sequence[View], *, dark: bool = False, width: int = 960, height:
     return [draw_run(view, stage) for view in views]
 
 
-def draw_run(view: View, stage: Stage) -> go.Figure:
+def draw_run(view: RunView, stage: Stage) -> go.Figure:
     """The figure of one run."""
     rows = 1 + len(stage.panels)
     heights = [3.4, *(1.0 for _ in stage.panels)]
@@ -125,7 +125,7 @@ def style(figure: go.Figure, stage: Stage) -> None:
     )  # fmt: skip
 
 
-def add_panel(figure: go.Figure, view: View, panel: Panel, row: int, span: list[float], theme: Theme) -> None:
+def add_panel(figure: go.Figure, view: RunView, panel: Panel, row: int, span: list[float], theme: Theme) -> None:
     """The curves of one panel."""
     for (name, word, dash), color in zip(panel.curves, theme.series, strict=False):
         x, y = view.curves.get(name, (np.zeros(0, np.int64), np.zeros(0)))
@@ -176,14 +176,14 @@ def panel_title(panel: Panel, theme: Theme) -> str:
     return f"<b>{panel.title}</b>" + "".join(named)
 
 
-def layer_panels(views: Sequence[View]) -> list[Panel]:
+def layer_panels(views: Sequence[RunView]) -> list[Panel]:
     """The chosen layer's panel."""
     question = views[0].question
     title = f"{statistic_words(question.statistic)} of {label(question.layer, 60)}"
     return [Panel(title, (("layer", "", "solid"),), log=True)] if any("layer" in v.curves for v in views) else []
 
 
-def step_range(views: Sequence[View]) -> list[float]:
+def step_range(views: Sequence[RunView]) -> list[float]:
     """The step axis shared by all runs: what was asked for, otherwise all of every run."""
     question = views[0].question
     low = question.low if math.isfinite(question.low) else min(v.extent[0] for v in views)
@@ -191,7 +191,7 @@ def step_range(views: Sequence[View]) -> list[float]:
     return [low, max(high, low + 1)]
 
 
-def value_range(panel: Panel, views: Sequence[View]) -> list[float] | None:
+def value_range(panel: Panel, views: Sequence[RunView]) -> list[float] | None:
     """Limits of a panel's axis over all runs, as logarithms on a log axis; None where nothing can be drawn."""
     curves = [v.curves[name][1] for v in views for name, _, _ in panel.curves if name in v.curves]
     values = np.concatenate([*curves, np.zeros(0)])

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lightning_gradguard.show import downsample as fields
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.run_view import View
+from lightning_gradguard.show.run_view import RunView
 from lightning_gradguard.show.theme import Theme, bulk, label, row_labels, shared_prefix, statistic_words, wrapped
 
 Symbols = dict[str, tuple[str, str]]
@@ -23,7 +23,7 @@ SPECIAL = (("zero", np.isneginf, metadata.ZERO_COLOR), ("NaN or inf", np.isposin
 
 
 def add_heatmap(
-    figure: go.Figure, view: View, theme: Theme, scale: tuple[float, float], characters: int, symbols: Symbols
+    figure: go.Figure, view: RunView, theme: Theme, scale: tuple[float, float], characters: int, symbols: Symbols
 ) -> None:
     """Draws a view's field and incidents into the first row.
 
@@ -65,7 +65,7 @@ def color_bar(figure: go.Figure, theme: Theme, scale: tuple[float, float]) -> di
     }  # fmt: skip
 
 
-def add_markers(figure: go.Figure, view: View, row_of: dict[str, str], theme: Theme, symbols: Symbols) -> None:
+def add_markers(figure: go.Figure, view: RunView, row_of: dict[str, str], theme: Theme, symbols: Symbols) -> None:
     """Each incident at its step, on the rows of its layers: its kind's symbol on the first, dots on the others."""
     points: list[dict[str, Any]] = []
     for incident in view.incidents:
@@ -83,14 +83,14 @@ def add_markers(figure: go.Figure, view: View, row_of: dict[str, str], theme: Th
         )  # fmt: skip
 
 
-def incident_rows(incident: dict[str, Any], view: View, row_of: dict[str, str]) -> list[str]:
+def incident_rows(incident: dict[str, Any], view: RunView, row_of: dict[str, str]) -> list[str]:
     """The rows that hold an incident's layers, the worst layer's first."""
     depth, within = view.question.depth or 0, view.question.within
     modules = (fields.module(str(layer), depth, within) for layer in incident.get("layers", [])[:MARKED])
     return list(dict.fromkeys(row_of[name] for name in modules if name in row_of))
 
 
-def heat_title(view: View) -> str:
+def heat_title(view: RunView) -> str:
     """What the heatmap shows, which way is up, and what its special colours mean."""
     words = statistic_words(view.question.statistic)
     if view.heat is None or not len(view.heat.x):
@@ -105,7 +105,7 @@ def heat_title(view: View) -> str:
     return "; ".join(parts)
 
 
-def color_range(views: Sequence[View]) -> tuple[float, float]:
+def color_range(views: Sequence[RunView]) -> tuple[float, float]:
     """Ends of the colour scale shared by all runs."""
     finite = [v.heat.log[np.isfinite(v.heat.log)] for v in views if v.heat is not None]
     low, high = bulk(np.concatenate([*finite, np.zeros(0)]), least=MIN_DECADES / 2) or (0.0, 0.0)

@@ -22,7 +22,7 @@ from lightning_gradguard.record.incident_log import INCIDENT_LOG, read_incidents
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.history import History, outcome
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_view import Question, View, headline, read_view
+from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, read_view
 
 EVENTS = "*tfevents*"
 #: Size of a figure in the file, in pixels. Chosen: two side by side on a wide screen.
@@ -77,7 +77,7 @@ def write_html(runs: Sequence[Path], out: Path) -> None:
     out.write_text(page, encoding="utf-8")
 
 
-def run_card(view: View, number: int) -> str:
+def run_card(view: RunView, number: int) -> str:
     """One run in HTML: headline, place for its figure, incidents."""
     escaped = html.escape
     rows = "".join(
@@ -102,7 +102,7 @@ def surroundings(incident: dict[str, Any], extent: tuple[int, int]) -> tuple[flo
     return first - room, last + room
 
 
-def run_data(name: str, path: Path, views: Sequence[View]) -> dict[str, Any]:
+def run_data(name: str, path: Path, views: Sequence[RunView]) -> dict[str, Any]:
     """One run of `report_data`."""
     incidents = [incident for view in views for incident in view.incidents]
     return {
@@ -124,7 +124,7 @@ def extremes(y: Any) -> dict[str, float | int | None]:
     return {**{key: float(value) for key, value in ends.items()}, "not_finite": int(len(y) - len(finite))}
 
 
-def read_runs(paths: Sequence[Path]) -> list[tuple[str, Path, list[View]]]:
+def read_runs(paths: Sequence[Path]) -> list[tuple[str, Path, list[RunView]]]:
     """Name, directory and one view for each optimizer, of every run in `paths`."""
     folders = [folder for path in paths for folder in find_runs(path)]
     names = unique_names(folders)
@@ -138,12 +138,12 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[str, Path, list[View]]]:
     return [(name, folder, views_of(provider, name, folder)) for name, folder in zip(names, folders, strict=True)]
 
 
-def views_of(provider: MultiplexerDataProvider, name: str, folder: Path) -> list[View]:
+def views_of(provider: MultiplexerDataProvider, name: str, folder: Path) -> list[RunView]:
     """One view for each optimizer of a run; without GradGuard's data in its event files, what its log tells."""
     history = History(provider, context.RequestContext(), "", name)
     optimizers = sorted({*history.index.statistics, *history.index.curves})
     if optimizers:
-        return [read_view(history, Question(optimizer=optimizer, depth=None)) for optimizer in optimizers]
+        return [read_view(history, FigureQuery(optimizer=optimizer, depth=None)) for optimizer in optimizers]
     log = folder / INCIDENT_LOG
     logged = [
         {**incident.to_dict(), "x": incident.first_step, "x_last": incident.last_step, "text": str(incident)}
@@ -154,7 +154,18 @@ def views_of(provider: MultiplexerDataProvider, name: str, folder: Path) -> list
     problems = [*history.index.problems, problem]
     said = headline(logged, None, last) if log.exists() else "no GradGuard data."
     return [
-        View(name, Question(), None, [], {}, logged, (0, last), state=outcome(logged), headline=said, problems=problems)
+        RunView(
+            name,
+            FigureQuery(),
+            None,
+            [],
+            {},
+            logged,
+            (0, last),
+            state=outcome(logged),
+            headline=said,
+            problems=problems,
+        )
     ]
 
 

@@ -18,7 +18,7 @@ DEFAULT_STATISTIC = "grad_norm"
 
 
 @dataclass(frozen=True)
-class Question:
+class FigureQuery:
     """What to show, the same for every run.
 
     Args:
@@ -41,8 +41,8 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One run's answer to a `Question`.
+class RunView:
+    """One run's answer to a `FigureQuery`.
 
     Args:
         run: The run's name.
@@ -60,7 +60,7 @@ class View:
     """
 
     run: str
-    question: Question
+    question: FigureQuery
     heat: Field | None
     counts: list[int]
     curves: dict[str, Curve]
@@ -73,7 +73,7 @@ class View:
     problems: list[str] = field(default_factory=list)
 
 
-def read_view(history: History, question: Question) -> View:
+def read_view(history: History, question: FigureQuery) -> RunView:
     """Reads what `question` needs from a run, and makes it small enough to draw."""
     whole = history.field(question.statistic, question.optimizer)
     x, scalars = history.curves(question.optimizer)
@@ -92,14 +92,14 @@ def read_view(history: History, question: Question) -> View:
         shown = fields.binned(folded)
         binned = math.ceil(len(folded.x) / max(len(shown.x), 1))
         curves |= layer_curve(inside, folded, question)
-    return View(
+    return RunView(
         history.run, question, shown, counts, curves, incidents, extent,
         max_depth=fields.depths(whole.names) if whole else 1, binned=binned, state=outcome(incidents),
         headline=headline(incidents, history.end(), extent[1]), problems=history.index.problems,
     )  # fmt: skip
 
 
-def layer_curve(whole: Field, folded: Field, question: Question) -> dict[str, Curve]:
+def layer_curve(whole: Field, folded: Field, question: FigureQuery) -> dict[str, Curve]:
     """The chosen row's curve, a layer's or a module's; gaps where it is not finite."""
     source = folded if question.layer in folded.names else whole
     if question.layer not in source.names:

@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-class AdaptiveUpdate:
+class AdamUpdate:
     """Replaces gradients by Adam's direction, scaled so that plain SGD then takes Adam's step.
 
     The optimizer object stays the user's own, with its schedule and its place in checkpoints: a learning rate that a
@@ -24,7 +24,7 @@ class AdaptiveUpdate:
     Example:
         >>> weight = torch.zeros(2, requires_grad=True)
         >>> sgd = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
-        >>> adaptive = AdaptiveUpdate(sgd)
+        >>> adaptive = AdamUpdate(sgd)
         >>> adaptive.begin(lr=0.001, user_lrs=[0.5])
         True
         >>> weight.grad = torch.tensor([3.0, -1e-3])

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gradguard.collect.activation_stats import SATURATING, Probe
+from lightning_gradguard.collect.activation_stats import SATURATING, ActivationStats
 from lightning_gradguard.modules.gains import gain_of
 
 
-def gain_after(module: nn.Module, layer: str, look: Probe | None) -> tuple[bool, float]:
+def gain_after(module: nn.Module, layer: str, look: ActivationStats | None) -> tuple[bool, float]:
     """Whether the activation after a layer levels off on both sides, and its gain."""
     for activation in look.activations if look is not None else ():
         if activation.layer == layer and look is not None and layer != look.layers[-1]:
@@ -30,12 +30,12 @@ def function_of(kind: str) -> Callable[[Tensor], Tensor]:
     return getattr(torch, kind, None) or getattr(nn.functional, kind)
 
 
-def forget_bias(look: Probe | None) -> float:
+def forget_bias(look: ActivationStats | None) -> float:
     """Bias with which a gate remembers about as long as the longest sequence in the look: log(T - 1), at least log 3.
 
     Example:
         >>> import numpy as np
-        >>> round(forget_bias(Probe(time={"rnn": np.ones(101)})), 2)
+        >>> round(forget_bias(ActivationStats(time={"rnn": np.ones(101)})), 2)
         4.61
 
     References:

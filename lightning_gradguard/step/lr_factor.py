@@ -10,18 +10,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-class LRScale:
+class LRFactor:
     """A factor on an optimizer's learning rate that is only there while the optimizer steps.
 
     The schedule, checkpoints and learning-rate monitors see the user's value: the factor is multiplied in by a
     step-pre-hook and the old values are put back by a step-post-hook. After `hold` healthy steps the factor grows back
-    to its base (1 unless `settle` changed it), tenfold in `ramp` steps; a reduction after that began doubles the hold.
+    to its base (1 unless `set_permanent` changed it), tenfold in `ramp` steps; a reduction after that
+    began doubles the hold.
     Apart from that, no learning rate is let above `ceiling` once `cap` has set one.
 
     Example:
         >>> import torch
         >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        >>> scale = LRScale(sgd)
+        >>> scale = LRFactor(sgd)
         >>> scale.reduce(0.1, floor=1e-4)
         0.1
         >>> scale.effective_lr(), sgd.param_groups[0]["lr"]
@@ -47,7 +48,7 @@ class LRScale:
         self.restore()
 
     def _apply(self) -> None:
-        if (scale := self.in_force()) == 1.0:
+        if (scale := self.current_factor()) == 1.0:
             return
         for group, lr in self._inside:
             set_lr(group, lr * scale)
@@ -72,7 +73,7 @@ class LRScale:
             if self.healthy > self.hold:
                 self.factor = min(self.base, self.factor * 10 ** (1 / self.ramp))
 
-    def settle(self, factor: float) -> float:
+    def set_permanent(self, factor: float) -> float:
         """Sets the factor for good: what later reductions grow back to. Returns it."""
         self.factor = self.base = factor
         self._apply()
@@ -83,7 +84,7 @@ class LRScale:
         self.ceiling = min(self.ceiling, ceiling)
         self._apply()
 
-    def in_force(self) -> float:
+    def current_factor(self) -> float:
         """What the user's learning rates are multiplied by now."""
         if self.ceiling == math.inf:
             return self.factor
@@ -92,7 +93,7 @@ class LRScale:
 
     def effective_lr(self) -> float:
         """The largest learning rate of the next step."""
-        return self.in_force() * self._highest()
+        return self.current_factor() * self._highest()
 
     def _highest(self) -> float:
         """The user's largest learning rate; NaN when there is none."""

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gradguard.collect.activation_stats import Probe
-from lightning_gradguard.collect.forward_state import BatchState
+from lightning_gradguard.collect.activation_stats import ActivationStats
+from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.loss_trend import ENDLESS
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.step.lr_factor import LRScale
-from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, Course
+from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, RemedySearch
 from lightning_gradguard.step.snapshots import Snapshot, Snapshots
-from lightning_gradguard.tensors.copies import owned_params
+from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.shards import local
 
 #: A smaller coefficient is multiplied in at once: its inverse comes near the end of fp32. Chosen.
@@ -57,16 +57,16 @@ class PendingStep:
 
     optimizer: Optimizer
     stats: GradStats
-    lr_scale: LRScale
+    lr_scale: LRFactor
     snapshots: Snapshots
-    batch: BatchState
+    batch: ForwardState
     scaler: Any = None
     damage: bool = True
     grad_scale: float = 1.0
     module: nn.Module | None = None
-    course: Course | None = None
-    look: Probe | None = None
-    first_look: Probe | None = None
+    course: RemedySearch | None = None
+    look: ActivationStats | None = None
+    first_look: ActivationStats | None = None
     defer: bool = False
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
@@ -77,7 +77,7 @@ class PendingStep:
     @property
     def grads(self) -> list[Tensor]:
         """The gradients of this optimizer's parameters that have one; this process's pieces, under sharding."""
-        return [local(p.grad) for p in owned_params(self.optimizer) if p.grad is not None]
+        return [local(p.grad) for p in optimizer_params(self.optimizer) if p.grad is not None]
 
     def cancel(self) -> None:
         """Makes the step an exact no-op: weights, optimizer state, buffers and metrics stay as before the batch."""
@@ -91,7 +91,7 @@ class PendingStep:
             for grad in [g for g in self.grads if g.numel()][:1]:
                 grad.fill_(float("inf"))
         else:
-            for p in owned_params(self.optimizer):
+            for p in optimizer_params(self.optimizer):
                 p.grad = None
         self.batch.restore()
 
@@ -140,9 +140,9 @@ class PendingStep:
         """
         if self.course is None or self.course.active:
             return ""
-        budget = self.stats.budget
-        window = min(max(round(share * (budget or ENDLESS)), SHORTEST), LONGEST)
-        left = math.inf if budget is None else budget - self.stats.step
+        total_steps = self.stats.total_steps
+        window = min(max(round(share * (total_steps or ENDLESS)), SHORTEST), LONGEST)
+        left = math.inf if total_steps is None else total_steps - self.stats.step
         if left < 3 * window:
             return ""
         self.cancel()
@@ -164,7 +164,7 @@ def divides(optimizer: Optimizer) -> bool:
     """
     fused = all(group.get("fused") for group in optimizer.param_groups)
     able = fused and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-    return able and all(p.dtype != torch.float64 for p in owned_params(optimizer))
+    return able and all(p.dtype != torch.float64 for p in optimizer_params(optimizer))
 
 
 def forget_scale(optimizer: Optimizer) -> None:

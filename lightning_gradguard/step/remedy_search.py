@@ -16,11 +16,11 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_gradguard.collect.activation_stats import Probe
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.step.adam_update import AdaptiveUpdate
-from lightning_gradguard.step.lr_factor import LRScale
-from lightning_gradguard.step.saved_state import Checkpoint
+from lightning_gradguard.step.adam_update import AdamUpdate
+from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.saved_state import SavedState
 from lightning_gradguard.step.trial import Trial, better, blocked, level_of
 
 #: Shortest and longest trial in steps. Chosen.
@@ -30,7 +30,7 @@ Deed = Callable[[], str]
 Candidate = tuple[str, str, Sequence[Deed]]
 
 
-class Course:
+class RemedySearch:
     """Tries remedies on one optimizer's run.
 
     Args:
@@ -41,11 +41,11 @@ class Course:
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, lr_scale: LRScale, changed: Callable[[], None] = lambda: None
+        self, module: nn.Module, optimizer: Optimizer, lr_scale: LRFactor, changed: Callable[[], None] = lambda: None
     ) -> None:
         self.module, self.optimizer, self.lr_scale, self.changed = module, optimizer, lr_scale, changed
-        self.adaptive = AdaptiveUpdate(optimizer)
-        self.initial: Checkpoint | None = None
+        self.adaptive = AdamUpdate(optimizer)
+        self.initial: SavedState | None = None
         self._early: list[float] = []
         self.finding: Finding | None = None
         self.window = 0
@@ -55,12 +55,12 @@ class Course:
         self._left = math.inf
         self._recent: deque[float] = deque(maxlen=LONGEST)
         self._waiting: list[Candidate] = []
-        self._origin: Checkpoint | None = None
+        self._origin: SavedState | None = None
         self._level = self._error = math.inf
         self._trials: list[Trial] = []
         self._losses: list[float] = []
         self._bad, self._sick, self._anew = 0, False, False
-        self._look: Probe | None = None
+        self._look: ActivationStats | None = None
 
     @property
     def first(self) -> float:
@@ -97,7 +97,7 @@ class Course:
         finding: Finding,
         candidates: Sequence[Candidate],
         window: int,
-        look: Probe | None = None,
+        look: ActivationStats | None = None,
         by_hand: str = "",
         clearly: float = 0.7,
         left: float = math.inf,
@@ -124,8 +124,8 @@ class Course:
         self._level, self._error = level_of(recent) if len(recent) >= 3 else (math.inf, math.inf)
         return self._next()
 
-    def _checkpoint(self, step: int) -> Checkpoint:
-        return Checkpoint(self.module, self.optimizer, self.lr_scale, self.adaptive, step)
+    def _checkpoint(self, step: int) -> SavedState:
+        return SavedState(self.module, self.optimizer, self.lr_scale, self.adaptive, step)
 
     def restart(self) -> str:
         """Back to the initial weights, with an empty optimizer."""
@@ -155,7 +155,7 @@ class Course:
                 return f"trying {self._trials[-1].words}"
         return self._finish()
 
-    def follow(self, loss: float | None, clean: bool, look: Probe | None, cancel: Callable[[], None]) -> str:
+    def follow(self, loss: float | None, clean: bool, look: ActivationStats | None, cancel: Callable[[], None]) -> str:
         """One step of the running trial; says what was done, if anything.
 
         Args:

@@ -7,15 +7,15 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_gradguard.step.adam_update import AdaptiveUpdate
-from lightning_gradguard.step.lr_factor import LRScale
+from lightning_gradguard.step.adam_update import AdamUpdate
+from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.snapshots import Snapshots
 
 #: What remedies set in an optimizer's parameter groups.
 SETTINGS = ("momentum", "nesterov", "betas", "weight_decay", "decoupled_weight_decay")
 
 
-class Checkpoint:
+class SavedState:
     """Weights, buffers, optimizer state and settings, learning-rate factor and the modules themselves, as of now.
 
     Args:
@@ -29,7 +29,7 @@ class Checkpoint:
         >>> import torch
         >>> net = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
         >>> sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-        >>> before = Checkpoint(net, sgd, LRScale(sgd), AdaptiveUpdate(sgd))
+        >>> before = SavedState(net, sgd, LRFactor(sgd), AdamUpdate(sgd))
         >>> net[1], weight = nn.ELU(), net[0].weight.detach().clone()
         >>> _ = nn.init.zeros_(net[0].weight)
         >>> before.restore()
@@ -38,7 +38,7 @@ class Checkpoint:
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, lr_scale: LRScale, adaptive: AdaptiveUpdate, step: int = 0
+        self, module: nn.Module, optimizer: Optimizer, lr_scale: LRFactor, adaptive: AdamUpdate, step: int = 0
     ) -> None:
         self.optimizer, self.lr_scale, self.adaptive, self.step = optimizer, lr_scale, adaptive, step
         self._modules = [(m, dict(m._modules), m.__dict__.get("forward")) for m in module.modules()]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gradguard.tensors.copies import copied, owned_params
+from lightning_gradguard.tensors.copies import copied, optimizer_params
 from lightning_gradguard.tensors.shards import like, local
 
 
@@ -64,7 +64,7 @@ class Snapshots:
     @torch.no_grad()
     def take(self, step: int, memory: Any = None) -> Snapshot:
         """Copies the present state; when there are too many, into the memory of the oldest snapshot, which goes."""
-        params = owned_params(self.optimizer)
+        params = optimizer_params(self.optimizer)
         live = Snapshot(
             step,
             tuple(local(p.detach()) for p in params),
@@ -90,7 +90,7 @@ class Snapshots:
     def of(self, step: int) -> Snapshot | None:
         """The snapshot of this very step whose parameters are where the live ones are, if there is one."""
         newest = self.ring[-1] if self.ring and self.ring[-1].step == step else None
-        here = newest is not None and all(p.device.type == "cpu" for p in owned_params(self.optimizer))
+        here = newest is not None and all(p.device.type == "cpu" for p in optimizer_params(self.optimizer))
         return newest if here else None
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class Snapshots:
             self.ring, self.tries = self.ring[:-1], 0
         snapshot = self.ring[-1]
         self.tries += 1
-        params = owned_params(self.optimizer)
+        params = optimizer_params(self.optimizer)
         for p, saved in zip(params, snapshot.params, strict=False):
             local(p).copy_(saved)
         buffers = dict(self.module.named_buffers())

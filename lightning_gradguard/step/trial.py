@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import SAME, Probe, decades_through_time
-from lightning_gradguard.step.saved_state import Checkpoint
+from lightning_gradguard.collect.activation_stats import SAME, ActivationStats, decades_through_time
+from lightning_gradguard.step.saved_state import SavedState
 
 #: Decades that a gradient loses or gains over time until it says nothing; as in `VanishingThroughTime` and its twin.
 FADED, GROWN = 5.0, 4.0
@@ -37,9 +37,9 @@ class Trial:
     level: float = math.inf
     error: float = 0.0
     sick: bool = False
-    begin: Checkpoint | None = None
-    end: Checkpoint | None = None
-    look: Probe | None = None
+    begin: SavedState | None = None
+    end: SavedState | None = None
+    look: ActivationStats | None = None
 
 
 def better(trial: Trial, best: Trial) -> bool:
@@ -60,9 +60,9 @@ def level_of(losses: Sequence[float]) -> tuple[float, float]:
     return float(kept.mean()), float(kept.std() / math.sqrt(max(len(kept) - 1, 1)))
 
 
-def blocked(look: Probe | None) -> bool:
+def blocked(look: ActivationStats | None) -> bool:
     """Whether a hidden layer gives every sample the same answer, or a gradient is lost on its way through time."""
     if look is None:
         return False
     decades = [decades_through_time(gradient) for gradient in look.time.values()]
-    return bool(look.mute(SAME)) or any(d <= -FADED or d >= GROWN for d in decades)
+    return bool(look.constant_layers(SAME)) or any(d <= -FADED or d >= GROWN for d in decades)

@@ -20,7 +20,7 @@ from werkzeug import Request, Response, wrappers
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.history import Cache, History, list_tags, outcome
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, Question, View, read_view
+from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, read_view
 from lightning_gradguard.show.theme import kind_symbols
 
 STATIC = Path(__file__).parent / "static"
@@ -65,7 +65,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         ]
 
     def figures_impl(
-        self, context: Any, experiment: str, runs: Sequence[str], question: Question, look: dict[str, Any]
+        self, context: Any, experiment: str, runs: Sequence[str], question: FigureQuery, look: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """For each run: its figure, rows, incidents and headline."""
         from lightning_gradguard.show.figures import draw
@@ -91,7 +91,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
 
         def body(request: Request, context: Any, experiment: str) -> dict[str, Any]:
             args = request.args
-            runs, question = args.getlist("run")[:MAX_RUNS], parse_question(args)
+            runs, question = args.getlist("run")[:MAX_RUNS], parse_query(args)
             if not runs:
                 raise ValueError("Choose at least one run.")
             return {"figures": self.figures_impl(context, experiment, runs, question, parse_look(args))}
@@ -149,10 +149,10 @@ def file_route(read: Callable[[], bytes], content_type: str, expires: int = 0) -
     return serve
 
 
-def parse_question(args: Mapping[str, str]) -> Question:
-    """A `Question` from a request's arguments; what is missing keeps its default."""
+def parse_query(args: Mapping[str, str]) -> FigureQuery:
+    """A `FigureQuery` from a request's arguments; what is missing keeps its default."""
     depth = args.get("depth", "auto")
-    return Question(
+    return FigureQuery(
         statistic=args.get("statistic") or DEFAULT_STATISTIC, optimizer=args.get("optimizer", ""),
         depth=None if depth == "auto" else int(number(args, "depth", 0)), within=args.get("within", ""),
         layer=args.get("layer", ""), low=number(args, "from", -math.inf), high=number(args, "to", math.inf),
@@ -198,7 +198,7 @@ def describe_run(history: History) -> dict[str, Any]:
     }
 
 
-def describe_view(view: View, symbols: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+def describe_view(view: RunView, symbols: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     """What stands beside a figure."""
     names = view.heat.names if view.heat is not None else ()
     return {

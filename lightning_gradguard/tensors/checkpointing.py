@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 
-def to_plain(value: Any) -> Any:
+def to_checkpoint(value: Any) -> Any:
     """A state with numpy arrays as tensors, which a checkpoint loads under `weights_only=True`."""
     if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
+        return {key: to_checkpoint(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
+        return [to_checkpoint(item) for item in value]
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     return value.item() if isinstance(value, np.generic) else value
 
 
-def from_plain(value: Any) -> Any:
-    """The reverse of `to_plain`."""
+def from_checkpoint(value: Any) -> Any:
+    """The reverse of `to_checkpoint`."""
     if isinstance(value, dict):
-        return {key: from_plain(item) for key, item in value.items()}
+        return {key: from_checkpoint(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [from_plain(item) for item in value]
+        return [from_checkpoint(item) for item in value]
     return value.numpy().copy() if isinstance(value, Tensor) else value

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def owned_params(optimizer: Optimizer) -> list[Tensor]:
+def optimizer_params(optimizer: Optimizer) -> list[Tensor]:
     """The optimizer's parameters, in order."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 

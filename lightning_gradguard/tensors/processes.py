@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DeviceMesh, DTensor, Placement, Replicate
 
 
-class Ranks:
+class ProcessGroupInfo:
     """The processes that train one model together; one process alone by default.
 
     Args:
@@ -101,15 +101,15 @@ class Ranks:
         torch.distributed.all_gather_object(box, value)
         return box
 
-    def add(self, values: Tensor) -> Total:
+    def add(self, values: Tensor) -> PendingAllReduce:
         """Starts the sum of `values` over all processes."""
         values = values.to(self.device)
         if self._add is not None:
-            return Total(self._add(values))
-        return Total(values, torch.distributed.all_reduce(values, async_op=True))
+            return PendingAllReduce(self._add(values))
+        return PendingAllReduce(values, torch.distributed.all_reduce(values, async_op=True))
 
 
-class Total:
+class PendingAllReduce:
     """A sum over all processes that may still be on its way."""
 
     def __init__(self, values: Tensor, work: Any = None) -> None:

@@ -17,7 +17,9 @@ FOLDER = Path(__file__).parent / "cases"
 
 @cache
 def _own_cases() -> tuple[Case, ...]:
-    modules = (importlib.import_module(f"{__package__}.cases.{name}") for _, name, _ in pkgutil.iter_modules([str(FOLDER)]))
+    modules = (
+        importlib.import_module(f"{__package__}.cases.{name}") for _, name, _ in pkgutil.iter_modules([str(FOLDER)])
+    )
     return tuple(module.CASE for module in modules if hasattr(module, "CASE"))
 
 

@@ -10,7 +10,7 @@ from lightning_gradguard.show.figures import value_range
 from lightning_gradguard.show.heatmap_figure import MIN_DECADES, color_range
 from lightning_gradguard.show.heatmap_image import HEIGHT, Window, draw
 from lightning_gradguard.show.history import Field
-from lightning_gradguard.show.run_view import Question, View
+from lightning_gradguard.show.run_view import FigureQuery, RunView
 
 NAMES = ("emb", "enc.0.q", "enc.1.q", "enc.0.k", "enc.1.k", "head")
 
@@ -74,9 +74,9 @@ def test_a_thousand_layers_fold_to_what_fits():
     assert fields.auto_depth(tuple(f"l{i}" for i in range(1000))) == 1
 
 
-def view_of(log: np.ndarray) -> View:
+def view_of(log: np.ndarray) -> RunView:
     heat = Field(tuple(f"l{i}" for i in range(log.shape[1])), np.arange(len(log)), log.astype(np.float32))
-    return View("r", Question(), heat, [1] * log.shape[1], {}, [], (0, len(log) - 1))
+    return RunView("r", FigureQuery(), heat, [1] * log.shape[1], {}, [], (0, len(log) - 1))
 
 
 def test_the_noise_of_a_healthy_run_does_not_fill_the_colour_scale():
@@ -94,7 +94,7 @@ def test_one_step_at_1e30_does_not_flatten_the_scale():
 def test_an_empty_panel_has_no_range():
     from lightning_gradguard.show.figures import PANELS
 
-    view = View("r", Question(), None, [], {"loss": (np.arange(3), np.full(3, np.nan))}, [], (0, 2))
+    view = RunView("r", FigureQuery(), None, [], {"loss": (np.arange(3), np.full(3, np.nan))}, [], (0, 2))
     assert value_range(PANELS[1], [view]) is None
 
 

@@ -18,7 +18,7 @@ from werkzeug.test import Client
 
 from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.show import metadata
-from lightning_gradguard.tensorboard_plugin.plugin import STATIC, GradGuardLoader, GradGuardPlugin, parse_question
+from lightning_gradguard.tensorboard_plugin.plugin import STATIC, GradGuardLoader, GradGuardPlugin, parse_query
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 ROOT = "/data/plugin/gradguard"
@@ -240,6 +240,6 @@ def test_the_backend_imports_neither_torch_nor_lightning_nor_plotly():
 
 
 def test_a_question_has_defaults():
-    question = parse_question({})
+    question = parse_query({})
     assert (question.statistic, question.depth, question.low) == ("grad_norm", None, -np.inf)
-    assert parse_question({"depth": "0"}).depth == 0
+    assert parse_query({"depth": "0"}).depth == 0

@@ -1,6 +1,6 @@
 """Batches of one sample.
 
-Symptom: every step follows one sample; the loss is scattered over decades and does not settle.
+Symptom: every step follows one sample; the loss is scattered over decades and does not set_permanent.
 Cause: the noise of a single sample's gradient at a learning rate made for a batch.
 Cures: a larger batch, a smaller learning rate, clipping by norm, Adam. (Document 001 advises a *smaller* batch against
 explosion: `lr_too_high`, `exploding_relu` and `exploding_rnn` try it, and it cures none of them.)

@@ -11,7 +11,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class CalmMomentum(AbstractRemedy):
+class ReduceMomentum(AbstractRemedy):
     """Lowers a momentum (SGD's, or Adam's first beta) above `above` to `to`.
 
     A momentum of m remembers 1/(1 - m) steps and multiplies the learning rate by as much.
@@ -31,7 +31,7 @@ class CalmMomentum(AbstractRemedy):
 
     def __post_init__(self) -> None:
         if self.to > self.above:
-            raise ValueError(f"`CalmMomentum(to=...)` must not exceed above={self.above!r}, got {self.to!r}.")
+            raise ValueError(f"`ReduceMomentum(to=...)` must not exceed above={self.above!r}, got {self.to!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         words = ""

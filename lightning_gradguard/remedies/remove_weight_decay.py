@@ -12,7 +12,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class EaseDecay(AbstractRemedy):
+class RemoveWeightDecay(AbstractRemedy):
     """Takes the weight decay away from parameter groups that forget a weight within a few steps.
 
     Decay shrinks a weight by about `lr · weight_decay / (1 - momentum)` a step; its inverse is how many steps a weight
@@ -35,7 +35,7 @@ class EaseDecay(AbstractRemedy):
 
     def __post_init__(self) -> None:
         if self.memory <= 0:
-            raise ValueError(f"`EaseDecay(memory=...)` must be positive, got {self.memory!r}.")
+            raise ValueError(f"`RemoveWeightDecay(memory=...)` must be positive, got {self.memory!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         words = ""

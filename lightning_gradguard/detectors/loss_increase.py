@@ -11,7 +11,7 @@ from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
-class Relapse(AbstractDetector):
+class LossIncrease(AbstractDetector):
     """Reports losses that stay above everything recent and undo more than `share` of the progress.
 
     Each of the last `sustained` losses is above all of the `window` healthy ones before them, and their median is more
@@ -36,30 +36,30 @@ class Relapse(AbstractDetector):
         ValueError: If a number is not positive.
 
     Example:
-        >>> detector = Relapse(sustained=3)
+        >>> detector = LossIncrease(sustained=3)
         >>> state = detector.init()
         >>> for step in range(153):
         ...     loss = 2.0 if step < 20 else 0.5 if step < 150 else 1.9
         ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
         >>> print(*found)
-        step 152: relapse: loss, 3 steps in a row (1.9, limit 1.55)
+        step 152: loss_increase: loss, 3 steps in a row (1.9, limit 1.55)
     """
 
-    kind: ClassVar[str] = "relapse"
+    kind: ClassVar[str] = "loss_increase"
     sustained: int = 20
     share: float = 0.7
     window: int = 100
-    name: str = "relapse"
+    name: str = "loss_increase"
 
     def __post_init__(self) -> None:
         for field in ("sustained", "share", "window"):
-            require(getattr(self, field) > 0, f"Relapse({field}=...)", "must be positive", getattr(self, field))
+            require(getattr(self, field) > 0, f"LossIncrease({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
         return {"first": [], "losses": [], "high": [], "worse": False}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.loss is None or not stats.clean or stats.adversarial:
+        if stats.loss is None or not stats.clean or stats.multiple_optimizers:
             return state, ()
         first, losses, high = state["first"], state["losses"], state["high"]
         if len(losses) < self.window // 2 or stats.loss <= max(losses):

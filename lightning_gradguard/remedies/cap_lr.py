@@ -10,7 +10,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class HoldLR(AbstractRemedy):
+class CapLR(AbstractRemedy):
     """Lets no learning rate above the finding's limit, from this step on.
 
     Where the user's schedule is below the limit, or comes back below it, it is followed as it is.

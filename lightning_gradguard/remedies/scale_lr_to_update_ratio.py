@@ -12,7 +12,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class FitLR(AbstractRemedy):
+class ScaleLRToUpdateRatio(AbstractRemedy):
     """Scales the learning rate for good, so that an update like the last sampled one is `share` of the weights.
 
     For a run in which no loss can judge a trial (several optimizers).
@@ -29,10 +29,10 @@ class FitLR(AbstractRemedy):
 
     def __post_init__(self) -> None:
         if self.share <= 0:
-            raise ValueError(f"`FitLR(share=...)` must be positive, got {self.share!r}.")
+            raise ValueError(f"`ScaleLRToUpdateRatio(share=...)` must be positive, got {self.share!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         ratio = step.stats.global_update_ratio
         if not self.share < ratio < math.inf:
             return ""
-        return f"learning rate x {step.lr_scale.settle(step.lr_scale.base * self.share / ratio):.3g}"
+        return f"learning rate x {step.lr_scale.set_permanent(step.lr_scale.base * self.share / ratio):.3g}"

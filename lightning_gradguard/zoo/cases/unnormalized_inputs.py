@@ -31,7 +31,7 @@ def build(seed: int) -> Program:
 
 
 CASE = Case(
-    name="unnormalised_inputs",
+    name="unnormalized_inputs",
     title="raw features that differ by factors of a thousand",
     kind="unnormalized_input",
     symptom=Symptom("largest loss over the first", measures.worst_loss, limit=10.0),

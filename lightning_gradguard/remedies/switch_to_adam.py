@@ -11,8 +11,8 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class AdaptUpdates(AbstractRemedy):
-    """Gives a plain SGD Adam's update, through its own `step` (see `AdaptiveUpdate`).
+class SwitchToAdam(AbstractRemedy):
+    """Gives a plain SGD Adam's update, through its own `step` (see `AdamUpdate`).
 
     Args:
         lr: Adam's learning rate; a schedule scales it in proportion. 1e-3 as in Kingma and Ba 2015.
@@ -29,11 +29,11 @@ class AdaptUpdates(AbstractRemedy):
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
-            raise ValueError(f"`AdaptUpdates(lr=...)` must be positive, got {self.lr!r}.")
+            raise ValueError(f"`SwitchToAdam(lr=...)` must be positive, got {self.lr!r}.")
 
     @property
     def name(self) -> str:
-        return f"AdaptUpdates({self.lr:g})"
+        return f"SwitchToAdam({self.lr:g})"
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         if (
@@ -42,5 +42,5 @@ class AdaptUpdates(AbstractRemedy):
             or not step.course.adaptive.begin(self.lr, step.lr_scale.user_lrs())
         ):
             return ""
-        step.lr_scale.settle(1.0)
+        step.lr_scale.set_permanent(1.0)
         return f"Adam's update with learning rate {self.lr:g}"

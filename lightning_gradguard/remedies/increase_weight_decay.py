@@ -13,7 +13,7 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class DecayWeights(AbstractRemedy):
+class IncreaseWeightDecay(AbstractRemedy):
     """Raises the optimizer's weight decay for good, so far that only weights last which the data go on asking for.
 
     What counts is not the decay but how often it forgets a weight within the run: decay times learning rate times
@@ -21,7 +21,7 @@ class DecayWeights(AbstractRemedy):
     1 / (1 - m) times as large; a larger decay of the user's stays. Where some groups have a decay and others none
     (biases, norms), the latter go on without. Adam without a decay gets the decoupled one.
 
-    It is nothing for a `Try`, which judges by the training loss: decay raises that. It is a rung of its own.
+    It is nothing for a `TryEach`, which judges by the training loss: decay raises that. It is a rung of its own.
 
     Args:
         times: Times that the run forgets a weight by a factor of e. Chosen: about as in the cure of the zoo's
@@ -41,7 +41,7 @@ class DecayWeights(AbstractRemedy):
 
     def __post_init__(self) -> None:
         if self.times <= 0:
-            raise ValueError(f"`DecayWeights(times=...)` must be positive, got {self.times!r}.")
+            raise ValueError(f"`IncreaseWeightDecay(times=...)` must be positive, got {self.times!r}.")
 
     def apply(self, finding: Finding, step: PendingStep) -> str:
         groups = [group for group in step.optimizer.param_groups if "weight_decay" in group and "lr" in group]
@@ -51,7 +51,7 @@ class DecayWeights(AbstractRemedy):
             rate = decay_rate(group, step.lr_scale.base)
             if rate <= 0:
                 continue
-            before, after = float(group["weight_decay"]), self.times / (rate * (step.stats.budget or ENDLESS))
+            before, after = float(group["weight_decay"]), self.times / (rate * (step.stats.total_steps or ENDLESS))
             if after > before:
                 if not before and "decoupled_weight_decay" in group:
                     group["decoupled_weight_decay"] = True
