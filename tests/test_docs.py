@@ -68,6 +68,15 @@ def test_links_between_files_are_whole(path: Path) -> None:
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def test_links_of_readme_are_whole() -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
+def test_links_of_other_pages_are_whole(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_contributing_names_every_folder_of_the_package() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = [p.name + "/" if p.is_dir() else p.name for p in (ROOT / "lightning_gradguard").iterdir()]
+    for room in rooms:
+        assert room.startswith("__") or room == "py.typed" or f"`{room}`" in page, room

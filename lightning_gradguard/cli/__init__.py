@@ -43,7 +43,7 @@ def run(name: str, arguments: list[str]) -> int:
         parser.add_argument("runs", nargs="+", type=Path, help="directories of runs, or a directory with runs in it")
     parser.add_function_arguments(call, as_positional=True, sub_configs=True, skip={"runs"} if several else set())
     try:
-        return int(call(**parser.instantiate_classes(parser.parse_args(arguments)).as_dict()) or 0)
+        return int(call(**parser.instantiate(parser.parse_args(arguments)).as_dict()) or 0)
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
         print(f"gradguard {name}: {error.args[0] if error.args else error}", file=sys.stderr)
         return 2
