@@ -30,7 +30,7 @@ from overhead_turns import Repeated, Times, Variant, take_turns
 from peers import TOOLS
 from results import publish
 from rich.console import Console
-from rich.progress import LossTrend
+from rich.progress import Progress
 from rich.table import Table
 
 from lightning_gradguard import GradGuard
@@ -159,7 +159,7 @@ def compare(options: argparse.Namespace) -> None:
         if model not in options.models or optimizer not in options.optimizers:
             continue
         variants = {name: VARIANTS[name] for name in rows if name in (options.variants or VARIANTS)}
-        with LossTrend(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True) as progress:
             times = take_turns(model, optimizer, variants, options.rounds or rounds, BLOCK, progress, timer)
             peaks = {}
             if options.peaks and (model, optimizer) == ("gpt10m", "AdamW fused"):

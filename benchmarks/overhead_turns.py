@@ -19,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from overhead_models import MODELS, OPTIMIZERS, Batch, Training
-from rich.progress import LossTrend
+from rich.progress import Progress
 from torch import nn
 
 from lightning_gradguard import GradGuard
@@ -125,7 +125,7 @@ def take_turns(
     variants: dict[str, Variant],
     rounds: int,
     block: int,
-    progress: LossTrend,
+    progress: Progress,
     timer: Callable[[], float],
 ) -> dict[str, Times]:
     """`rounds` turns of `block` steps for every variant, in an order that changes from round to round."""

@@ -1,9 +1,9 @@
 """Where GradGuard works: runs the tests behind every cell of the matrix and writes the tables of `docs/support.md`.
 
     python benchmarks/support.py            # about three minutes on two cores
-    python benchmarks/support.py --check    # only says whether docs/support.md is what a passing run would write
+    python benchmarks/support.py --check    # only checks that the tables are those of a passing run
 
-A cell says "yes (tested)" only when every test named for it has passed.
+A cell is "yes (tested)" only if every test named for it has passed.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def batchnorm() -> list[str]:
     return ["tests/test_distributed.py::test_buffers_of_all_processes_are_judged", *many("ddp_batchnorm")[1:]]
 
 
-YES, MONITORS, WRITTEN = "yes (tested)", "monitors only", "written by its rules, not run"
-#: Heading -> row -> for each column a test, or words in place of one.
+YES, MONITORS, UNTESTED = "yes (tested)", "monitors only", "untested"
+#: Heading -> row -> for each column a test, or the text of the cell.
 TABLE: dict[str, dict[str, list[str]]] = {
     "Precision": {
         "`32-true`": remedies("32-true"),
         "`64-true`": [
             *remedies("64-true")[:5],
-            "to float32: Lightning reads the weights into a float32 module and makes that double afterwards",
+            "as float32: Lightning loads the weights into a float32 module and converts it to double afterwards",
         ],
         "`bf16-mixed`": remedies("bf16-mixed"),
         "`bf16-true`": remedies("bf16-true"),
@@ -67,9 +67,9 @@ TABLE: dict[str, dict[str, list[str]]] = {
         "LBFGS (one evaluation a step)": remedies("LBFGS"),
         "groups added by `BackboneFinetuning`": [
             *remedies("added groups")[:5],
-            "not possible, because Lightning leaves the backbone frozen after a resume within an epoch",
+            "not possible: Lightning leaves the backbone frozen after a resume within an epoch",
         ],
-        "`self.optimizers(use_pl_optimizer=False)`": ["not possible, because no hook is called; said once"] * 6,
+        "`self.optimizers(use_pl_optimizer=False)`": ["not possible: no hook is called (warns once)"] * 6,
         "`torch.compile`": [
             "tests/test_compile.py::test_no_break_and_no_recompilation[whole]",
             *remedies("compiled part")[1:],
@@ -95,19 +95,23 @@ TABLE: dict[str, dict[str, list[str]]] = {
         "HSDP": many("hsdp"),
         "tensor parallel": many("tp"),
         "FSDP2 × tensor parallel": many("fsdp_tp"),
-        "DeepSpeed": ["monitors only: loss and buffers", *["not possible, because its engine steps"] * 4, MONITORS],
+        "DeepSpeed": [
+            "monitors only: loss and buffers",
+            *["not possible: DeepSpeed's engine takes the step"] * 4,
+            MONITORS,
+        ],
     },
     "Accelerators": {
         "CPU": remedies("automatic"),
-        "CUDA": [f"{WRITTEN}; has tests marked `gpu`"] * 6,
-        "MPS": [WRITTEN] * 6,
-        "XLA": [WRITTEN] * 6,
+        "CUDA": [f"{UNTESTED}; the tests marked `gpu` need a device"] * 6,
+        "MPS": [UNTESTED] * 6,
+        "XLA": [UNTESTED] * 6,
     },
 }
 
 
 class Outcomes:
-    """A pytest plug-in: which tests have passed."""
+    """A pytest plug-in that records which tests have passed."""
 
     def __init__(self) -> None:
         self.passed: set[str] = set()
@@ -124,8 +128,8 @@ def tests() -> list[str]:
 
 
 def row_of(name: str, cells: list[str], passed: Callable[[str], bool]) -> str:
-    said = [(YES if passed(c) else "**its test fails**") if c.startswith("tests/") else c for c in cells]
-    return f"| {name} | {' | '.join(said)} |"
+    shown = [(YES if passed(c) else "**its test fails**") if c.startswith("tests/") else c for c in cells]
+    return f"| {name} | {' | '.join(shown)} |"
 
 
 def head(first: str) -> list[str]:
@@ -133,7 +137,7 @@ def head(first: str) -> list[str]:
 
 
 def page(passed: Callable[[str], bool]) -> str:
-    """The page, given which tests pass."""
+    """The page, for the tests that pass."""
     lines = [PAGE.read_text().partition(MARK)[0] + MARK]
     for heading, rows in TABLE.items():
         lines += ["", f"## {heading}", "", *head(""), *(row_of(name, cells, passed) for name, cells in rows.items())]
@@ -148,7 +152,7 @@ def readme(passed: Callable[[str], bool]) -> str:
 
 
 def write(passed: Callable[[str], bool]) -> dict[Path, str]:
-    """What stands where, given which tests pass."""
+    """Path -> contents, for the tests that pass."""
     return {PAGE: page(passed), README: readme(passed)}
 
 

@@ -1,4 +1,4 @@
-"""docs/support.md promises what tests show, and the worked example for two processes runs."""
+"""The tables of docs/support.md are those of a passing run, and the example with two processes runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_page_and_readme_are_what_a_passing_run_prints() -> None:
         assert path.read_text() == text, path.name
 
 
-def test_every_promise_names_a_test_that_is_there() -> None:
+def test_every_cell_names_an_existing_test() -> None:
     support = runpy.run_path(str(ROOT / "benchmarks" / "support.py"))
     wanted = support["tests"]()
     files = sorted({test.partition("::")[0] for test in wanted})
