@@ -1,4 +1,4 @@
-"""The offline report, from runs written as a guarded Trainer writes them."""
+"""The reports without TensorBoard, of runs written by `RunWriter`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 LAYER = "net.<img src=x onerror=alert(1)>"
 
 
-def write_run(folder: Path, ill: bool) -> Path:
-    """Forty steps; an ill run explodes at step 20 in a layer with a hostile name."""
+def write_run(folder: Path, failing: bool) -> Path:
+    """Forty steps; a failing run explodes at step 20, in a layer with a hostile name."""
     incident = Incident.start(Finding("exploding", 20, (LAYER,), 1e6, 10.0), actions=("SkipStep",)).closed("resolved")
     with SummaryWriter(folder) as board:
         writer = RunWriter(board)
         for x in range(40):
-            norm = 1e6 if ill and x == 20 else 1.0
+            norm = 1e6 if failing and x == 20 else 1.0
             stats = GradStats.of({LAYER: norm, "net.1": 1.0, "net.2": 1.0}, step=x, loss=2.0 - x / 40, lr=0.1)
-            writer.step(StepReport(stats, incident_findings(incident) if ill and x == 20 else ()), x)
-        if ill:
+            writer.step(StepReport(stats, incident_findings(incident) if failing and x == 20 else ()), x)
+        if failing:
             writer.incident(incident, 20)
-        writer.close(Report(40, (incident,) if ill else ()), 40)
+        writer.close(Report(40, (incident,) if failing else ()), 40)
     return folder
 
 
@@ -45,7 +45,7 @@ def incident_findings(incident: Incident) -> tuple[Finding, ...]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("runs")
-    return [write_run(root / "ill", ill=True), write_run(root / "well", ill=False)]
+    return [write_run(root / "failing", failing=True), write_run(root / "healthy", failing=False)]
 
 
 def printed(runs: list[Path]) -> str:
@@ -54,18 +54,18 @@ def printed(runs: list[Path]) -> str:
     return console.file.getvalue()
 
 
-def test_data_is_json_that_tells_the_story(runs):
-    ill, well = json.loads(json.dumps(report_data(runs), allow_nan=False))
-    assert (ill["run"], ill["state"], well["state"]) == ("ill", "resolved", "healthy")
-    assert ill["incidents"][0]["x"] == 20
-    assert ill["layers"] == {"": [LAYER, "net.1", "net.2"]}
-    assert ill["curves"][""]["grad_norm"]["max"] == pytest.approx(1e6)
-    assert ill["curves"][""]["loss"] == {"first": 2.0, "last": 1.025, "min": 1.025, "max": 2.0, "not_finite": 0}
+def test_the_data_can_be_written_as_json(runs):
+    failing, healthy = json.loads(json.dumps(report_data(runs), allow_nan=False))
+    assert (failing["run"], failing["state"], healthy["state"]) == ("failing", "resolved", "healthy")
+    assert failing["incidents"][0]["x"] == 20
+    assert failing["layers"] == {"": [LAYER, "net.1", "net.2"]}
+    assert failing["curves"][""]["grad_norm"]["max"] == pytest.approx(1e6)
+    assert failing["curves"][""]["loss"] == {"first": 2.0, "last": 1.025, "min": 1.025, "max": 2.0, "not_finite": 0}
 
 
 def test_the_summary_names_runs_states_and_incidents(runs):
     text = printed(runs)
-    for expected in ("ill", "well", "resolved", "healthy", "2 \u2192 1.02", "1e+06", LAYER, "SkipStep"):
+    for expected in ("failing", "resolved", "healthy", "2 \u2192 1.02", "1e+06", LAYER, "SkipStep"):
         assert expected in text
 
 
@@ -84,10 +84,10 @@ def test_the_file_is_self_contained_and_escaped(runs, tmp_path):
 
 def test_runs_are_found_below_a_log_directory(runs):
     assert find_runs(runs[0].parent) == runs
-    assert [run["run"] for run in report_data([runs[0].parent])] == ["ill", "well"]
+    assert [run["run"] for run in report_data([runs[0].parent])] == ["failing", "healthy"]
 
 
-def test_a_run_logged_elsewhere_still_has_its_incidents(tmp_path):
+def test_a_run_without_event_files_has_its_incidents(tmp_path):
     append_incident(tmp_path / "csv" / INCIDENT_LOG, Incident.start(Finding("nonfinite", 7, ("a",))))
     (run,) = report_data([tmp_path / "csv"])
     assert (run["state"], run["incidents"][0]["x"], run["curves"]) == ("open", 7, {"": {}})
@@ -96,28 +96,38 @@ def test_a_run_logged_elsewhere_still_has_its_incidents(tmp_path):
     assert "nonfinite" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
-def test_an_event_file_without_gradguard_is_said_to_be_one(tmp_path):
+def test_an_event_file_without_gradguard_data_is_reported(tmp_path):
     with SummaryWriter(tmp_path / "other") as board:
         board.add_scalar("loss", 1.0, 0)
     assert "no GradGuard data." in printed([tmp_path / "other"])
 
 
+def test_a_loss_that_was_never_finite_is_left_blank(tmp_path):
+    with SummaryWriter(tmp_path / "nan") as board:
+        writer = RunWriter(board)
+        for x in range(3):
+            writer.step(StepReport(GradStats.of({"net.0": 1.0}, step=x, loss=float("nan"))), x)
+    assert report_data([tmp_path / "nan"])[0]["curves"][""]["loss"] == {"not_finite": 3}
+    assert "healthy" not in printed([tmp_path / "nan"]).splitlines()[0]
+
+
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=f"There is no run in {re.escape(str(tmp_path))}: neither an event file"
+        FileNotFoundError,
+        match=f"There is no run in {re.escape(str(tmp_path))}: it contains neither TensorBoard event files",
     ):
         report_data([tmp_path])
     with pytest.raises(FileNotFoundError, match="Give the directory that the logger wrote"):
         report_data([tmp_path / "missing"])
 
 
-def test_names_are_as_short_as_they_can_be():
+def test_names_are_as_short_as_possible():
     paths = [Path("/logs/a/version_0"), Path("/logs/b/version_0")]
     assert unique_names(paths) == ["a/version_0", "b/version_0"]
     assert unique_names(paths[:1]) == ["version_0"]
 
 
-def test_two_optimizers_get_a_section_each(tmp_path):
+def test_each_of_two_optimizers_has_a_section(tmp_path):
     with SummaryWriter(tmp_path / "gan") as board:
         writer = RunWriter(board)
         for x in range(3):

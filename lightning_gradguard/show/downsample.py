@@ -1,4 +1,4 @@
-"""A field made small enough to look at: modules folded into one row, steps binned into one column, curves thinned."""
+"""Reduces a run to what a screen can show: layers folded into modules, steps binned, curves thinned."""
 
 from __future__ import annotations
 
@@ -9,144 +9,157 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_gradguard.show.history import Field
+from lightning_gradguard.show.run_reader import LayerSeries
 
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
-#: Rows up to which every layer has its own, columns of a heatmap and points of a curve. Chosen: what a screen can show.
-AUTO_ROWS, COLUMNS, POINTS = 120, 600, 1200
-#: Statistics whose value for a module is the L2 norm over its layers; the largest layer stands for the others.
+#: Most rows before layers are folded into modules, most columns of a heatmap, and most points of a curve: about what
+#: a screen can resolve.
+MAX_ROWS, MAX_COLUMNS, MAX_POINTS = 120, 600, 1200
+#: Statistics that are L2 norms, so that a module's value is the L2 norm over its layers. Of others it is the maximum.
 NORMS = ("grad_norm", "param_norm")
 
 
-def depths(names: Sequence[str]) -> int:
-    """The most parts that a layer's name has.
+def max_depth(names: Sequence[str]) -> int:
+    """The largest number of dot-separated parts in a layer's name.
 
     Example:
-        >>> depths(["encoder.layer.0.q", "head"])
+        >>> max_depth(["encoder.layer.0.q", "head"])
         4
     """
     return max((name.count(".") + 1 for name in names), default=1)
 
 
-def auto_depth(names: Sequence[str], within: str = "", most: int = AUTO_ROWS) -> int:
-    """The deepest folding that leaves at most `most` rows, 0 if every layer may have its own.
+def auto_depth(names: Sequence[str], within: str = "", max_rows: int = MAX_ROWS) -> int:
+    """The largest depth that gives at most `max_rows` rows; 0 (every layer its own row) where that is few enough.
 
     Example:
         >>> auto_depth([f"block.{i}.{part}" for i in range(100) for part in "abc"])
         2
     """
-    inside = [name for name in names if belongs(name, within)]
-    if len(inside) <= most:
+    inside = [name for name in names if is_inside(name, within)]
+    if len(inside) <= max_rows:
         return 0
-    fits = (d for d in range(depths(names), 0, -1) if len({module(name, d, within) for name in inside}) <= most)
-    return next(fits, 1)
+    depths = range(max_depth(names), 0, -1)
+    return next((d for d in depths if len({module_of(name, d, within) for name in inside}) <= max_rows), 1)
 
 
-def belongs(name: str, within: str) -> bool:
-    """Whether a layer lies inside a module, or is it."""
+def is_inside(name: str, within: str) -> bool:
+    """Whether a layer is the module `within` or lies inside it."""
     return not within or name == within or name.startswith(f"{within}.")
 
 
-def module(name: str, depth: int, within: str = "") -> str:
-    """The module at `depth` below `within` that a layer belongs to; the layer itself at depth 0.
+def module_of(name: str, depth: int, within: str = "") -> str:
+    """The module at `depth` below `within` that contains a layer; the layer itself at depth 0.
 
     Example:
-        >>> module("encoder.layer.3.q", 3), module("encoder.layer.3.q", 1, within="encoder")
+        >>> module_of("encoder.layer.3.q", 3), module_of("encoder.layer.3.q", 1, within="encoder")
         ('encoder.layer.3', 'encoder.layer')
     """
     keep = depth + (within.count(".") + 1 if within else 0)
     return ".".join(name.split(".")[:keep]) if depth else name
 
 
-def fold(field: Field, statistic: str, depth: int, within: str = "") -> tuple[Field, list[int]]:
-    """The layers of each module as one row, and how many layers each row stands for.
+def fold_layers(series: LayerSeries, statistic: str, depth: int, within: str = "") -> tuple[LayerSeries, list[int]]:
+    """Combines the layers of each module into one row.
 
     Args:
-        field: The layers.
-        statistic: Decides how layers combine, see `NORMS`.
-        depth: Parts of the name to keep below `within`; 0 keeps every layer.
+        series: The layers.
+        statistic: Its name, which decides how layers are combined, see `NORMS`.
+        depth: Number of name parts to keep below `within`; 0 keeps every layer.
         within: Show this module only.
 
+    Returns:
+        The folded series, and the number of layers in each row.
+
     Example:
-        >>> layers = Field(("a.0", "a.1", "b"), np.arange(1), np.log10(np.float32([[3, 4, 1]])))
-        >>> folded, counts = fold(layers, "grad_norm", depth=1)
-        >>> folded.names, counts, (10**folded.log).round(3).tolist()
+        >>> layers = LayerSeries(("a.0", "a.1", "b"), np.arange(1), np.log10(np.float32([[3, 4, 1]])))
+        >>> folded, counts = fold_layers(layers, "grad_norm", depth=1)
+        >>> folded.names, counts, (10**folded.log10).round(3).tolist()
         (('a', 'b'), [2, 1], [[5.0, 1.0]])
     """
-    chosen = [i for i, name in enumerate(field.names) if belongs(name, within)]
-    owners = [module(field.names[i], depth, within) for i in chosen]
-    names = tuple(dict.fromkeys(owners))
-    if len(names) == len(field.names):
-        return field, [1] * len(names)
-    place = {name: i for i, name in enumerate(names)}
-    row = np.array([place[owner] for owner in owners], np.intp)
+    chosen = [i for i, name in enumerate(series.names) if is_inside(name, within)]
+    modules = [module_of(series.names[i], depth, within) for i in chosen]
+    names = tuple(dict.fromkeys(modules))
+    if len(names) == len(series.names):
+        return series, [1] * len(names)
+    row_of = {name: i for i, name in enumerate(names)}
+    row = np.array([row_of[module] for module in modules], np.intp)
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=len(names))
-    log = field.log[:, np.array(chosen, np.intp)[order]]
+    log10 = series.log10[:, np.array(chosen, np.intp)[order]]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
-    combined = combine(log, starts, counts, statistic in NORMS) if len(names) else log
-    return replace(field, names=names, log=combined), counts.tolist()
+    combined = combine_columns(log10, starts, counts, statistic in NORMS) if len(names) else log10
+    return replace(series, names=names, log10=combined), counts.tolist()
 
 
-def combine(
-    log: NDArray[np.float32], starts: NDArray[np.intp], counts: NDArray[np.intp], norm: bool
+def combine_columns(
+    log10: NDArray[np.float32], starts: NDArray[np.intp], counts: NDArray[np.intp], norm: bool
 ) -> NDArray[np.float32]:
-    """Neighbouring columns of logarithms `[T, L]` as one: the norm of both, or the larger."""
-    peak: NDArray[np.float32] = np.fmax.reduceat(log, starts, axis=1)
+    """Combines runs of neighboring columns of `[T, L]` logarithms, by L2 norm or by maximum.
+
+    Args:
+        log10: The logarithms, `[T, L]`.
+        starts: First column of each run.
+        counts: Number of columns of each run.
+        norm: Whether to take the L2 norm instead of the maximum.
+    """
+    peak: NDArray[np.float32] = np.fmax.reduceat(log10, starts, axis=1)
     if not norm:
         return peak
     with np.errstate(invalid="ignore", divide="ignore"):
-        squares = np.power(10.0, 2 * (log - np.repeat(peak, counts, axis=1)))
+        squares = np.power(10.0, 2 * (log10 - np.repeat(peak, counts, axis=1)))
         norms = peak + 0.5 * np.log10(np.add.reduceat(np.nan_to_num(squares), starts, axis=1))
     return np.where(np.isfinite(peak), norms, peak).astype(np.float32)
 
 
-def between(x: NDArray[np.int64], low: float, high: float) -> slice:
-    """The part of rising `x` from the last step at or before `low` to the first at or after `high`."""
-    first = max(int(np.searchsorted(x, low, side="right")) - 1, 0)
-    return slice(first, int(np.searchsorted(x, high, side="left")) + 1)
+def step_slice(steps: NDArray[np.int64], low: float, high: float) -> slice:
+    """The part of ascending `steps` from the last one at or before `low` to the first one at or after `high`."""
+    first = max(int(np.searchsorted(steps, low, side="right")) - 1, 0)
+    return slice(first, int(np.searchsorted(steps, high, side="left")) + 1)
 
 
-def binned(field: Field, columns: int = COLUMNS) -> Field:
-    """The steps in at most `columns` columns, each the largest of its steps.
+def bin_steps(series: LayerSeries, max_columns: int = MAX_COLUMNS) -> LayerSeries:
+    """Bins the steps into at most `max_columns` columns, each the maximum over its steps.
 
-    The largest, so that a spike of a single step, or one NaN, is never averaged away.
+    The maximum, because a mean would hide a spike or a NaN of a single step.
 
     Example:
-        >>> steps = Field(("a",), np.arange(6), np.float32([[0], [0], [9], [0], [0], [np.inf]]))
-        >>> few = binned(steps, columns=3)
-        >>> few.x.tolist(), few.log.ravel().tolist()
+        >>> series = LayerSeries(("a",), np.arange(6), np.float32([[0], [0], [9], [0], [0], [np.inf]]))
+        >>> binned = bin_steps(series, max_columns=3)
+        >>> binned.steps.tolist(), binned.log10.ravel().tolist()
         ([0, 2, 4], [0.0, 9.0, inf])
     """
-    if len(field.x) <= columns:
-        return field
-    edges = np.linspace(0, len(field.x), columns, endpoint=False).astype(np.intp)
-    return replace(field, x=field.x[edges], log=np.fmax.reduceat(field.log, edges, axis=0))
+    if len(series.steps) <= max_columns:
+        return series
+    edges = np.linspace(0, len(series.steps), max_columns, endpoint=False).astype(np.intp)
+    return replace(series, steps=series.steps[edges], log10=np.fmax.reduceat(series.log10, edges, axis=0))
 
 
-def thin(
+def thin_curve(
     x: NDArray[np.int64],
     y: NDArray[np.float64],
     low: float = -math.inf,
     high: float = math.inf,
-    points: int = POINTS,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """A curve from `low` to `high` in about `points` points that keep each bin's smallest, largest and any gap.
+    max_points: int = MAX_POINTS,
+) -> Curve:
+    """Reduces a curve between `low` and `high` to about `max_points` points.
+
+    The minimum, the maximum and the first non-finite value of every bin are kept.
 
     Example:
-        >>> x, y = thin(np.arange(1000), np.where(np.arange(1000) == 613, 5.0, 0.0), points=30)
+        >>> x, y = thin_curve(np.arange(1000), np.where(np.arange(1000) == 613, 5.0, 0.0), max_points=30)
         >>> len(x) <= 30, 613 in x
         (True, True)
     """
-    part = between(x, low, high)
+    part = step_slice(x, low, high)
     x, y = x[part], y[part]
-    if len(x) <= points:
+    if len(x) <= max_points:
         return x, y
-    per_bin = -(-len(x) // (points // 3))
+    per_bin = -(-len(x) // (max_points // 3))
     padded = np.pad(y, (0, -len(y) % per_bin), constant_values=y[-1]).reshape(-1, per_bin)
     finite = np.isfinite(padded)
-    least = np.where(finite, padded, np.inf).argmin(axis=1)
-    most = np.where(finite, padded, -np.inf).argmax(axis=1)
-    inside = np.stack([least, most, finite.argmin(axis=1)], axis=1)  # the last: where a gap begins
+    smallest = np.where(finite, padded, np.inf).argmin(axis=1)
+    largest = np.where(finite, padded, -np.inf).argmax(axis=1)
+    inside = np.stack([smallest, largest, finite.argmin(axis=1)], axis=1)  # the last: the first non-finite value
     keep = np.unique(np.minimum(inside + per_bin * np.arange(len(padded))[:, None], len(x) - 1))
     return x[keep], y[keep]

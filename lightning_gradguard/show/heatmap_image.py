@@ -1,4 +1,4 @@
-"""The layer-by-step heatmap as a picture, for TensorBoard's Images tab where there is no GradGuard tab."""
+"""The heatmap of layers by step as a picture for TensorBoard's Images tab, where the GradGuard tab is not installed."""
 
 from __future__ import annotations
 
@@ -10,98 +10,95 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lightning_gradguard.show.metadata import NONFINITE_COLOR, VIRIDIS, ZERO_COLOR, rgb, viridis
 
-#: Size of the coloured area in pixels, and the margins for layer names, title and colour bar. Chosen.
+#: Size of the colored area in pixels, and the margins for layer names, title, color bar and steps.
 WIDTH, HEIGHT = 640, 360
 LEFT, TOP, RIGHT, BOTTOM = 190, 30, 90, 40
-LABELS = 18
+#: Layer names that fit beside the colored area.
+MAX_LABELS = 18
+LEGEND = "input at the top; white line: incident; gray: zero; orange: NaN or inf"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 
 
-class Window:
-    """The last columns of a heatmap, thinned to at most `most` of them: doubling its stride when it is full.
+class HeatmapWindow:
+    """Columns of a heatmap, at most `max_columns` of them: a full window drops every second and doubles its stride.
 
     Example:
-        >>> window = Window(most=4)
+        >>> window = HeatmapWindow(max_columns=4)
         >>> for x in range(9):
         ...     window.add(x, np.zeros(2))
         >>> window.steps
         [0, 4, 8]
     """
 
-    def __init__(self, most: int = 320) -> None:
-        self.most, self.stride, self.seen = most, 1, 0
+    def __init__(self, max_columns: int = 320) -> None:
+        self.max_columns, self.stride, self.offered = max_columns, 1, 0
         self.steps: list[int] = []
         self.columns: list[NDArray[np.floating]] = []
 
     def add(self, x: int, column: NDArray[np.floating]) -> None:
-        """Takes one column `[L]` if it falls on the stride."""
-        if len(self.columns) == self.most:
+        """Keeps the column `[L]` of step `x` if the stride falls on it."""
+        if len(self.columns) == self.max_columns:
             self.steps, self.columns, self.stride = self.steps[::2], self.columns[::2], 2 * self.stride
-        if self.seen % self.stride == 0:
+        if self.offered % self.stride == 0:
             self.steps.append(x)
             self.columns.append(column)
-        self.seen += 1
+        self.offered += 1
 
 
-def draw(window: Window, names: Sequence[str], marks: Sequence[int], title: str) -> NDArray[np.uint8]:
-    """Draws the heatmap of log10 norms, input at the top, with a line at every incident.
+def draw_heatmap(window: HeatmapWindow, names: Sequence[str], marks: Sequence[int], title: str) -> NDArray[np.uint8]:
+    """Draws the heatmap with the input at the top and a line at each incident.
 
     Args:
-        window: The columns, log10 of a norm per layer.
+        window: The columns, log10 of a statistic of each layer.
         names: The layers, `[L]`, input first.
-        marks: Steps of the incidents.
-        title: One line above the picture.
+        marks: First steps of the incidents.
+        title: One line above the heatmap.
 
     Returns:
         An RGB picture, `[height, width, 3]`.
     """
-    field = np.stack(window.columns, axis=1).astype(np.float64)
-    finite = field[np.isfinite(field)]
+    log10 = np.stack(window.columns, axis=1).astype(np.float64)
+    finite = log10[np.isfinite(log10)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     high = max(high, low + 1e-6)
     page = Image.new("RGB", (LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM), PAPER)
     page.paste(
-        Image.fromarray(paint(field, low, high)).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST),
+        Image.fromarray(colorize(log10, low, high)).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST),
         (LEFT, TOP),
     )
     pen, font = ImageDraw.Draw(page), ImageFont.load_default()
     pen.text((LEFT, 9), ascii_only(title, 100), INK, font)
     draw_axes(pen, font, window.steps, names)
-    draw_colorbar(page, pen, font, low, high)
+    draw_color_bar(page, pen, font, low, high)
     draw_marks(pen, window.steps, marks)
     return np.asarray(page)
 
 
-def paint(field: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
-    """Colours `[L, T, 3]` of a field of logarithms; rows that must share a pixel show their largest."""
-    if len(field) > HEIGHT:
-        edges = np.linspace(0, len(field), HEIGHT, endpoint=False).astype(int)
-        field = np.maximum.reduceat(field, edges, axis=0)
-    colors = viridis((field - low) / (high - low))
-    colors[np.isneginf(field)] = rgb(ZERO_COLOR)
-    colors[np.isnan(field) | np.isposinf(field)] = rgb(NONFINITE_COLOR)
+def colorize(log10: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    """Colors `[L, T, 3]` of logarithms `[L, T]`; rows that share a pixel show their maximum."""
+    if len(log10) > HEIGHT:
+        edges = np.linspace(0, len(log10), HEIGHT, endpoint=False).astype(int)
+        log10 = np.maximum.reduceat(log10, edges, axis=0)
+    colors = viridis((log10 - low) / (high - low))
+    colors[np.isneginf(log10)] = rgb(ZERO_COLOR)
+    colors[np.isnan(log10) | np.isposinf(log10)] = rgb(NONFINITE_COLOR)
     return colors
 
 
 def draw_axes(pen: ImageDraw.ImageDraw, font: Font, steps: Sequence[int], names: Sequence[str]) -> None:
-    """Layer names at the left, first, middle and last step below."""
-    for i in np.unique(np.linspace(0, len(names) - 1, min(len(names), LABELS)).astype(int)):
+    """Writes layer names at the left, and the first, middle and last step below."""
+    for i in np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LABELS)).astype(int)):
         middle = TOP + HEIGHT * (i + 0.5) / len(names)
         pen.text((LEFT - 6, middle), ascii_only(names[i], 28), INK, font, anchor="rm")
     for share, anchor in ((0.0, "lt"), (0.5, "mt"), (1.0, "rt")):
         at = min(int(share * len(steps)), len(steps) - 1)
         pen.text((LEFT + WIDTH * share, TOP + HEIGHT + 6), f"step {steps[at]}", INK, font, anchor=anchor)
-    pen.text(
-        (LEFT, TOP + HEIGHT + 22),
-        "input at the top; white lines: incidents; grey: zero; orange: not finite",
-        INK,
-        font,
-    )
+    pen.text((LEFT, TOP + HEIGHT + 22), LEGEND, INK, font)
 
 
-def draw_colorbar(page: Image.Image, pen: ImageDraw.ImageDraw, font: Font, low: float, high: float) -> None:
-    """The scale, in powers of ten."""
+def draw_color_bar(page: Image.Image, pen: ImageDraw.ImageDraw, font: Font, low: float, high: float) -> None:
+    """Draws the color scale from `10**high` down to `10**low`."""
     ramp = viridis(np.linspace(1, 0, HEIGHT))[:, None, :]
     page.paste(Image.fromarray(ramp).resize((14, HEIGHT)), (LEFT + WIDTH + 12, TOP))
     for share in np.linspace(0, 1, len(VIRIDIS) // 2):
@@ -110,7 +107,7 @@ def draw_colorbar(page: Image.Image, pen: ImageDraw.ImageDraw, font: Font, low: 
 
 
 def draw_marks(pen: ImageDraw.ImageDraw, steps: Sequence[int], marks: Sequence[int]) -> None:
-    """A white line with a dark edge at each incident inside the window."""
+    """Draws a white line with a dark edge at each incident inside the window."""
     for mark in marks:
         if steps[0] <= mark <= steps[-1]:
             at = LEFT + WIDTH * (np.searchsorted(steps, mark) + 0.5) / len(steps)
@@ -118,8 +115,8 @@ def draw_marks(pen: ImageDraw.ImageDraw, steps: Sequence[int], marks: Sequence[i
             pen.line((at, TOP, at, TOP + HEIGHT), fill=PAPER, width=1)
 
 
-def ascii_only(text: str, most: int) -> str:
-    """`text` on one line in characters that every font has, its middle cut out when too long."""
+def ascii_only(text: str, max_length: int) -> str:
+    """`text` on one line, in ASCII because the font has no more, and shortened in the middle if it is too long."""
     plain = " ".join(text.split()).encode("ascii", "replace").decode()
-    half = (most - 3) // 2
-    return plain if len(plain) <= most else f"{plain[:half]}...{plain[-half:]}"
+    half = (max_length - 3) // 2
+    return plain if len(plain) <= max_length else f"{plain[:half]}...{plain[-half:]}"

@@ -1,4 +1,4 @@
-"""One run as the tab shows it: a folded and binned field, thinned curves, incidents, and its story in one line."""
+"""One run as the tab and the report show it: downsampled layers and curves, incidents, and a headline."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_gradguard.show import downsample as fields
-from lightning_gradguard.show.downsample import Curve
-from lightning_gradguard.show.history import Field, History, outcome
+from lightning_gradguard.show.downsample import (
+    Curve,
+    auto_depth,
+    bin_steps,
+    fold_layers,
+    max_depth,
+    step_slice,
+    thin_curve,
+)
+from lightning_gradguard.show.run_reader import LayerSeries, RunReader, worst_outcome
 
 DEFAULT_STATISTIC = "grad_norm"
 
 
 @dataclass(frozen=True)
 class FigureQuery:
-    """What to show, the same for every run.
+    """What to show of each run.
 
     Args:
         statistic: The heatmap's statistic.
-        optimizer: Whose layers, by index; empty when there is one.
-        depth: Parts of a layer's name to keep; 0 for every layer, None for as many as fit.
+        optimizer: Index of the optimizer whose layers are shown; empty if there is only one.
+        depth: Number of parts of a layer's name to keep; 0 for every layer, None for as many rows as fit.
         within: Show this module only.
-        layer: Draw this row's curve.
+        layer: Also draw the curve of this row, a layer or a module.
         low: First step to show.
         high: Last step to show.
     """
@@ -42,72 +49,73 @@ class FigureQuery:
 
 @dataclass(frozen=True, eq=False)
 class RunView:
-    """One run's answer to a `FigureQuery`.
+    """The data that a `FigureQuery` selects from one run.
 
     Args:
         run: The run's name.
-        question: What was asked, with the depth that was chosen.
-        heat: What the heatmap shows; None where the run has no such statistic.
-        counts: How many layers each row stands for.
-        curves: Scalars by name, and the chosen layer under `"layer"`.
+        query: The query, with the chosen depth filled in.
+        heatmap: The heatmap's data; None where the run does not have the statistic.
+        layer_counts: Number of layers in each row of the heatmap.
+        curves: Scalars by name, and the chosen layer as `"layer"`.
         incidents: The optimizer's incidents.
         extent: First and last step of the run.
-        max_depth: The most parts that a layer's name has.
-        binned: Most steps that share one column.
+        max_depth: Largest number of parts in a layer's name.
+        steps_per_column: Largest number of steps in one column of the heatmap.
         state: `"healthy"`, `"resolved"`, `"open"` or `"unrecoverable"`.
-        headline: The run in one sentence.
-        problems: What could not be read.
+        headline: A one-line summary of the run.
+        problems: What could not be read, one sentence each.
     """
 
     run: str
-    question: FigureQuery
-    heat: Field | None
-    counts: list[int]
+    query: FigureQuery
+    heatmap: LayerSeries | None
+    layer_counts: list[int]
     curves: dict[str, Curve]
     incidents: list[dict[str, Any]]
     extent: tuple[int, int]
     max_depth: int = 1
-    binned: int = 1
+    steps_per_column: int = 1
     state: str = "healthy"
     headline: str = ""
     problems: list[str] = field(default_factory=list)
 
 
-def read_view(history: History, question: FigureQuery) -> RunView:
-    """Reads what `question` needs from a run, and makes it small enough to draw."""
-    whole = history.field(question.statistic, question.optimizer)
-    x, scalars = history.curves(question.optimizer)
-    incidents = [i for i in history.incidents() if str(i.get("optimizer", "")) == question.optimizer]
-    curves = {name: fields.thin(x, y, question.low, question.high) for name, y in scalars.items()}
-    extent = full_extent([x, *([whole.x] if whole else [])])
-    shown: Field | None = None
-    counts: list[int] = []
-    binned = 1
-    if whole is not None:
-        if question.depth is None:
-            question = replace(question, depth=fields.auto_depth(whole.names, question.within))
-        part = fields.between(whole.x, question.low, question.high)
-        inside = replace(whole, x=whole.x[part], log=whole.log[part])
-        folded, counts = fields.fold(inside, question.statistic, question.depth or 0, question.within)
-        shown = fields.binned(folded)
-        binned = math.ceil(len(folded.x) / max(len(shown.x), 1))
-        curves |= layer_curve(inside, folded, question)
+def read_view(reader: RunReader, query: FigureQuery) -> RunView:
+    """Reads what `query` selects from a run, downsampled."""
+    layers = reader.layers(query.statistic, query.optimizer)
+    steps, scalars = reader.curves(query.optimizer)
+    incidents = [i for i in reader.incidents() if str(i.get("optimizer", "")) == query.optimizer]
+    curves = {name: thin_curve(steps, values, query.low, query.high) for name, values in scalars.items()}
+    extent = full_extent([steps, *([layers.steps] if layers else [])])
+    heatmap: LayerSeries | None = None
+    layer_counts: list[int] = []
+    steps_per_column = 1
+    if layers is not None:
+        if query.depth is None:
+            query = replace(query, depth=auto_depth(layers.names, query.within))
+        part = step_slice(layers.steps, query.low, query.high)
+        zoomed = replace(layers, steps=layers.steps[part], log10=layers.log10[part])
+        folded, layer_counts = fold_layers(zoomed, query.statistic, query.depth or 0, query.within)
+        heatmap = bin_steps(folded)
+        steps_per_column = math.ceil(len(folded.steps) / max(len(heatmap.steps), 1))
+        curves |= layer_curve(zoomed, folded, query)
     return RunView(
-        history.run, question, shown, counts, curves, incidents, extent,
-        max_depth=fields.depths(whole.names) if whole else 1, binned=binned, state=outcome(incidents),
-        headline=headline(incidents, history.end(), extent[1]), problems=history.index.problems,
+        reader.run, query, heatmap, layer_counts, curves, incidents, extent,
+        max_depth=max_depth(layers.names) if layers else 1, steps_per_column=steps_per_column,
+        state=worst_outcome(incidents), headline=headline(incidents, reader.end(), extent[1]),
+        problems=reader.index.problems,
     )  # fmt: skip
 
 
-def layer_curve(whole: Field, folded: Field, question: FigureQuery) -> dict[str, Curve]:
-    """The chosen row's curve, a layer's or a module's; gaps where it is not finite."""
-    source = folded if question.layer in folded.names else whole
-    if question.layer not in source.names:
+def layer_curve(layers: LayerSeries, folded: LayerSeries, query: FigureQuery) -> dict[str, Curve]:
+    """The curve of the chosen layer or module, NaN where it is not finite; empty if there is no such row."""
+    source = folded if query.layer in folded.names else layers
+    if query.layer not in source.names:
         return {}
-    log = source.log[:, source.names.index(question.layer)].astype(np.float64)
+    log10 = source.log10[:, source.names.index(query.layer)].astype(np.float64)
     with np.errstate(over="ignore"):
-        values = np.where(np.isposinf(log), np.nan, 10.0**log)
-    return {"layer": fields.thin(source.x, values, question.low, question.high)}
+        values = np.where(np.isposinf(log10), np.nan, 10.0**log10)
+    return {"layer": thin_curve(source.steps, values, query.low, query.high)}
 
 
 def full_extent(steps: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
@@ -117,19 +125,24 @@ def full_extent(steps: Sequence[NDArray[np.int64]]) -> tuple[int, int]:
 
 
 def headline(incidents: Sequence[dict[str, Any]], end: dict[str, Any] | None, last_step: int) -> str:
-    """What happened, in one line: how far the run got, how many incidents, of which kinds, and what was done.
+    """One line about a run: its length, its incidents, and the actions taken.
+
+    Args:
+        incidents: The run's incidents.
+        end: How the run ended; None if it has not ended.
+        last_step: The last recorded step.
 
     Example:
         >>> headline([], {"steps": 500}, 499)
-        '500 steps, no incident.'
+        '500 steps, no incidents.'
     """
-    length = f"{end['steps']} steps" if end and "steps" in end else f"at step {last_step}, not ended"
+    length = f"{end['steps']} steps" if end and "steps" in end else f"at step {last_step}, not finished"
     if not incidents:
-        return f"{length}, no incident."
+        return f"{length}, no incidents."
     total = int(end["incidents"]) if end and isinstance(end.get("incidents"), int) else len(incidents)
     kinds = ", ".join(dict.fromkeys(str(i["kind"]) for i in incidents))
     actions = ", ".join(dict.fromkeys(str(a) for i in incidents for a in i.get("actions", [])))
     first = min(i["x"] for i in incidents)
     verdict = f" {end['verdict']}" if end and end.get("verdict") else ""
     plural = "incident" if total == 1 else "incidents"
-    return f"{length}, {total} {plural} from step {first}: {kinds}. Done: {actions or 'nothing'}.{verdict}"
+    return f"{length}, {total} {plural} from step {first}: {kinds}. Actions: {actions or 'none'}.{verdict}"

@@ -16,16 +16,16 @@ COLORS = {"healthy": "green", "resolved": "green", "open": "yellow", "unrecovera
 
 
 def summary(runs: Sequence[Path]) -> RenderableType:
-    """The same for the terminal: `rich.print(summary([Path("lightning_logs/version_0")]))`.
+    """One table row for each run, then all incidents: `rich.print(summary([Path("lightning_logs/version_0")]))`.
 
     Args:
-        runs: As in `report_data`.
+        runs: Directories of runs, or directories that contain runs.
 
     Raises:
-        FileNotFoundError: As in `report_data`.
+        FileNotFoundError: If there is no run in one of `runs`.
     """
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "what happened", "loss", "largest grad norm"):
+    for column in ("run", "state", "summary", "loss", "max. gradient norm"):
         table.add_column(column, overflow="fold")
     data, lines = report_data(runs), []
     for run in data:
@@ -33,10 +33,10 @@ def summary(runs: Sequence[Path]) -> RenderableType:
         loss, norm = first.get("loss", {}), first.get("grad_norm", {})
         state = Text(run["state"], style=COLORS[run["state"]])
         numbers = [
-            f"{loss['first']:.3g} \u2192 {loss['last']:.3g}" if loss else "",
-            f"{norm['max']:.3g}" if norm else "",
+            f"{loss['first']:.3g} \u2192 {loss['last']:.3g}" if "first" in loss else "",
+            f"{norm['max']:.3g}" if "max" in norm else "",
         ]
         table.add_row(Text(run["run"]), state, Text(run["headline"]), *numbers)
         lines += [Text(f"{run['run']}: {incident['text']}") for incident in run["incidents"]]
-        lines += [Text(f"{run['run']}: not shown: {problem}", style="yellow") for problem in run["problems"]]
+        lines += [Text(f"{run['run']}: note: {problem}", style="yellow") for problem in run["problems"]]
     return Group(table, *([Text("")] if lines else []), *lines)

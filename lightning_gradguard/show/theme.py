@@ -1,8 +1,9 @@
-"""Colours, words and labels of the figures."""
+"""Colors, symbols and labels of the figures."""
 
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Names of statistics in words; others are shown by their own name.
-WORDS = {"grad_norm": "gradient norm", "update_ratio": "update-to-weight ratio", "param_norm": "weight norm"}
-#: Symbols for kinds of incidents, plotly's name and the same as text, so that colour is never the only difference.
+#: Titles of the built-in statistics; others are shown by name.
+TITLES = {"grad_norm": "gradient norm", "update_ratio": "update-to-weight ratio", "param_norm": "weight norm"}
+#: Symbols for kinds of incidents: plotly's name, and the same as text. Color alone would not tell them apart for all.
 SYMBOLS = (
     ("triangle-up", "\u25b2"), ("triangle-down", "\u25bc"), ("x", "\u2716"), ("square", "\u25a0"),
     ("diamond", "\u25c6"), ("star", "\u2605"), ("pentagon", "\u2b1f"), ("hexagon2", "\u2b22"),
@@ -21,16 +22,16 @@ SYMBOLS = (
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one theme; the series are from the palette of Okabe and Ito (2008).
+    """Colors of one theme. The colors of the curves are from the palette of Okabe and Ito (2008).
 
     Args:
-        text: Of titles.
-        muted: Of ticks and what is said in passing.
-        grid: Of grid lines.
-        series: Of the curves in one panel, in order.
-        good: Of incidents that were resolved.
-        warn: Of open ones.
-        bad: Of unrecoverable ones.
+        text: Titles.
+        muted: Ticks and secondary text.
+        grid: Grid lines.
+        series: The curves of one panel, in order.
+        good: Resolved incidents.
+        warn: Open incidents.
+        bad: Unrecoverable incidents.
     """
 
     text: str
@@ -42,7 +43,7 @@ class Theme:
     bad: str
 
     def outcome(self, outcome: object) -> str:
-        """The colour of an incident's outcome."""
+        """The color of an incident's outcome."""
         return {"resolved": self.good, "unrecoverable": self.bad}.get(str(outcome), self.warn)
 
 
@@ -51,34 +52,34 @@ DARK = Theme("#e8eaed", "#b4b8bd", "#45484c", ("#56b4e9", "#f0a04b", "#b4b8bd"),
 
 
 def kind_symbols(kinds: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """A symbol for each kind, the same wherever the same kinds are shown."""
+    """A symbol for each kind; the same set of kinds always gets the same symbols."""
     return {kind: SYMBOLS[i % len(SYMBOLS)] for i, kind in enumerate(sorted(set(kinds)))}
 
 
-def statistic_words(statistic: str) -> str:
-    """A statistic's name as it may stand in a figure."""
-    return escape(WORDS.get(statistic, statistic))
+def statistic_title(statistic: str) -> str:
+    """A statistic's name as it is shown in a figure."""
+    return escape(TITLES.get(statistic, statistic))
 
 
-def row_labels(names: Sequence[str], counts: Sequence[int], most: int = 24) -> list[str]:
-    """A short and unique label for each row, with the number of layers it stands for.
+def row_labels(names: Sequence[str], counts: Sequence[int], max_length: int = 24) -> list[str]:
+    """A short and unique label for each row, with its number of layers where there are several.
 
-    What all names begin with is left out.
+    The module that all names share is left out.
 
     Example:
-        >>> row_labels(["net.encoder.layer.0", "net.encoder.layer.1", "net.head"], [4, 4, 1], most=12)
+        >>> row_labels(["net.encoder.layer.0", "net.encoder.layer.1", "net.head"], [4, 4, 1], max_length=12)
         ['enc….layer.0 (4)', 'enc….layer.1 (4)', 'head']
     """
     skip = len(shared_prefix(names))
     labels: dict[str, None] = {}
     for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-        text = label(name[skip:], most) + (f" ({count})" if count > 1 else "")
+        text = short_label(name[skip:], max_length) + (f" ({count})" if count > 1 else "")
         labels[text if text not in labels else f"{text} #{i}"] = None
     return list(labels)
 
 
 def shared_prefix(names: Sequence[str]) -> str:
-    """The module, with its dot, that all of several names begin with.
+    """The module that all of several names begin with, including its dot.
 
     Example:
         >>> shared_prefix(["net.encoder.0", "net.encoder.1"]), shared_prefix(["net.0"]), shared_prefix(["a.0", "b.0"])
@@ -89,40 +90,41 @@ def shared_prefix(names: Sequence[str]) -> str:
     return first[: first.rfind(".", 0, same) + 1]
 
 
-def label(name: str, most: int) -> str:
-    """A name as it may stand in a figure: on one line, at most `most` characters, and never markup.
+def short_label(name: str, max_length: int) -> str:
+    """A name on one line, shortened to `max_length` characters and escaped.
 
     Example:
-        >>> label("<b>encoder</b>.layers.0.attention.query", 24)
+        >>> short_label("<b>encoder</b>.layers.0.attention.query", 24)
         '&lt;b&gt;enc…0.attention.query'
     """
     line = "\u23ce".join(name.splitlines()) or "(no name)"
-    head = most // 4
-    return escape(line if len(line) <= most else f"{line[:head]}\u2026{line[head + 1 - most :]}")
+    head = max_length // 4
+    return escape(line if len(line) <= max_length else f"{line[:head]}\u2026{line[head + 1 - max_length :]}")
 
 
-def wrapped(text: str, width: int = 70, lines: int = 8) -> str:
-    """A hover text in lines of `width` characters."""
-    return "<br>".join(escape(text[i : i + width]) for i in range(0, min(len(text), lines * width), width))
+def wrap_text(text: str, width: int = 70, max_lines: int = 8) -> str:
+    """A hover text in lines of at most `width` characters, broken between words where possible."""
+    lines = textwrap.wrap(text, width, max_lines=max_lines, placeholder=" \u2026")
+    return "<br>".join(map(escape, lines))
 
 
-def bulk(values: NDArray[Any], least: float = 0.0) -> tuple[float, float] | None:
-    """Ends of an axis that fits the bulk of finite `values` and keeps their spikes recognisable.
+def robust_range(values: NDArray[Any], least: float = 0.0) -> tuple[float, float] | None:
+    """Limits of an axis that fits most of the finite `values`; None if there are none.
 
-    The middle 96 % count as the bulk; beyond it the axis follows the extremes for as much as its width again (or
+    The axis covers the 2nd to 98th percentiles, and extends to the extremes by at most the same width again (or by
     `least`), so that one step at 1e30 does not flatten the rest of the run.
 
     Example:
-        >>> bulk(np.array([1.0] * 50 + [2.0] * 50)), bulk(np.array([1.0] * 50 + [2.0] * 50 + [1e30]))
+        >>> robust_range(np.array([1.0] * 50 + [2.0] * 50)), robust_range(np.array([1.0] * 50 + [2.0] * 50 + [1e30]))
         ((1.0, 2.0), (1.0, 3.0))
     """
     if not len(values):
         return None
     low, high = (float(q) for q in np.quantile(values, (0.02, 0.98)))
-    room = max(high - low, least)
-    return max(float(values.min()), low - room), min(float(values.max()), high + room)
+    margin = max(high - low, least)
+    return max(float(values.min()), low - margin), min(float(values.max()), high + margin)
 
 
 def escape(text: str) -> str:
-    """Text that plotly shows as it is: it takes a few HTML tags for markup."""
+    """Escapes `text` for plotly, which interprets a few HTML tags."""
     return html.escape(text, quote=False)

@@ -1,5 +1,8 @@
-"""The GradGuard tab: `metadata` (shared), `summary` (write), `plugin` (serve), `static/` (show).
+"""The GradGuard tab of TensorBoard.
 
-Writing needs torch; serving imports neither torch nor Lightning. `history` reads a run back and `figures` draws
-it, for the tab and for the offline report alike.
+* `summary`: writes a run into TensorBoard's event file. Needs torch.
+* `plugin`: serves the tab. Imports neither torch nor Lightning.
+* `static/`: the page. `index.js` holds its state, `views.js` builds its elements, `model.js` talks to the backend.
+
+The package `show` reads runs back and draws them. The routes are described in `http_api.md`.
 """

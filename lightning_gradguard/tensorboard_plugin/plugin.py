@@ -1,6 +1,6 @@
-"""Serves the GradGuard tab to TensorBoard: parse, ask `history`, draw, respond.
+"""TensorBoard's backend of the GradGuard tab: parses a request, reads the runs, draws, responds.
 
-Imports neither torch nor Lightning, and plotly only when a figure is asked for: TensorBoard loads this at its start.
+TensorBoard imports this module at startup. So it imports neither torch nor Lightning, and plotly only for a figure.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboard import plugin_util
 from tensorboard.backend import http_util
+from tensorboard.backend.experiment_id import WSGI_ENVIRON_KEY
+from tensorboard.context import from_environ
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.history import Cache, History, list_tags, outcome
 from lightning_gradguard.show.plotly_asset import plotly_js
+from lightning_gradguard.show.run_reader import Cache, RunReader, list_tags, worst_outcome
 from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, read_view
 from lightning_gradguard.show.theme import kind_symbols
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css"}
-#: Runs side by side at most. Chosen: two fit a laptop's screen, four a wide one.
+#: Most runs side by side: two fit on a laptop's screen, four on a wide one.
 MAX_RUNS = 4
 logger = logging.getLogger(__name__)
 
 
-class GradGuardPlugin(base_plugin.TBPlugin):
-    """The backend of the GradGuard tab; its routes are described in `http_api.md`."""
+class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard has no types
+    """The backend of the GradGuard tab. `http_api.md` describes its routes."""
 
     plugin_name = metadata.PLUGIN_NAME
 
@@ -40,7 +41,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         self._cache: Cache = {}
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
-        """The routes: exact paths only, so no request can name another file."""
+        """The routes. All paths are exact, so that no request can read another file."""
         files = [path for path in STATIC.iterdir() if path.suffix in TYPES]
         return {
             "/runs": self.runs_route,
@@ -50,32 +51,32 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         }
 
     def is_active(self) -> bool:
-        """TensorBoard itself asks the data provider whether there is data for this plug-in."""
+        """False: TensorBoard asks the data provider itself whether there is data for this plugin."""
         return False
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """The tab's name and entry point."""
+        """The tab's name and the module of its page."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="GradGuard")
 
     def runs_impl(self, context: Any, experiment: str) -> list[dict[str, Any]]:
-        """Every run with GradGuard data: its optimizers, statistics, outcome and what could not be read."""
+        """Every run with GradGuard data: its optimizers, statistics, state and what could not be read."""
         return [
-            describe_run(History(self._provider, context, experiment, run))
+            describe_run(RunReader(self._provider, context, experiment, run))
             for run in sorted(list_tags(self._provider, context, experiment))
         ]
 
     def figures_impl(
-        self, context: Any, experiment: str, runs: Sequence[str], question: FigureQuery, look: dict[str, Any]
+        self, context: Any, experiment: str, runs: Sequence[str], query: FigureQuery, style: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """For each run: its figure, rows, incidents and headline."""
-        from lightning_gradguard.show.figures import draw
+        """For each run its figure, rows, incidents and headline."""
+        from lightning_gradguard.show.figures import draw_figures
 
         known = list_tags(self._provider, context, experiment, runs)
         missing = [run for run in runs if run not in known]
         if missing:
             raise LookupError(f"There is no GradGuard data in run {missing[0]!r}.")
-        views = [read_view(History(self._provider, context, experiment, run, self._cache), question) for run in runs]
-        figures = draw(views, **look)
+        views = [read_view(RunReader(self._provider, context, experiment, run, self._cache), query) for run in runs]
+        figures = draw_figures(views, **style)
         symbols = kind_symbols(incident["kind"] for view in views for incident in view.incidents)
         return [
             {**describe_view(view, symbols), "figure": figure.to_plotly_json()}
@@ -84,51 +85,51 @@ class GradGuardPlugin(base_plugin.TBPlugin):
 
     def runs_route(self, environ: dict[str, Any], start: Any) -> Any:
         """`GET /runs`."""
-        return answer(environ, start, lambda _, context, experiment: {"runs": self.runs_impl(context, experiment)})
+        return respond(environ, start, lambda _, context, experiment: {"runs": self.runs_impl(context, experiment)})
 
     def figures_route(self, environ: dict[str, Any], start: Any) -> Any:
         """`GET /figures?run=...&statistic=...`."""
 
         def body(request: Request, context: Any, experiment: str) -> dict[str, Any]:
             args = request.args
-            runs, question = args.getlist("run")[:MAX_RUNS], parse_query(args)
+            runs, query = args.getlist("run")[:MAX_RUNS], parse_query(args)
             if not runs:
                 raise ValueError("Choose at least one run.")
-            return {"figures": self.figures_impl(context, experiment, runs, question, parse_look(args))}
+            return {"figures": self.figures_impl(context, experiment, runs, query, parse_style(args))}
 
-        return answer(environ, start, body)
+        return respond(environ, start, body)
 
 
-class GradGuardLoader(base_plugin.TBLoader):
-    """Loads the plug-in and makes TensorBoard keep all of its data.
+class GradGuardLoader(base_plugin.TBLoader):  # type: ignore[misc]  # TensorBoard has no types
+    """Loads the plugin and makes TensorBoard keep all of its samples.
 
-    TensorBoard would keep a random hundredth of the columns; the writer bounds what there is, so all may stay.
+    By default TensorBoard keeps a few random samples of a tag. The writer bounds their number, so all can be kept.
     """
 
     def fix_flags(self, flags: Namespace) -> None:
-        """Keeps every sample of this plug-in (0 means all) unless the user asked for something else."""
+        """Keeps every sample of this plugin (0 means all), unless `--samples_per_plugin` says otherwise."""
         flags.samples_per_plugin.setdefault(metadata.PLUGIN_NAME, 0)
 
     def load(self, context: base_plugin.TBContext) -> GradGuardPlugin:
-        """The plug-in."""
+        """Creates the plugin."""
         return GradGuardPlugin(context)
 
 
-def answer(environ: dict[str, Any], start: Any, body: Callable[[Request, Any, str], dict[str, Any]]) -> Any:
-    """Responds with `body`'s JSON; an exception in it becomes `{"error": ...}`, which the tab shows."""
+def respond(environ: dict[str, Any], start: Any, body: Callable[[Request, Any, str], dict[str, Any]]) -> Any:
+    """Responds with the JSON of `body`'s result; an exception becomes `{"error": ...}`, which the tab shows."""
     request, code = Request(environ), 200
     try:
-        content = body(request, plugin_util.context(environ), plugin_util.experiment_id(environ))
+        content = body(request, from_environ(environ), environ.get(WSGI_ENVIRON_KEY, ""))
     except (LookupError, ValueError) as error:
         code, content = 400, {"error": str(error.args[0] if error.args else error)}
     except Exception as error:
-        logger.exception("GradGuard's tab could not answer %s", request.path)
+        logger.exception("GradGuard's tab failed to answer %s", request.path)
         code, content = 500, {"error": f"{type(error).__name__}: {error}"}
     return http_util.Respond(request, to_json(content), "application/json", code=code)(environ, start)
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """JSON with typed arrays in base64, and null for what JSON has no number for."""
+    """Encodes as JSON; in figures, arrays become base64, and NaN and inf become null."""
     if "figures" not in content:
         import json
 
@@ -140,28 +141,29 @@ def to_json(content: dict[str, Any]) -> str:
 
 
 def file_route(read: Callable[[], bytes], content_type: str, expires: int = 0) -> Callable[..., Any]:
-    """A route that serves one file, which the browser may keep for `expires` seconds."""
+    """A route that serves one file, which the browser may cache for `expires` seconds."""
 
     @wrappers.Request.application
     def serve(request: Request) -> Response:
-        return http_util.Respond(request, read(), content_type, expires=expires)
+        response: Response = http_util.Respond(request, read(), content_type, expires=expires)
+        return response
 
     return serve
 
 
 def parse_query(args: Mapping[str, str]) -> FigureQuery:
-    """A `FigureQuery` from a request's arguments; what is missing keeps its default."""
+    """A `FigureQuery` from a request's arguments, which are all optional."""
     depth = args.get("depth", "auto")
     return FigureQuery(
         statistic=args.get("statistic") or DEFAULT_STATISTIC, optimizer=args.get("optimizer", ""),
-        depth=None if depth == "auto" else int(number(args, "depth", 0)), within=args.get("within", ""),
-        layer=args.get("layer", ""), low=number(args, "from", -math.inf), high=number(args, "to", math.inf),
+        depth=None if depth == "auto" else int(parse_number(args, "depth", 0)), within=args.get("within", ""),
+        layer=args.get("layer", ""), low=parse_number(args, "from", -math.inf), high=parse_number(args, "to", math.inf),
     )  # fmt: skip
 
 
-def parse_look(args: Mapping[str, str]) -> dict[str, Any]:
-    """Theme and size of the figures, within reason."""
-    width, height = number(args, "width", 960), number(args, "height", 720)
+def parse_style(args: Mapping[str, str]) -> dict[str, Any]:
+    """Theme and size of the figures, the size clamped to a sensible range."""
+    width, height = parse_number(args, "width", 960), parse_number(args, "height", 720)
     return {
         "dark": args.get("theme") == "dark",
         "width": int(min(max(width, 240), 8000)),
@@ -169,11 +171,11 @@ def parse_look(args: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def number(args: Mapping[str, str], name: str, default: float) -> float:
-    """A request's number.
+def parse_number(args: Mapping[str, str], name: str, default: float) -> float:
+    """A number from a request's arguments.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a number.
     """
     text = args.get(name, "")
     try:
@@ -185,31 +187,31 @@ def number(args: Mapping[str, str], name: str, default: float) -> float:
     return value
 
 
-def describe_run(history: History) -> dict[str, Any]:
-    """A run for the list of runs."""
-    index, incidents = history.index, history.incidents()
+def describe_run(reader: RunReader) -> dict[str, Any]:
+    """A run in the list of runs."""
+    index, incidents = reader.index, reader.incidents()
     return {
-        "run": history.run,
-        "optimizers": {owner: sorted(found) for owner, found in sorted(index.statistics.items())},
-        "state": outcome(incidents),
+        "run": reader.run,
+        "optimizers": {name: sorted(statistics) for name, statistics in sorted(index.statistics.items())},
+        "state": worst_outcome(incidents),
         "incidents": len(incidents),
-        "ended": history.end() is not None,
+        "ended": reader.end() is not None,
         "problems": index.problems,
     }
 
 
 def describe_view(view: RunView, symbols: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """What stands beside a figure."""
-    names = view.heat.names if view.heat is not None else ()
+    """What the tab shows around a figure."""
+    names = view.heatmap.names if view.heatmap is not None else ()
     return {
         "run": view.run,
         "state": view.state,
         "headline": view.headline,
-        "rows": [{"name": name, "layers": count} for name, count in zip(names, view.counts, strict=True)],
-        "columns": len(view.heat.x) if view.heat is not None else 0,
-        "depth": view.question.depth or 0,
+        "rows": [{"name": name, "layers": count} for name, count in zip(names, view.layer_counts, strict=True)],
+        "columns": len(view.heatmap.steps) if view.heatmap is not None else 0,
+        "depth": view.query.depth or 0,
         "max_depth": view.max_depth,
-        "binned": view.binned,
+        "steps_per_column": view.steps_per_column,
         "extent": list(view.extent),
         "incidents": [
             {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers")}

@@ -1,7 +1,7 @@
-"""RECORD: a guarded run into TensorBoard's event file, in bounded space.
+"""RECORD: writes a run into TensorBoard's event file, in bounded space.
 
-What grows with the number of layers is thinned: at most `BLOCK` vectors for every doubling of the logging steps,
-and `EXTRA` more for steps with findings. The run's scalars are written at every logging step, in one event.
+Layer statistics are thinned: at most `BLOCK` vectors for every doubling of the logging steps, and `EXTRA` more for
+steps with findings. Scalars are written at every logging step, in one event.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from lightning_gradguard.findings import PREFIX, Incident, StepReport
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.heatmap_image import Window, draw
+from lightning_gradguard.show.heatmap_image import HeatmapWindow, draw_heatmap
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-#: Vectors written before the stride between them doubles. Chosen: as many columns as can be told apart.
+#: Vectors written before the stride doubles: about as many columns as a screen can resolve.
 BLOCK = 1024
-#: Vectors of steps with findings that are written whatever the stride. Chosen.
+#: Most vectors of steps with findings that are written regardless of the stride. Default chosen, not measured.
 EXTRA = 256
-#: Changes of incidents, and pictures of the heatmap at the start of one, in one event file. Chosen.
+#: Most changes of incidents, and most pictures of the heatmap, in one event file. Defaults chosen, not measured.
 MAX_INCIDENT_EVENTS, MAX_PICTURES = 2000, 20
-#: Layers of one incident that are stored by name. Chosen.
+#: Most layer names stored with one incident. Default chosen, not measured.
 MAX_LAYERS = 64
 
 
 class RunWriter:
     """Writes one run into one TensorBoard event file: scalars, packed layer statistics, incidents, pictures.
 
-    Memory: one window of at most 320 heatmap columns for each optimizer, 2 bytes a layer and column. Event file: for
-    `n` logging steps and `L` layers at most `BLOCK * (1 + log2(n / BLOCK)) + EXTRA` vectors of about `2 L + 100` bytes
-    for each statistic, and 600 bytes of scalars a logging step (measured: `benchmarks/tab.py`).
+    Memory: for each optimizer one window of at most 320 heatmap columns, 2 bytes for each layer and column.
+
+    Event file: for `n` logging steps and `L` layers, each statistic takes at most
+    `BLOCK * (1 + log2(n / BLOCK)) + EXTRA` vectors of about `2 L + 100` bytes. Scalars take about 600 bytes a logging
+    step (measured by `benchmarks/tab.py`).
 
     Args:
         summary_writer: The `SummaryWriter` of a TensorBoard logger, `TensorBoardLogger.experiment`.
@@ -57,18 +59,18 @@ class RunWriter:
     def __init__(self, summary_writer: SummaryWriter) -> None:
         self.summary_writer = summary_writer
         self._introduced: set[str] = set()
-        self._vectors: dict[str, Thinned] = {}
-        self._windows: dict[str, tuple[tuple[str, ...], Window]] = {}
+        self._vectors: dict[str, Thinning] = {}
+        self._windows: dict[str, tuple[tuple[str, ...], HeatmapWindow]] = {}
         self._first_x: dict[tuple[str, str, int], int] = {}
         self._prefixes: list[str] = []
         self._incident_events = self._pictures = self._extra = 0
 
     def step(self, report: StepReport, x: int) -> None:
-        """Writes one step: on logging steps, and on a step with findings before its incidents.
+        """Writes one step. Call it on logging steps, and on a step with findings before `incident`.
 
         Args:
             report: The step.
-            x: Position on the loggers' step axis.
+            x: The loggers' step.
         """
         stats, scalars = report.stats, report.scalars()
         self._layout(report.prefix)
@@ -91,15 +93,15 @@ class RunWriter:
         *,
         force: bool = False,
     ) -> None:
-        """Writes a statistic of every layer, thinned; a new one gets an entry in the tab's switch by itself.
+        """Writes a statistic of every layer, thinned. The tab offers every statistic that was written.
 
         Args:
             statistic: Its name, e.g. `"grad_norm"`.
             names: The layers in forward order, `[L]`.
-            values: Non-negative numbers, `[L]`; NaN and inf are shown as such.
-            x: Position on the loggers' step axis.
-            optimizer: As in `StepReport`.
-            force: Write it whatever the stride.
+            values: Non-negative numbers, `[L]`. NaN and inf are shown in a color of their own.
+            x: The loggers' step.
+            optimizer: The optimizer's index when there are several; otherwise empty.
+            force: Write the vector regardless of the stride.
         """
         packed = metadata.encode_layers(values)
         tag = metadata.layers_tag(statistic, optimizer, names)
@@ -110,7 +112,7 @@ class RunWriter:
             self._write(x, metadata.tensor_value(tag, packed, self._introduce(tag, metadata.LAYERS, content)))
 
     def _curves(self, report: StepReport, scalars: Mapping[str, float], x: int, force: bool) -> None:
-        """The scalars once more as one vector, so that the tab has them at the same steps as the layers."""
+        """Writes the scalars again, as one vector, so that the tab has them at the same steps as the layers."""
         tag = metadata.curves_tag(report.optimizer)
         if self._due(tag, force):
             vector = np.array([scalars.get(f"{report.prefix}/{name}", math.nan) for name in CURVES], np.float64)
@@ -118,11 +120,13 @@ class RunWriter:
             self._write(x, metadata.tensor_value(tag, vector, self._introduce(tag, metadata.CURVES, content)))
 
     def incident(self, incident: Incident, x: int) -> None:
-        """Writes an incident when it starts, gains an action or ends: text, data for the tab, at first a picture.
+        """Writes an incident. Call it when the incident starts, has a new action, and ends.
+
+        At its start a picture of the heatmap is written too.
 
         Args:
-            incident: Its present state.
-            x: Position on the loggers' step axis, now.
+            incident: Its current state.
+            x: The loggers' current step.
         """
         key = (incident.optimizer, incident.kind, incident.first_step)
         if self._incident_events >= MAX_INCIDENT_EVENTS:
@@ -145,11 +149,11 @@ class RunWriter:
             self._picture(incident.optimizer, x, str(incident))
 
     def close(self, report: Report, x: int) -> None:
-        """Writes the end of the run: its report as text and the picture of its heatmap.
+        """Writes the end of the run: its report as text, and a picture of the heatmap.
 
         Args:
-            report: The whole story.
-            x: Position on the loggers' step axis.
+            report: The run's report.
+            x: The loggers' step.
         """
         end = {
             "steps": report.steps,
@@ -169,27 +173,27 @@ class RunWriter:
         if window is not None and window.columns:
             tag = f"{PREFIX}/{optimizer}/heatmap" if optimizer else f"{PREFIX}/heatmap"
             marks = [first for (owner, _, _), first in self._first_x.items() if owner == optimizer]
-            self.summary_writer.add_image(tag, draw(window, names, marks, title), x, dataformats="HWC")
+            self.summary_writer.add_image(tag, draw_heatmap(window, names, marks, title), x, dataformats="HWC")
 
-    def _window(self, optimizer: str, names: tuple[str, ...]) -> Window:
-        known, window = self._windows.get(optimizer, ((), Window()))
-        if known != names:  # layers were frozen or unfrozen: a new picture
-            window = Window()
+    def _window(self, optimizer: str, names: tuple[str, ...]) -> HeatmapWindow:
+        known, window = self._windows.get(optimizer, ((), HeatmapWindow()))
+        if known != names:  # layers were frozen or unfrozen
+            window = HeatmapWindow()
             self._windows[optimizer] = (names, window)
         return window
 
     def _layout(self, prefix: str) -> None:
-        """Charts of percentile bands for the Custom Scalars tab, once for each optimizer."""
+        """Adds charts of percentile bands to the Custom Scalars tab, once for each optimizer."""
         if prefix in self._prefixes:
             return
         self._prefixes.append(prefix)
         charts = {
-            f"{prefix}: layers' gradient norm, {what}": [
+            f"{prefix}: gradient norm over the layers, {what}": [
                 "Margin",
                 [f"{prefix}/layer_norm/p{p}" for p in (50, low, high)],
             ]
             for prefix in self._prefixes
-            for what, low, high in (("middle half", 25, 75), ("smallest to largest", 0, 100))
+            for what, low, high in (("25th to 75th percentile", 25, 75), ("minimum to maximum", 0, 100))
         }
         self.summary_writer.add_custom_scalars({"GradGuard": charts})
 
@@ -200,40 +204,41 @@ class RunWriter:
         return metadata.encode_content(what, **fields)
 
     def _due(self, tag: str, force: bool) -> bool:
-        return self._vectors.setdefault(tag, Thinned()).due() or force
+        return self._vectors.setdefault(tag, Thinning()).due() or force
 
     def _write(self, x: int, *values: Summary.Value) -> None:
-        self.summary_writer._get_file_writer().add_summary(Summary(value=values), x)
+        writer: Any = self.summary_writer  # `_get_file_writer` has no types
+        writer._get_file_writer().add_summary(Summary(value=values), x)
 
 
-#: The scalars that the tab draws, in the order of the packed vector.
+#: The scalars that the tab draws, in the order of the stored vector.
 CURVES = [
     "grad_norm", "grad_norm_clipped", "grad_norm_limit", "loss",
     "lr_factor", "lr", "clip_coefficient", "depth_slope",
 ]  # fmt: skip
 
 
-class Thinned:
-    """Says which of a stream to keep: all of the first block, every second of the next, every fourth then...
+class Thinning:
+    """Decides which items of a stream to keep, with a stride that doubles after every `block` kept items.
 
     Example:
-        >>> thinned = Thinned(block=2)
-        >>> [i for i in range(20) if thinned.due()]
+        >>> thinning = Thinning(block=2)
+        >>> [i for i in range(20) if thinning.due()]
         [0, 1, 2, 4, 8, 12, 16]
     """
 
     def __init__(self, block: int = BLOCK) -> None:
-        self.block, self.seen, self.kept = block, 0, 0
+        self.block, self.offered, self.kept = block, 0, 0
 
     def due(self) -> bool:
-        """Whether to keep the next one."""
-        keep = self.seen % (1 << (self.kept // self.block)) == 0
-        self.seen += 1
+        """Whether to keep the next item."""
+        keep = self.offered % (1 << (self.kept // self.block)) == 0
+        self.offered += 1
         self.kept += keep
         return keep
 
 
 def as_code(text: str, most_lines: int = 200) -> str:
-    """`text` as a Markdown code block, so that no layer name is taken for markup."""
+    """`text` as a Markdown code block, so that layer names are not interpreted as Markdown."""
     lines = [line.replace("\r", " ") for line in text.splitlines()[:most_lines]]
     return "\n".join(f"    {line}" for line in lines)

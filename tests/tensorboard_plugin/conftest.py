@@ -1,4 +1,4 @@
-"""Runs to look at: real guarded Trainers, and event files written by hand."""
+"""Recorded runs of real Trainers, and readers of event files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import LossSpike, NonFinite
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.history import History
+from lightning_gradguard.show.run_reader import RunReader
 
 STEPS, BAD = 160, range(80, 86)
 
@@ -37,7 +37,7 @@ class Classifier(pl.LightningModule):
 
 
 def train(logger: Logger, policy: str) -> None:
-    """160 steps with six bad batches in the middle; every second step is logged."""
+    """Trains 160 steps with six bad batches in the middle; every second step is logged."""
     torch.manual_seed(0)
     x = torch.randn(STEPS, 32, 16)
     y = (x @ torch.randn(16, 4)).argmax(dim=-1)
@@ -74,14 +74,14 @@ def open_provider() -> Callable[[Path], MultiplexerDataProvider]:
 
 
 @pytest.fixture
-def open_run(open_provider: Callable[[Path], MultiplexerDataProvider]) -> Callable[[Path, str], History]:
+def open_run(open_provider: Callable[[Path], MultiplexerDataProvider]) -> Callable[[Path, str], RunReader]:
     """Reads one run of a log directory."""
-    return lambda logdir, run=".": History(open_provider(logdir), context.RequestContext(), "", run)
+    return lambda logdir, run=".": RunReader(open_provider(logdir), context.RequestContext(), "", run)
 
 
 @pytest.fixture(scope="session")
 def trained_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A guarded run that was logged by `CSVLogger` alone."""
+    """A run with GradGuard and only a `CSVLogger`."""
     root = tmp_path_factory.mktemp("csv")
     train(CSVLogger(root, name="", version="guarded"), "protect")
     return root / "guarded"

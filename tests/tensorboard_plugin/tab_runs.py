@@ -1,4 +1,4 @@
-"""Step statistics written by hand."""
+"""Step statistics with chosen values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_gradguard.collect.stats import GradStats
 
 
 def stats(step: int, norms: np.ndarray, names: tuple[str, ...] | None = None, **fields: object) -> GradStats:
-    """Statistics of layers named `block.<i>.linear`, or as given."""
+    """Statistics of the given layers, by default named `block.<i>.linear`."""
     names = names or tuple(f"block.{i}.linear" for i in range(len(norms)))
     layers = Layers(names, np.full(len(norms), 16), np.ones(len(norms), bool))
     return GradStats(step, layers, norms, **{"loss": 0.5, "lr": 0.1, **fields})

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
+from typing import IO
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ RANGES = "return [...document.querySelectorAll('.plot')].map((plot) => plot.layo
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[[Path], str]]:
-    """Starts a TensorBoard on a free port and gives its address; all are stopped at the end."""
+    """Starts a TensorBoard on a free port and returns its address; all are stopped at the end."""
     running: list[subprocess.Popen[str]] = []
 
     def start(logdir: Path) -> str:
@@ -59,12 +60,13 @@ def serve() -> Iterator[Callable[[Path], str]]:
         running.append(process)
         found: Queue[str] = Queue()
 
-        def read() -> None:  # to the end, so that the pipe never fills
-            for line in process.stderr or ():
-                if match := re.search(r"http://\S+:\d+/", line):
-                    found.put(match[0])
+        def read(stderr: IO[str]) -> None:  # to the end, so that the pipe never fills
+            with stderr:
+                for line in stderr:
+                    if match := re.search(r"http://\S+:\d+/", line):
+                        found.put(match[0])
 
-        threading.Thread(target=read, daemon=True).start()
+        threading.Thread(target=read, args=(process.stderr,), daemon=True).start()
         return found.get(timeout=60)
 
     yield start
@@ -86,7 +88,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 
 class Tab:
-    """What a person does with the tab."""
+    """The tab in the browser, and what a user does with it."""
 
     def __init__(self, driver: webdriver.Chrome, address: str) -> None:
         self.driver = driver
@@ -98,7 +100,7 @@ class Tab:
         self.until(lambda: driver.execute_script(IDLE) or self.texts(".message h2"))
 
     def until(self, condition: Callable[[], object]):
-        """Waits for a condition and gives its value."""
+        """Waits until a condition is true and returns its value."""
         return WebDriverWait(self.driver, 30, 0.1, ignored_exceptions=[Exception]).until(lambda _: condition())
 
     def texts(self, selector: str) -> list[str]:
@@ -109,12 +111,12 @@ class Tab:
             box, name = row.find_element(By.TAG_NAME, "input"), row.find_element(By.CSS_SELECTOR, ".name").text
             if box.is_selected() != (name in runs):
                 box.click()
-                self.driver.switch_to.default_content()  # the list is built anew
+                self.driver.switch_to.default_content()  # the list has been rebuilt
                 self.driver.switch_to.frame(self.driver.find_element(By.CSS_SELECTOR, "iframe[src*='gradguard']"))
                 return self.choose(*runs)
         return self.until(lambda: self.texts(".figure h2") == sorted(runs) and self.driver.execute_script(IDLE))
 
-    def heat(self, figure: int = 0) -> dict:
+    def heatmap(self, figure: int = 0) -> dict:
         """Rows, columns and labels of a heatmap as drawn."""
         script = """
             const plot = document.querySelectorAll('.plot')[arguments[0]], [{z}] = plot.calcdata[0];
@@ -149,17 +151,17 @@ def tab(driver: webdriver.Chrome, address: str) -> Tab:
     return tab
 
 
-def test_it_draws_what_the_trainer_wrote(tab, open_run, trained):
+def test_it_draws_the_recorded_run(tab, open_run, trained):
     tab.choose("guarded")
-    expected = open_run(trained, "guarded").field("grad_norm")
-    heat = tab.heat()
-    assert (heat["type"], heat["rows"], heat["columns"]) == ("heatmap", 3, len(expected.x))
-    assert heat["labels"] == ["encoder.0", "encoder.2", "head"]
+    expected = open_run(trained, "guarded").layers("grad_norm")
+    heatmap = tab.heatmap()
+    assert (heatmap["type"], heatmap["rows"], heatmap["columns"]) == ("heatmap", 3, len(expected.steps))
+    assert heatmap["labels"] == ["encoder.0", "encoder.2", "head"]
     assert tab.texts(".state") == ["RESOLVED"]
     assert tab.errors() == []
 
 
-def test_clicking_an_incident_moves_every_panel_there_and_back(tab):
+def test_clicking_an_incident_zooms_every_panel_and_back(tab):
     tab.choose("guarded")
     (whole,) = tab.driver.execute_script(RANGES)
     incident = tab.driver.find_element(By.CSS_SELECTOR, ".incident")
@@ -203,17 +205,17 @@ def test_modules_fold_and_open(tab):
     tab.choose("guarded")
     select = tab.driver.find_element(By.CSS_SELECTOR, "#depth")
     select.find_element(By.CSS_SELECTOR, "option[value='1']").click()
-    tab.until(lambda: tab.heat()["labels"] == ["encoder (2)", "head"])
+    tab.until(lambda: tab.heatmap()["labels"] == ["encoder (2)", "head"])
     layer = tab.driver.find_element(By.CSS_SELECTOR, "#layer")
     layer.send_keys("encoder", Keys.ENTER)
     tab.until(lambda: tab.texts("#module") == ["Open encoder"])
     tab.driver.find_element(By.CSS_SELECTOR, "#module").click()
-    tab.until(lambda: tab.heat()["labels"] == ["0", "2"])
+    tab.until(lambda: tab.heatmap()["labels"] == ["0", "2"])
     assert tab.texts(".annotation-text")[0].startswith("gradient norm per layer in encoder, input at the top")
     assert tab.errors() == []
 
 
-def test_it_turns_dark_with_tensorboard(tab):
+def test_it_follows_the_dark_mode_of_tensorboard(tab):
     tab.choose("guarded")
     colors = (
         "return [getComputedStyle(document.body).backgroundColor, document.querySelector('.plot').layout.font.color]"
@@ -227,7 +229,7 @@ def test_it_turns_dark_with_tensorboard(tab):
     assert tab.errors() == []
 
 
-def test_hostile_names_stay_text(tab):
+def test_hostile_names_are_shown_as_text(tab):
     tab.choose("nasty")
     assert PROBE in tab.texts(".incident .text")[0]
     assert PROBE in tab.texts(".headline")[0]
@@ -242,18 +244,18 @@ def test_hostile_names_stay_text(tab):
     assert tab.errors() == []
 
 
-def test_an_error_of_the_backend_is_a_message(tab):
+def test_an_error_of_the_backend_is_shown(tab):
     tab.driver.execute_script(
         "const real = window.fetch; window.fetch = (url) => real(String(url).replace('run=', 'run=gone-'));"
         "document.querySelector('#statistic').dispatchEvent(new Event('change'))"
     )
-    assert tab.until(lambda: tab.texts(".message.error h2")) == ["GradGuard could not show this"]
+    assert tab.until(lambda: tab.texts(".message.error h2")) == ["GradGuard could not show the data"]
     assert "There is no GradGuard data in run" in tab.texts(".message.error p")[0]
 
 
-def test_from_an_empty_log_directory_to_following_a_run(driver, serve, tmp_path):
+def test_from_an_empty_log_directory_to_a_growing_run(driver, serve, tmp_path):
     tab = Tab(driver, serve(tmp_path))
-    assert tab.texts(".message h2") == ["No run here was trained with GradGuard"]
+    assert tab.texts(".message h2") == ["No runs with GradGuard data"]
     assert "callbacks=[GradGuard()]" in tab.texts(".message pre")[0]
     with SummaryWriter(tmp_path / "live") as board:
         writer = RunWriter(board)
@@ -261,13 +263,13 @@ def test_from_an_empty_log_directory_to_following_a_run(driver, serve, tmp_path)
             for x in range(target - 5, target):
                 writer.step(StepReport(stats(x, np.ones(3))), x)
             board.flush()
-            tab.until(lambda target=target: reloaded(tab) and tab.heat()["columns"] == {5: 5, 12: 10}[target])
-    assert "not ended" in tab.texts(".headline")[0]
+            tab.until(lambda target=target: reloaded(tab) and tab.heatmap()["columns"] == {5: 5, 12: 10}[target])
+    assert "not finished" in tab.texts(".headline")[0]
     assert tab.errors() == []
 
 
 def reloaded(tab: Tab) -> bool:
-    """Presses TensorBoard's own reload button."""
+    """Clicks TensorBoard's reload button; whether the tab has drawn a figure."""
     button = "app-header-reload button, button.reload-button"
     tab.driver.execute_script("window.parent.document.querySelector(arguments[0]).click()", button)
     return bool(tab.driver.execute_script("return document.querySelectorAll('.plot').length"))

@@ -1,4 +1,4 @@
-"""Without TensorBoard: the scalars reach the logger, and the incidents lie in its folder."""
+"""Without a TensorBoard logger: scalars are in the logger, incidents in its directory."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def test_csv_logger_gets_scalars_and_incidents(trained_csv):
     assert incidents[0].first_step == 80
 
 
-def test_the_report_tells_the_incidents_of_such_a_run(trained_csv):
+def test_the_report_shows_the_incidents_of_a_run_without_event_files(trained_csv):
     (run,) = report_data([trained_csv])
     assert (run["state"], run["incidents"][0]["x"]) == ("resolved", 80)

@@ -1,4 +1,4 @@
-"""The backend: routes through HTTP as TensorBoard calls them, on runs of real guarded Trainers."""
+"""The backend: HTTP requests to a real TensorBoard, on runs of real Trainers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = "/data/plugin/gradguard"
 
 @pytest.fixture
 def client_of(open_provider):
-    """An HTTP client of a TensorBoard that serves a log directory."""
+    """Creates an HTTP client of a TensorBoard that serves a log directory."""
 
     def start(logdir: Path) -> Client:
         provider = open_provider(logdir)
@@ -42,7 +42,7 @@ def figures(client: Client, **query: object) -> list[dict]:
     return answer.json["figures"]
 
 
-def test_the_list_of_runs_tells_who_is_ill(trained, client_of):
+def test_the_list_of_runs_has_states(trained, client_of):
     runs = {run["run"]: run for run in client_of(trained).get(f"{ROOT}/runs").json["runs"]}
     assert set(runs) == {"guarded", "unguarded"}
     assert "grad_norm" in runs["guarded"]["optimizers"][""]
@@ -51,13 +51,13 @@ def test_the_list_of_runs_tells_who_is_ill(trained, client_of):
     assert runs["guarded"]["problems"] == []
 
 
-def test_the_heatmap_has_a_row_a_layer_and_a_column_a_logged_step(trained, client_of, open_run):
+def test_the_heatmap_has_a_row_for_each_layer_and_a_column_for_each_logged_step(trained, client_of, open_run):
     (answer,) = figures(client_of(trained), run="guarded")
     assert [row["name"] for row in answer["rows"]] == ["encoder.0", "encoder.2", "head"]
-    heat = answer["figure"]["data"][0]
-    assert heat["type"] == "heatmap"
-    assert answer["columns"] == len(open_run(trained, "guarded").field("grad_norm").x) >= 80
-    assert heat["z"]["shape"] == f"3, {answer['columns']}"
+    heatmap = answer["figure"]["data"][0]
+    assert heatmap["type"] == "heatmap"
+    assert answer["columns"] == len(open_run(trained, "guarded").layers("grad_norm").steps) >= 80
+    assert heatmap["z"]["shape"] == f"3, {answer['columns']}"
 
 
 def test_folding_and_opening_a_module(trained, client_of):
@@ -90,7 +90,7 @@ def test_zooming_shows_only_those_steps(trained, client_of):
     assert 10 <= answer["columns"] <= 24
 
 
-def test_incidents_come_with_their_sentence(trained, client_of, open_run):
+def test_incidents_have_their_text(trained, client_of, open_run):
     (answer,) = figures(client_of(trained), run="guarded")
     stored = open_run(trained, "guarded").incidents()
     assert [incident["text"] for incident in answer["incidents"]] == [incident["text"] for incident in stored]
@@ -107,13 +107,13 @@ def test_incidents_come_with_their_sentence(trained, client_of, open_run):
         ("", "Choose at least one run."),
     ],
 )
-def test_a_bad_request_is_a_sentence(trained, client_of, query, message):
+def test_an_invalid_request_gets_an_error_message(trained, client_of, query, message):
     answer = client_of(trained).get(f"{ROOT}/figures?{query}")
     assert answer.status_code == 400
     assert answer.json == {"error": message}
 
 
-def test_an_unknown_statistic_is_said_in_the_figure(trained, client_of):
+def test_an_unknown_statistic_is_reported_in_the_figure(trained, client_of):
     (answer,) = figures(client_of(trained), run="guarded", statistic="<i>x</i>")
     assert answer["rows"] == []
     assert (
@@ -121,7 +121,7 @@ def test_an_unknown_statistic_is_said_in_the_figure(trained, client_of):
     )
 
 
-def test_an_exception_is_a_message(trained, client_of, monkeypatch):
+def test_an_exception_gets_an_error_message(trained, client_of, monkeypatch):
     def broken(*args: object) -> None:
         raise RuntimeError("disk on fire")
 
@@ -132,7 +132,7 @@ def test_an_exception_is_a_message(trained, client_of, monkeypatch):
     assert answer.json == {"error": "RuntimeError: disk on fire"}
 
 
-def test_static_files_and_nothing_else(trained, client_of):
+def test_only_static_files_are_served(trained, client_of):
     client = client_of(trained)
     assert client.get(f"{ROOT}/index.js").content_type.startswith("text/javascript")
     assert client.get(f"{ROOT}/style.css").content_type.startswith("text/css")
@@ -165,17 +165,17 @@ def test_tensorboard_shows_the_tab_when_there_is_data(trained, client_of):
     assert (listed["enabled"], listed["tab_name"]) == (True, "GradGuard")
 
 
-def test_a_truncated_event_file_gives_what_it_has(trained, tmp_path, client_of):
+def test_a_truncated_event_file_is_read_up_to_the_end(trained, tmp_path, client_of):
     (source,) = (trained / "guarded").glob("*tfevents*")
     whole = source.read_bytes()
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / source.name).write_bytes(whole[: len(whole) // 2])
     (answer,) = figures(client_of(tmp_path), run="torn")
     assert 10 < answer["columns"] < 80
-    assert "not ended" in answer["headline"]
+    assert "not finished" in answer["headline"]
 
 
-def test_foreign_data_under_our_name_is_named_not_fatal(tmp_path, client_of):
+def test_foreign_data_under_the_plugin_name_is_reported(tmp_path, client_of):
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     with SummaryWriter(tmp_path / "run") as board:
@@ -194,34 +194,34 @@ def test_foreign_data_under_our_name_is_named_not_fatal(tmp_path, client_of):
     client = client_of(tmp_path)
     (run,) = client.get(f"{ROOT}/runs").json["runs"]
     assert len(run["problems"]) == 5
-    assert any("format 99, this version reads format 1" in problem for problem in run["problems"])
+    assert any("its format is 99; this version of GradGuard reads format 1" in problem for problem in run["problems"])
     (answer,) = figures(client, run="run")
     assert answer["columns"] == 1
-    assert any("A vector of 2 numbers" in problem for problem in answer["problems"])
+    assert any("Expected vectors of 2 numbers" in problem for problem in answer["problems"])
 
 
-NASTY = (
+HOSTILE = (
     "<img src=x onerror=alert(1)>", "a'b\"c", "two\nlines", "</script><script>", "\u5c42.\U0001f525", "x" * 5000,
     "<b>a</b>", "<b>a</b> ", "",
 )  # fmt: skip
 
 
-def test_nasty_names_are_labels_not_markup(tmp_path, client_of):
-    incident = Incident.start(Finding("<u>k</u>", 0, NASTY, 2.0, 1.0, "<script>x</script>"))
+def test_hostile_names_are_escaped(tmp_path, client_of):
+    incident = Incident.start(Finding("<u>k</u>", 0, HOSTILE, 2.0, 1.0, "<script>x</script>"))
     with SummaryWriter(tmp_path / "r") as board:
         writer = RunWriter(board)
-        writer.step(StepReport(stats(0, np.arange(1.0, 1 + len(NASTY)), NASTY)), 0)
+        writer.step(StepReport(stats(0, np.arange(1.0, 1 + len(HOSTILE)), HOSTILE)), 0)
         writer.incident(incident, 0)
-    (answer,) = figures(client_of(tmp_path), run="r", depth=0, layer=NASTY[0])
-    assert [row["name"] for row in answer["rows"]] == list(NASTY)
+    (answer,) = figures(client_of(tmp_path), run="r", depth=0, layer=HOSTILE[0])
+    assert [row["name"] for row in answer["rows"]] == list(HOSTILE)
     labels = answer["figure"]["data"][0]["y"]
-    assert len(set(labels)) == len(NASTY)
+    assert len(set(labels)) == len(HOSTILE)
     assert not any("<" in label or "\n" in label or len(label) > 60 for label in labels)
     shown = json.dumps([note["text"] for note in answer["figure"]["layout"]["annotations"]])
     assert "<img" not in shown
 
 
-def test_the_loader_keeps_all_samples_unless_told_otherwise():
+def test_the_loader_keeps_all_samples_by_default():
     flags = Namespace(samples_per_plugin={})
     GradGuardLoader().fix_flags(flags)
     assert flags.samples_per_plugin == {"gradguard": 0}
@@ -239,7 +239,7 @@ def test_the_backend_imports_neither_torch_nor_lightning_nor_plotly():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_question_has_defaults():
-    question = parse_query({})
-    assert (question.statistic, question.depth, question.low) == ("grad_norm", None, -np.inf)
+def test_a_query_has_defaults():
+    query = parse_query({})
+    assert (query.statistic, query.depth, query.low) == ("grad_norm", None, -np.inf)
     assert parse_query({"depth": "0"}).depth == 0

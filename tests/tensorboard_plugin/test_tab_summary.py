@@ -1,4 +1,4 @@
-"""What RunWriter writes comes back through TensorBoard's own readers."""
+"""TensorBoard's own readers return what `RunWriter` wrote."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def test_layers_come_back_to_half_a_percent(tmp_path, open_run):
+def test_layers_are_exact_to_half_a_percent(tmp_path, open_run):
     norms = np.array([1e-30, 0.37, 1.0, 12.5, 1e30])
     with SummaryWriter(tmp_path) as board:
         RunWriter(board).step(StepReport(stats(7, norms)), x=7)
-    field = open_run(tmp_path).field("grad_norm")
-    assert field.x.tolist() == [7]
-    np.testing.assert_allclose(10.0 ** field.log[0, 1:4], norms[1:4], rtol=0.005)
-    np.testing.assert_allclose(field.log[0, [0, 4]], [-30, 30], atol=0.01)
+    layers = open_run(tmp_path).layers("grad_norm")
+    assert layers.steps.tolist() == [7]
+    np.testing.assert_allclose(10.0 ** layers.log10[0, 1:4], norms[1:4], rtol=0.005)
+    np.testing.assert_allclose(layers.log10[0, [0, 4]], [-30, 30], atol=0.01)
 
 
-def test_zero_and_not_finite_are_told_apart(tmp_path, open_run):
+def test_zero_and_nonfinite_values_are_distinguished(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
         RunWriter(board).step(StepReport(stats(0, np.array([0.0, np.nan, np.inf, 1.0]))), x=0)
-    assert open_run(tmp_path).field("grad_norm").log[0].tolist() == [-np.inf, np.inf, np.inf, 0.0]
+    assert open_run(tmp_path).layers("grad_norm").log10[0].tolist() == [-np.inf, np.inf, np.inf, 0.0]
 
 
-def test_curves_are_the_scalars(tmp_path, open_run):
+def test_curves_equal_the_scalars(tmp_path, open_run):
     report = StepReport(stats(3, np.array([3.0, 4.0])), clip_coefficient=0.5, lr_factor=0.25, limit=2.5)
     with SummaryWriter(tmp_path) as board:
         RunWriter(board).step(report, x=30)
@@ -52,38 +52,38 @@ def test_curves_are_the_scalars(tmp_path, open_run):
             assert stock.Scalars(f"gradguard/{name}")[0].value == pytest.approx(values[0])
 
 
-def test_update_ratio_only_where_it_was_sampled(tmp_path, open_run):
+def test_the_update_ratio_has_only_the_sampled_steps(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
         for x in range(6):
             sampled = np.array([0.1, 0.2]) if x % 3 == 0 else None
             writer.step(StepReport(stats(x, np.ones(2), update_ratio=sampled)), x)
-    assert open_run(tmp_path).field("update_ratio").x.tolist() == [0, 3]
+    assert open_run(tmp_path).layers("update_ratio").steps.tolist() == [0, 3]
 
 
-def test_two_optimizers_keep_their_own_layers(tmp_path, open_run):
+def test_two_optimizers_have_separate_layers(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
         writer.step(StepReport(stats(0, np.ones(2), ("gen.0", "gen.1")), optimizer="0"), 0)
         writer.step(StepReport(stats(0, np.ones(3), ("dis.0", "dis.1", "dis.2")), optimizer="1"), 0)
-    history = open_run(tmp_path)
-    assert history.field("grad_norm", "0").names == ("gen.0", "gen.1")
-    assert history.field("grad_norm", "1").names == ("dis.0", "dis.1", "dis.2")
+    reader = open_run(tmp_path)
+    assert reader.layers("grad_norm", "0").names == ("gen.0", "gen.1")
+    assert reader.layers("grad_norm", "1").names == ("dis.0", "dis.1", "dis.2")
     known = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
     assert {"gradguard/0/grad_norm", "gradguard/1/grad_norm"} <= set(known)
 
 
-def test_unfrozen_layers_join_the_heatmap(tmp_path, open_run):
+def test_unfrozen_layers_are_added_to_the_heatmap(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
         writer.step(StepReport(stats(0, np.ones(1), ("head",))), 0)
         writer.step(StepReport(stats(1, np.array([10.0, 100.0]), ("body", "head"))), 1)
-    field = open_run(tmp_path).field("grad_norm")
-    assert field.names == ("body", "head")
-    np.testing.assert_allclose(field.log, [[np.nan, 0], [1, 2]])
+    layers = open_run(tmp_path).layers("grad_norm")
+    assert layers.names == ("body", "head")
+    np.testing.assert_allclose(layers.log10, [[np.nan, 0], [1, 2]])
 
 
-def test_an_incident_is_kept_in_its_last_form(tmp_path, open_run):
+def test_the_latest_state_of_an_incident_is_read(tmp_path, open_run):
     first = Incident.start(Finding("exploding", 5, ("block.1.linear",), 9.0, 3.0, "gradient norm"))
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
@@ -103,7 +103,7 @@ def test_two_incidents_that_change_at_one_step_are_both_kept(tmp_path, open_run)
         for kind in ("exploding", "loss_spike"):
             writer.incident(Incident.start(Finding(kind, 5)).closed("resolved"), x=5)
     tags = open_run(tmp_path).index.incidents
-    assert len(set(tags)) == 2  # TensorBoard's fast loader keeps one event of a tag and step
+    assert len(set(tags)) == 2  # TensorBoard's fast loader keeps one event for each tag and step
 
 
 def test_the_stock_tabs_have_text_layout_and_pictures(tmp_path):
@@ -117,7 +117,7 @@ def test_the_stock_tabs_have_text_layout_and_pictures(tmp_path):
     stock = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
     assert [image.step for image in stock.Images("gradguard/heatmap")] == [3, 4]
     text = stock.Tensors("gradguard/incidents/exploding/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert text == f"    {incident}"  # four blanks: a code block, so that names are not taken for Markdown
+    assert text == f"    {incident}"  # four spaces: a code block, so that names are not interpreted as Markdown
     layout = layout_pb2.Layout.FromString(stock.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     series = layout.category[0].chart[0].margin.series[0]
     known = stock.Tags()["scalars"]
@@ -125,7 +125,7 @@ def test_the_stock_tabs_have_text_layout_and_pictures(tmp_path):
 
 
 def test_the_event_file_grows_with_the_logarithm_of_the_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(summary.Thinned.__init__, "__defaults__", (16,))
+    monkeypatch.setattr(summary.Thinning.__init__, "__defaults__", (16,))
     sizes = {}
     for steps in (64, 512, 4096):
         folder = tmp_path / str(steps)
@@ -135,36 +135,36 @@ def test_the_event_file_grows_with_the_logarithm_of_the_steps(tmp_path, monkeypa
                 writer.layers("grad_norm", [f"layer.{i}" for i in range(200)], np.ones(200), x)
         sizes[steps] = size(folder)
     growth = [sizes[512] - sizes[64], sizes[4096] - sizes[512]]
-    assert growth[1] < 1.3 * growth[0]  # eight times the steps, three doublings each: as much again
+    assert growth[1] < 1.3 * growth[0]  # both have eight times the steps: three doublings each
     assert sizes[4096] < 20_000 + 16 * 9 * (2 * 200 + 100)
 
 
-def test_a_step_with_findings_is_written_whatever_the_stride(tmp_path, open_run, monkeypatch):
-    monkeypatch.setattr(summary.Thinned.__init__, "__defaults__", (4,))
+def test_a_step_with_findings_is_written_regardless_of_the_stride(tmp_path, open_run, monkeypatch):
+    monkeypatch.setattr(summary.Thinning.__init__, "__defaults__", (4,))
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
         for x in range(100):
             findings = (Finding("exploding", x),) if x == 77 else ()
             writer.step(StepReport(stats(x, np.ones(2)), findings), x)
-    history = open_run(tmp_path)
-    assert 77 in history.field("grad_norm").x
-    assert 77 in history.curves()[0]
-    assert len(history.field("grad_norm").x) < 30
+    reader = open_run(tmp_path)
+    assert 77 in reader.layers("grad_norm").steps
+    assert 77 in reader.curves()[0]
+    assert len(reader.layers("grad_norm").steps) < 30
 
 
-def test_a_run_with_endless_incidents_stays_bounded(tmp_path, open_run, monkeypatch):
+def test_the_number_of_incident_events_is_bounded(tmp_path, open_run, monkeypatch):
     monkeypatch.setattr(summary, "MAX_INCIDENT_EVENTS", 10)
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
         for x in range(50):
             writer.incident(Incident.start(Finding("exploding", x)), x)
         writer.close(Report(50, tuple(Incident.start(Finding("exploding", x)) for x in range(50))), 50)
-    history = open_run(tmp_path)
-    assert len(history.incidents()) == 10
-    assert history.end()["incidents"] == 50
+    reader = open_run(tmp_path)
+    assert len(reader.incidents()) == 10
+    assert reader.end()["incidents"] == 50
 
 
-def test_an_incident_with_many_layers_names_some_and_counts_all(tmp_path, open_run):
+def test_an_incident_with_many_layers_stores_some_names_and_the_count(tmp_path, open_run):
     names = tuple(f"layer.{i}" for i in range(1000))
     with SummaryWriter(tmp_path) as board:
         RunWriter(board).incident(Incident.start(Finding("vanishing", 1, names)), 1)
@@ -173,15 +173,15 @@ def test_an_incident_with_many_layers_names_some_and_counts_all(tmp_path, open_r
     assert incident["layer_count"] == 1000
 
 
-def test_a_resumed_run_adds_to_the_same_rows(tmp_path, open_run):
+def test_a_resumed_run_continues_the_same_rows(tmp_path, open_run):
     for start in (0, 3):
         with SummaryWriter(tmp_path, filename_suffix=f".{start}") as board:
             writer = RunWriter(board)
             for x in range(start, start + 4):
                 writer.step(StepReport(stats(x, np.full(2, 1.0 + start))), x)
-    field = open_run(tmp_path).field("grad_norm")
-    assert field.x.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    np.testing.assert_allclose(10.0 ** field.log[3], [4.0, 4.0], rtol=0.005)  # what was written last counts
+    layers = open_run(tmp_path).layers("grad_norm")
+    assert layers.steps.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(10.0 ** layers.log10[3], [4.0, 4.0], rtol=0.005)  # the value written last
 
 
 def test_the_end_is_plain_json(tmp_path, open_run):

@@ -1,9 +1,9 @@
-// The GradGuard tab: one state, one way from it to the screen (`refresh`).
+// The GradGuard tab. `state` holds everything that is shown; `set` changes it, and `refresh` draws it.
 
 import * as Model from "./model.js";
 import * as Views from "./views.js";
 
-const WORDS = {grad_norm: "Gradient norm", update_ratio: "Update / weight ratio", param_norm: "Weight norm"};
+const TITLES = {grad_norm: "Gradient norm", update_ratio: "Update-to-weight ratio", param_norm: "Weight norm"};
 const state = {
   runs: [], chosen: null, statistic: "grad_norm", optimizer: "", depth: "auto", within: "", layer: "",
   from: null, to: null, focus: null, theme: "light", figures: [],
@@ -31,15 +31,15 @@ export async function render() {
 function loadPlotly() {
   return new Promise((resolve, reject) => document.head.append(Views.element("script", {
     src: new URL("plotly.min.js", import.meta.url).href, onload: resolve,
-    onerror: () => reject(showError(new Error("plotly.min.js could not be loaded; is the package `plotly` installed?"))),
+    onerror: () => reject(showError(new Error("plotly.min.js could not be loaded. Is the package `plotly` installed?"))),
   })));
 }
 
 function build() {
-  const labelled = (text, control) => Views.element("label", {textContent: text}, [control]);
+  const labeled = (text, control) => Views.element("label", {textContent: text}, [control]);
   const select = (id, key) => page[id] = Views.element("select", {id, onchange: () => set({[key]: page[id].value})});
   page.layer = Views.element("input", {
-    id: "layer", type: "search", placeholder: "click a row, or type", autocomplete: "off",
+    id: "layer", type: "search", placeholder: "click a row or type a name", autocomplete: "off",
     onchange: () => set({layer: page.layer.value}),
   });
   page.layer.setAttribute("list", "rows");
@@ -49,11 +49,11 @@ function build() {
   page.runs = Views.element("div", {id: "runs"});
   page.incidents = Views.element("div", {id: "incidents"});
   page.main = Views.element("main", {id: "figures"});
-  page.optimizerLabel = labelled("Optimizer", select("optimizer", "optimizer"));
+  page.optimizerLabel = labeled("Optimizer", select("optimizer", "optimizer"));
   document.body.replaceChildren(
     Views.element("header", {}, [
-      labelled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
-      labelled("Rows", select("depth", "depth")), labelled("Layer", page.layer), page.module, page.all, page.rows,
+      labeled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
+      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.module, page.all, page.rows,
     ]),
     Views.element("aside", {}, [
       Views.element("h2", {textContent: "Runs"}), page.runs,
@@ -71,7 +71,7 @@ function set(changes) {
   return refresh();
 }
 
-// One at a time: answers to presses that come faster than they are given would discard one another.
+// At most one request at a time: otherwise responses to fast clicks would overwrite one another.
 function reload() {
   reloading ??= readRuns().finally(() => reloading = null);
   return reloading;
@@ -101,9 +101,9 @@ async function refresh() {
   const {statistic, optimizer, depth, within, layer, from, to, theme} = state;
   page.main.setAttribute("aria-busy", "true");
   try {
-    const question = {statistic, optimizer, depth, within, layer, from, to, theme, width, height};
-    const figures = await Model.getFigures(state.chosen, question);
-    if (request !== latest) return; // the user has asked for something else meanwhile
+    const query = {statistic, optimizer, depth, within, layer, from, to, theme, width, height};
+    const figures = await Model.getFigures(state.chosen, query);
+    if (request !== latest) return; // the state has changed since
     state.figures = figures;
     showControls();
     showIncidents();
@@ -139,10 +139,10 @@ function showControls() {
   if (optimizers.length && !optimizers.includes(state.optimizer)) return set({optimizer: optimizers[0]});
   const statistics = [...new Set(chosen.flatMap((run) => run.optimizers[state.optimizer] ?? []))].sort();
   const deepest = Math.max(...state.figures.map((figure) => figure.max_depth));
-  const parts = Array.from({length: deepest - 1}, (_, i) => [String(i + 1), `Modules, ${i + 1} name part${i ? "s" : ""}`]);
-  Views.options(page.statistic, statistics.map((name) => [name, WORDS[name] ?? name]), state.statistic);
+  const parts = Array.from({length: deepest - 1}, (_, i) => [String(i + 1), `Modules at depth ${i + 1}`]);
+  Views.options(page.statistic, statistics.map((name) => [name, TITLES[name] ?? name]), state.statistic);
   Views.options(page.optimizer, optimizers.map((name) => [name, `Optimizer ${name || 0}`]), state.optimizer);
-  Views.options(page.depth, [["auto", "As many as fit"], ["0", "Every layer"], ...parts], state.depth);
+  Views.options(page.depth, [["auto", "Automatic"], ["0", "Every layer"], ...parts], state.depth);
   page.optimizerLabel.hidden = optimizers.length < 2;
   page.rows.replaceChildren(...state.figures[0].rows.map((row) => Views.element("option", {value: row.name})));
   if (document.activeElement !== page.layer) page.layer.value = state.layer;
@@ -150,12 +150,12 @@ function showControls() {
   page.all.disabled = state.from === null;
 }
 
-// A folded row can be opened, and an opened module closed again.
+// The button opens a folded row, or closes an opened module.
 function showModuleButton() {
   const row = state.figures[0].rows.find((each) => each.name === state.layer);
   page.module.hidden = !state.within && !(row?.layers > 1);
   const open = row?.layers > 1 && row.name !== state.within;
-  page.module.textContent = open ? `Open ${row.name}` : `Back from ${state.within} to all`;
+  page.module.textContent = open ? `Open ${row.name}` : `Close ${state.within}`;
   page.module.onclick = () => set(open ? {within: row.name, depth: "auto"} : {within: ""});
 }
 
@@ -167,20 +167,20 @@ function showIncidents() {
       return Views.incidentItem(incident, state.focus === key, () => goTo(figure, incident, key));
     });
     const more = figure.incidents.length - items.length;
-    const note = more > 0 ? [Views.element("p", {textContent: `and ${more} more: see incidents.jsonl in the run's folder`})] : [];
+    const note = more > 0 ? [Views.element("p", {textContent: `and ${more} more, see incidents.jsonl in the run's directory`})] : [];
     const list = items.length ? Views.element("ul", {}, items) : Views.element("p", {textContent: "None."});
     return [...(state.figures.length > 1 ? [Views.element("h3", {textContent: figure.run})] : []), list, ...note];
   }));
   if (focused >= 0) page.incidents.querySelectorAll("button")[focused]?.focus();
 }
 
-// Moves every panel of every run to an incident, with room on both sides to see before and after.
+// Zooms every panel of every run to an incident, with a margin on both sides.
 function goTo(figure, incident, key) {
   if (state.focus === key) return set({from: null, to: null, focus: null});
   const length = figure.extent[1] - figure.extent[0];
   const last = Math.max(incident.x_last ?? incident.x, incident.x);
-  const room = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
-  return set({from: incident.x - room, to: last + room, focus: key});
+  const margin = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
+  return set({from: incident.x - margin, to: last + margin, focus: key});
 }
 
 async function showFigures() {
@@ -209,7 +209,7 @@ async function showFigure(section, figure) {
   if (plot.dataset.wired) return;
   plot.dataset.wired = "true";
   plot.setAttribute("role", "img");
-  plot.setAttribute("aria-label", `Gradients of ${figure.run} by layer and step; incidents are listed beside it`);
+  plot.setAttribute("aria-label", `Heatmap of ${figure.run} by layer and step, and curves; incidents are listed beside it`);
   plot.on("plotly_click", (event) => clicked(section, event.points[0]));
   plot.on("plotly_relayout", debounced((change) => zoomed(change), 150));
 }

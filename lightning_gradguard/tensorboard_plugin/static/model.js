@@ -1,11 +1,11 @@
-// Talks to the backend (see ../http_api.md) and to TensorBoard around the tab.
+// Communicates with the backend (see ../http_api.md) and with TensorBoard's own page.
 
 export async function getRuns() {
   return (await getJson("runs", [])).runs;
 }
 
-export async function getFigures(runs, question) {
-  const pairs = Object.entries(question).filter(([, value]) => value !== null && value !== "");
+export async function getFigures(runs, query) {
+  const pairs = Object.entries(query).filter(([, value]) => value !== null && value !== "");
   return (await getJson("figures", [...runs.map((run) => ["run", run]), ...pairs])).figures;
 }
 
@@ -17,13 +17,13 @@ async function getJson(route, pairs) {
     response = await fetch(url);
     body = await response.json();
   } catch (error) {
-    throw new Error(`TensorBoard does not answer (${error.message}). Is it still running?`);
+    throw new Error(`TensorBoard does not respond (${error.message}). Is it still running?`);
   }
   if (body.error) throw new Error(body.error);
   return body;
 }
 
-// TensorBoard tells its iframes of new data through a message channel; each message wants a reply.
+// TensorBoard announces new data to its iframes through a message channel and expects a reply to each message.
 export function onReload(callback) {
   const channel = new MessageChannel();
   window.parent.postMessage("experimental.bootstrap", "*", [channel.port2]);
@@ -35,7 +35,7 @@ export function onReload(callback) {
   };
 }
 
-// TensorBoard marks its own page, not the iframe's, when it is dark.
+// TensorBoard sets the class `dark-mode` on its own page, not on the iframe's.
 export function onTheme(callback) {
   const body = window.parent.document.body;
   const read = () => (body.classList.contains("dark-mode") ? "dark" : "light");

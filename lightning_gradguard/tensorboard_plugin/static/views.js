@@ -1,4 +1,4 @@
-// Builds DOM from plain data. Every text goes through textContent, so no name is ever taken for markup.
+// Builds DOM elements from plain data. All text is set through textContent, so names are never interpreted as HTML.
 
 export function element(tag, properties = {}, children = []) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -14,9 +14,9 @@ export function runChoice(run, chosen, onChange) {
 
 export function badge(state, incidents) {
   const count = incidents ? ` ${incidents}` : "";
-  const signs = {healthy: "✓", resolved: "✓", open: "!", unrecoverable: "✕"};
+  const symbols = {healthy: "✓", resolved: "✓", open: "!", unrecoverable: "✕"};
   return element("span", {
-    className: `badge ${state}`, textContent: `${signs[state] ?? "!"}${count}`,
+    className: `badge ${state}`, textContent: `${symbols[state] ?? "!"}${count}`,
     title: incidents ? `${incidents} incident${incidents > 1 ? "s" : ""}, ${state}` : state,
   });
 }
@@ -41,25 +41,25 @@ export function runHeader(figure) {
 
 export function problems(figure) {
   const lines = [...new Set(figure.problems)].slice(0, 5);
-  return lines.map((line) => element("p", {className: "problem", textContent: `Not shown: ${line}`}));
+  return lines.map((line) => element("p", {className: "problem", textContent: `Note: ${line}`}));
 }
 
 export function emptyState() {
   const code = "from lightning_gradguard import GradGuard\n\ntrainer = Trainer(\n    callbacks=[GradGuard()],\n" +
     "    logger=TensorBoardLogger(\"lightning_logs\"),\n)";
   return element("section", {className: "message"}, [
-    element("h2", {textContent: "No run here was trained with GradGuard"}),
-    element("p", {textContent: "Add the callback to the Trainer, and log to TensorBoard:"}),
+    element("h2", {textContent: "No runs with GradGuard data"}),
+    element("p", {textContent: "Add the callback to the Trainer and log to TensorBoard:"}),
     element("pre", {textContent: code}),
-    element("p", {textContent: "The first steps appear here after TensorBoard's next reload."}),
+    element("p", {textContent: "The run appears here when TensorBoard reloads its data."}),
   ]);
 }
 
 export function errorState(error) {
   return element("section", {className: "message error"}, [
-    element("h2", {textContent: "GradGuard could not show this"}),
+    element("h2", {textContent: "GradGuard could not show the data"}),
     element("p", {textContent: error.message}),
-    element("p", {textContent: "The rest of TensorBoard is not affected. The full traceback is in TensorBoard's own output."}),
+    element("p", {textContent: "The rest of TensorBoard is not affected. TensorBoard's log has the full traceback."}),
   ]);
 }
 

@@ -1,8 +1,4 @@
-"""Reads a guarded run back through TensorBoard's data provider, for the tab and for the offline report.
-
-A statistic comes back as a *field* of logarithms, steps by layers, in which NaN means "not recorded", inf "NaN or inf"
-and -inf "zero".
-"""
+"""Reads a recorded run through TensorBoard's data provider, for the tab and for the offline report."""
 
 from __future__ import annotations
 
@@ -18,42 +14,44 @@ from tensorboard.data.provider import DataProvider, RunTagFilter
 
 from lightning_gradguard.show import metadata
 
-#: More than a run holds: the writer bounds what there is, so nothing is thinned when it is read.
-EVERYTHING = 1_000_000
-#: Outcomes from best to worst; an incident brings its run down to its own.
+#: Passed as TensorBoard's `downsample`; the writer keeps far fewer samples of a tag, so all of them are read.
+ALL_SAMPLES = 1_000_000
+#: Outcomes from best to worst. A run has the worst outcome of its incidents.
 OUTCOMES = ("healthy", "resolved", "open", "unrecoverable")
-#: Fields kept in memory, 27 MB each for 1,000 layers and 100,000 steps. Chosen: four runs side by side.
-CACHED = 4
+#: Layer statistics kept in memory: as many as runs are shown side by side. Each takes 27 MB for 1,000 layers and
+#: 100,000 steps.
+CACHE_SIZE = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
-    """One statistic of one optimizer's layers.
+class LayerSeries:
+    """One statistic of one optimizer's layers over the steps.
 
     Args:
-        names: The layers, `[L]`, in forward order as far as registration tells it.
-        x: Steps, `[T]`, rising.
-        log: Log10 of the statistic, `[T, L]` float32.
+        names: The layers, `[L]`, in the order of registration.
+        steps: Steps, `[T]`, ascending.
+        log10: Log10 of the statistic, `[T, L]` float32. NaN means "not recorded", inf means "NaN or inf", and -inf
+            means "zero".
     """
 
     names: tuple[str, ...]
-    x: NDArray[np.int64]
-    log: NDArray[np.float32]
+    steps: NDArray[np.int64]
+    log10: NDArray[np.float32]
 
 
-#: Which field -> when it was written last, and the field.
-Cache = dict[tuple[str, ...], tuple[list[float], "Field | None"]]
+#: (experiment, run, statistic, optimizer) -> times of the last writes, and the series.
+Cache = dict[tuple[str, ...], tuple[list[float], "LayerSeries | None"]]
 
 
 @dataclass
-class Index:
-    """What a run holds, without its numbers.
+class RunIndex:
+    """What a run contains, without the numbers.
 
     Args:
-        statistics: Optimizer -> statistic -> tags and their layers.
-        curves: Optimizer -> tag and the names of its curves.
-        incidents: The tags with incidents.
-        problems: What could not be read, in words.
+        statistics: Optimizer -> statistic -> tag -> layer names.
+        curves: Optimizer -> tag and names of its curves.
+        incidents: The tags that hold incidents.
+        problems: What could not be read, one sentence each.
     """
 
     statistics: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
@@ -62,15 +60,15 @@ class Index:
     problems: list[str] = field(default_factory=list)
 
 
-class History:
-    """One run's data, read on demand.
+class RunReader:
+    """Reads one run on demand.
 
     Args:
         provider: TensorBoard's data provider.
         context: The request's context.
         experiment: The experiment's id.
         run: The run's name.
-        cache: Fields read before; kept between requests so that zooming is fluid.
+        cache: Layer statistics read before. The tab keeps it between requests, which makes zooming fast.
     """
 
     def __init__(
@@ -81,31 +79,31 @@ class History:
         self.tags = list_tags(provider, context, experiment, [run]).get(run, {})
         self.index = read_index(self.tags)
 
-    def field(self, statistic: str, optimizer: str = "") -> Field | None:
-        """A statistic over all its steps; None where the run has none."""
+    def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
+        """A statistic of every layer over all steps; None where the run does not have it."""
         tags = self.index.statistics.get(optimizer, {}).get(statistic, {})
-        key, state = (self.experiment, self.run, statistic, optimizer), [self.tags[tag].max_wall_time for tag in tags]
+        key, written = (self.experiment, self.run, statistic, optimizer), [self.tags[tag].max_wall_time for tag in tags]
         known = self.cache.get(key)
-        if known is not None and known[0] == state:
+        if known is not None and known[0] == written:
             return known[1]
-        read = self._read(list(tags))
-        parts = [stack(read.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
-        found = merge([part for part in parts if len(part.x)])
-        self.cache[key] = (state, found)
-        for oldest in list(self.cache)[:-CACHED]:
+        data = self._read(list(tags))
+        parts = [to_series(data.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
+        series = merge_series([part for part in parts if len(part.steps)])
+        self.cache[key] = (written, series)
+        for oldest in list(self.cache)[:-CACHE_SIZE]:
             self.cache.pop(oldest, None)
-        return found
+        return series
 
     def curves(self, optimizer: str = "") -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
-        """Steps `[T]` and each scalar `[T]` by its name."""
+        """Steps `[T]`, and each scalar `[T]` by its name."""
         tag, names = self.index.curves.get(optimizer, ("", []))
         if not tag:
             return np.zeros(0, np.int64), {}
-        x, rows = unique_steps(self._read([tag]).get(tag, []), len(names), self.index.problems)
-        return x, dict(zip(names, rows.astype(np.float64).T, strict=True))
+        steps, rows = unique_steps(self._read([tag]).get(tag, []), len(names), self.index.problems)
+        return steps, dict(zip(names, rows.astype(np.float64).T, strict=True))
 
     def incidents(self) -> list[dict[str, Any]]:
-        """The incidents in their last form, by the step at which they started."""
+        """The latest state of every incident, ordered by first step."""
         latest: dict[tuple[Any, ...], dict[str, Any]] = {}
         for incident in self._texts(self.index.incidents):
             if isinstance(incident.get("x"), int) and isinstance(incident.get("kind"), str):
@@ -113,16 +111,15 @@ class History:
         return sorted(latest.values(), key=lambda incident: incident["x"])
 
     def end(self) -> dict[str, Any] | None:
-        """How the run ended; None while it goes on, or where it was interrupted."""
+        """How the run ended; None while it is running and after an interruption."""
         return next(iter(reversed(list(self._texts([metadata.END_TAG])))), None)
 
     def _read(self, tags: Sequence[str]) -> Mapping[str, Sequence[Any]]:
-        chosen = RunTagFilter(runs=[self.run], tags=list(tags))
-        found = self.provider.read_tensors(
+        data: Mapping[str, Mapping[str, Sequence[Any]]] = self.provider.read_tensors(
             self.context, experiment_id=self.experiment, plugin_name=metadata.PLUGIN_NAME,
-            downsample=EVERYTHING, run_tag_filter=chosen,
+            downsample=ALL_SAMPLES, run_tag_filter=RunTagFilter(runs=[self.run], tags=list(tags)),
         )  # fmt: skip
-        return found.get(self.run, {})
+        return data.get(self.run, {})
 
     def _texts(self, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
         if not tags:
@@ -141,7 +138,7 @@ class History:
 def list_tags(
     provider: DataProvider, context: Any, experiment: str, runs: Sequence[str] | None = None
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Run -> tag -> what TensorBoard knows of it, for every run with GradGuard data."""
+    """Run -> tag -> TensorBoard's metadata of it, for every run with GradGuard data."""
     chosen = RunTagFilter(runs=runs) if runs is not None else None
     listed: Mapping[str, Mapping[str, Any]] = provider.list_tensors(
         context, experiment_id=experiment, plugin_name=metadata.PLUGIN_NAME, run_tag_filter=chosen
@@ -149,15 +146,15 @@ def list_tags(
     return listed
 
 
-def read_index(tags: Mapping[str, Any]) -> Index:
-    """What the tags of one run say they hold; foreign ones are passed over with a word."""
-    index = Index()
+def read_index(tags: Mapping[str, Any]) -> RunIndex:
+    """What a run contains, from the metadata of its tags; unreadable ones are listed in `problems`."""
+    index = RunIndex()
     for tag, series in tags.items():
         try:
             content = metadata.decode_content(series.plugin_content)
             if content["what"] == metadata.LAYERS:
-                owner = index.statistics.setdefault(str(content["optimizer"]), {})
-                owner.setdefault(str(content["statistic"]), {})[tag] = [str(name) for name in content["names"]]
+                by_statistic = index.statistics.setdefault(str(content["optimizer"]), {})
+                by_statistic.setdefault(str(content["statistic"]), {})[tag] = [str(name) for name in content["names"]]
             elif content["what"] == metadata.CURVES:
                 index.curves[str(content["optimizer"])] = (tag, [str(name) for name in content["names"]])
             elif content["what"] == metadata.INCIDENTS:
@@ -170,40 +167,43 @@ def read_index(tags: Mapping[str, Any]) -> Index:
 def unique_steps(
     data: Sequence[Any], width: int, problems: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-    """Steps `[T]` and rows `[T, width]`; what was written last for a step counts (resumed runs write some twice)."""
+    """Steps `[T]` and rows `[T, width]`.
+
+    A resumed run writes some steps twice; the later one counts.
+    """
     rows = {
         datum.step: datum.numpy for datum in data if datum.numpy.shape == (width,) and datum.numpy.dtype.kind == "f"
     }
     if len(rows) < len({datum.step for datum in data}):
-        problems.append(f"A vector of {width} numbers was expected; others were left out.")
+        problems.append(f"Expected vectors of {width} numbers; others were left out.")
     steps = sorted(rows)
     table = np.stack([rows[step] for step in steps]) if steps else np.zeros((0, width))
     return np.array(steps, np.int64), table
 
 
-def stack(data: Sequence[Any], names: Sequence[str], problems: list[str]) -> Field:
-    """One tag's vectors as a field."""
-    x, rows = unique_steps(data, len(names), problems)
-    log = rows.astype(np.float32)
-    log[np.isnan(log)] = math.inf
-    return Field(tuple(names), x, log)
+def to_series(data: Sequence[Any], names: Sequence[str], problems: list[str]) -> LayerSeries:
+    """The vectors of one tag as a series."""
+    steps, rows = unique_steps(data, len(names), problems)
+    log10 = rows.astype(np.float32)
+    log10[np.isnan(log10)] = math.inf
+    return LayerSeries(tuple(names), steps, log10)
 
 
-def merge(parts: Sequence[Field]) -> Field | None:
-    """Fields of different layers as one: the rows of the latest first in order, then those it has no more."""
+def merge_series(parts: Sequence[LayerSeries]) -> LayerSeries | None:
+    """Merges series with different layers: the layers of the latest one first, then those that it no longer has."""
     if len(parts) <= 1:
         return parts[0] if parts else None
-    latest_first = sorted(parts, key=lambda part: -part.x[-1])
+    latest_first = sorted(parts, key=lambda part: -part.steps[-1])
     names = tuple(dict.fromkeys(name for part in latest_first for name in part.names))
-    x = np.unique(np.concatenate([part.x for part in parts]))
-    log = np.full((len(x), len(names)), np.nan, np.float32)
+    steps = np.unique(np.concatenate([part.steps for part in parts]))
+    log10 = np.full((len(steps), len(names)), np.nan, np.float32)
     for part in reversed(latest_first):
         columns = np.array([names.index(name) for name in part.names], np.intp)
-        log[np.ix_(np.searchsorted(x, part.x), columns)] = part.log
-    return Field(names, x, log)
+        log10[np.ix_(np.searchsorted(steps, part.steps), columns)] = part.log10
+    return LayerSeries(names, steps, log10)
 
 
-def outcome(incidents: Sequence[Mapping[str, Any]]) -> str:
-    """The worst outcome among `incidents`, `"healthy"` without any."""
+def worst_outcome(incidents: Sequence[Mapping[str, Any]]) -> str:
+    """The worst outcome among `incidents`; `"healthy"` if there are none."""
     ranks = [OUTCOMES.index(i["outcome"]) if i.get("outcome") in OUTCOMES else 2 for i in incidents]
     return OUTCOMES[max(ranks, default=0)]
