@@ -1,4 +1,4 @@
-"""The command `gradguard`: thin, over the same public functions. Only the module that is asked for is imported."""
+"""The `gradguard` command: `commands` (report, replay), `demo`, `zoo`. Imports only the module of the given command."""
 
 from __future__ import annotations
 
@@ -10,37 +10,44 @@ from pathlib import Path
 
 #: Command -> (module, function, what it does).
 COMMANDS = {
-    "demo": ("cli.demo", "demo", "train on real digits through a bad night, unguarded and guarded"),
-    "report": ("cli.commands", "report", "what happened in a run: in the terminal, as HTML or as JSON"),
+    "demo": ("cli.demo", "demo", "train on handwritten digits: healthy, with injected faults, and with GradGuard"),
+    "report": ("cli.commands", "report", "summarize runs: in the terminal, as HTML or as JSON"),
     "replay": ("cli.commands", "replay", "run recorded statistics through detectors with other settings"),
-    "zoo list": ("cli.zoo", "list_", "the models that show each problem and its cures"),
-    "zoo show": ("cli.zoo", "show", "one case's card"),
-    "zoo run": ("cli.zoo", "run", "train one case, broken or cured"),
-    "zoo compare": ("cli.zoo", "compare", "train a case broken and with every cure, side by side"),
+    "zoo list": ("cli.zoo", "list_", "list the failing training programs and their cures"),
+    "zoo show": ("cli.zoo", "show", "describe one case: symptom, cause, cures, references"),
+    "zoo run": ("cli.zoo", "run", "train one case, broken or with a cure"),
+    "zoo compare": ("cli.zoo", "compare", "train a case broken and with every cure, and compare the results"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `gradguard`; the exit code."""
+    """Runs `gradguard` with `arguments` (default: `sys.argv`).
+
+    Returns:
+        The exit code.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     if name is None:
-        print(usage(), file=sys.stdout if words in ([], ["-h"], ["--help"]) else sys.stderr)
-        return 0 if words in ([], ["-h"], ["--help"]) else 2
+        asked = words in ([], ["-h"], ["--help"])
+        print(usage(), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     return run(name, words[len(name.split()) :])
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Parses one command's arguments and calls its function."""
+    """Parses the arguments of one command, calls its function and returns the exit code."""
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=False, parse_optionals_as_positionals=False)
     module, function, summary = COMMANDS[name]
     call = getattr(importlib.import_module(f"lightning_gradguard.{module}"), function)
-    parser = ArgumentParser(prog=f"gradguard {name}", description=f"{summary[0].upper()}{summary[1:]}.")
+    parser = ArgumentParser(
+        prog=f"gradguard {name}", allow_abbrev=False, description=f"{summary[0].upper()}{summary[1:]}."
+    )
     several = "runs" in inspect.signature(call).parameters
-    if several:  # on a command line a list is just several words
-        parser.add_argument("runs", nargs="+", type=Path, help="directories of runs, or a directory with runs in it")
+    if several:  # jsonargparse would want a list as one argument: '[a,b]'
+        parser.add_argument("runs", nargs="+", type=Path, help="directories of runs, or directories that contain runs")
     parser.add_function_arguments(call, as_positional=True, sub_configs=True, skip={"runs"} if several else set())
     try:
         return int(call(**parser.instantiate(parser.parse_args(arguments)).as_dict()) or 0)
@@ -50,9 +57,9 @@ def run(name: str, arguments: list[str]) -> int:
 
 
 def usage() -> str:
-    """All commands, a line each."""
+    """The list of commands, one per line."""
     lines = [f"  gradguard {name:<12} {summary}" for name, (_, _, summary) in COMMANDS.items()]
-    return "\n".join(["usage: gradguard COMMAND [OPTIONS]", "", *lines, "", "gradguard COMMAND --help says more."])
+    return "\n".join(["usage: gradguard COMMAND [OPTIONS]", "", *lines, "", "See also: gradguard COMMAND --help"])
 
 
 if __name__ == "__main__":
