@@ -1,8 +1,8 @@
-"""How near do healthy runs come to each detector's limit? The numbers in the detectors' docstrings are printed here.
+"""How close do healthy runs come to each detector's limit? Prints the numbers quoted in the detectors' docstrings.
 
     python benchmarks/calibrate.py [--seeds 3] [--recipes NAME ...] [--nearest 1] [--markdown FILE]
 
-Every recipe runs unguarded; beside each detector stands the largest value that its statistic took in any healthy run.
+Every recipe runs under `monitor`. For each statistic the table has the largest value of all healthy runs and the limit.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from lightning_gradguard.detectors import (
 )
 from lightning_gradguard.detectors.base import excess, median
 
-EXPLODING, SPIKE, BUFFER, LR, RELAPSE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), LossIncrease()
+EXPLODING, SPIKE, BUFFER, LR, INCREASE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), LossIncrease()
 VANISHING, OSCILLATING, OVERSHOOTING = Vanishing(), Oscillating(), Overshooting()
-WATCHED = (EXPLODING, SPIKE, BUFFER, LR, RELAPSE, VANISHING, OSCILLATING)
+WATCHED = (EXPLODING, SPIKE, BUFFER, LR, INCREASE, VANISHING, OSCILLATING)
 
 
 def jump(state: State, stats: GradStats) -> float:
-    """Global gradient norm over its record, or a layer's over its own where that is above the global one."""
+    """Global gradient norm over its maximum so far, or a layer's over its own where that exceeds the global maximum."""
     highest = state["record"]["highest"]
     if highest is None or len(highest) != len(stats.grad_norm) + 1 or not stats.clean or stats.global_norm == 0:
         return math.nan
@@ -53,15 +53,15 @@ def jump(state: State, stats: GradStats) -> float:
 
 
 def growth(state: State, stats: GradStats) -> float:
-    """Global gradient norm over its moving median, at steps with a record norm and more than the usual loss."""
+    """Global gradient norm over its moving median, at steps with a new maximum and a loss above its median."""
     highest = state["record"]["highest"]
     if highest is None or not stats.clean or stats.loss is None or stats.loss <= median(state["losses"]):
         return math.nan
     return stats.global_norm / median(state["norms"]) if stats.global_norm > highest[0] else math.nan
 
 
-def height(state: State, stats: GradStats) -> float:
-    """Height of the loss over its moving median, over the largest healthy one."""
+def loss_excess(state: State, stats: GradStats) -> float:
+    """Excess of the loss over its moving median, relative to the largest healthy excess."""
     if stats.loss is None or stats.multiple_optimizers or state["seen"] < SPIKE.warmup:
         return math.nan
     usual = median(state["losses"])
@@ -69,7 +69,7 @@ def height(state: State, stats: GradStats) -> float:
 
 
 def buffer(state: State, stats: GradStats) -> float:
-    """Norm of a buffer over its record."""
+    """Norm of a buffer over its maximum so far."""
     highest = state["highest"]
     if highest is None or not stats.buffers or len(highest) != len(stats.buffer_norm):
         return math.nan
@@ -77,41 +77,41 @@ def buffer(state: State, stats: GradStats) -> float:
 
 
 def rate(state: State, stats: GradStats) -> float:
-    """Learning rate over the highest before it."""
+    """Learning rate over its previous maximum."""
     return stats.lr / state["highest"] if state["seen"] >= LR.warmup and state["highest"] else math.nan
 
 
 def high_losses(state: State, stats: GradStats) -> float:
-    """Losses in a row above all recent ones and more than half way back to the first."""
+    """Consecutive losses above all recent ones and more than half way back to the first."""
     high, usual = state["high"], median(state["losses"])
-    worth = bool(high) and median(high) > usual + RELAPSE.share * (median(state["first"]) - usual) > usual
-    return float(len(high)) if worth else 0.0
+    counts = bool(high) and median(high) > usual + INCREASE.share * (median(state["first"]) - usual) > usual
+    return float(len(high)) if counts else 0.0
 
 
 def update(_: State, stats: GradStats) -> float:
-    """Norm of a sampled update over the weights'."""
+    """Norm of a sampled update over the norm of the weights."""
     return stats.global_update_ratio
 
 
 def later_update(_: State, stats: GradStats) -> float:
-    """The same once the run has begun."""
+    """The same, after the first steps of the run."""
     return stats.global_update_ratio if stats.step > LR.warmup else math.nan
 
 
-def fall(_: State, stats: GradStats) -> float:
-    """Decades of RMS gradient lost from the last layer to the first."""
+def decades_lost(_: State, stats: GradStats) -> float:
+    """Decades by which the RMS gradient decreases from the last layer to the first."""
     depth = int((stats.layers.matrix & np.isfinite(stats.log_rms)).sum())
     return stats.depth_slope * (depth - 1)
 
 
 def swings(state: State, stats: GradStats) -> float:
-    """Swings of the smoothed loss."""
+    """Number of swings of the smoothed loss."""
     return float(state["count"])
 
 
 @dataclass(frozen=True)
 class Gauge:
-    """A detector's statistic: its limit, how long it must last, and how it is measured from the detector's state."""
+    """A detector's statistic: its limit, for how many steps it must last, and how it is computed from the state."""
 
     title: str
     detector: str
@@ -121,22 +121,22 @@ class Gauge:
 
 
 GAUGES = (
-    Gauge("gradient norm over its record", EXPLODING.name, EXPLODING.factor, jump),
+    Gauge("gradient norm over its maximum so far", EXPLODING.name, EXPLODING.factor, jump),
     Gauge("growing norm over its median, 5 steps in a row", EXPLODING.name, EXPLODING.factor, growth, 5),
-    Gauge("excess of the loss over the largest before", SPIKE.name, SPIKE.factor, height),
-    Gauge("high losses in a row", RELAPSE.name, RELAPSE.sustained, high_losses),
-    Gauge("buffer norm over its record", BUFFER.name, BUFFER.factor, buffer),
-    Gauge("learning rate over the highest before", LR.name, LR.factor, rate),
+    Gauge("excess of the loss over the largest so far", SPIKE.name, SPIKE.factor, loss_excess),
+    Gauge("consecutive high losses", INCREASE.name, INCREASE.sustained, high_losses),
+    Gauge("buffer norm over its maximum so far", BUFFER.name, BUFFER.factor, buffer),
+    Gauge("learning rate over its previous maximum", LR.name, LR.factor, rate),
     Gauge("update-to-weight ratio", "", OVERSHOOTING.limit, update),
     Gauge("the same, after 20 steps", "", LR.reach, later_update),
-    Gauge("decades lost over depth, 50 steps in a row", "", VANISHING.decades, fall, 50),
+    Gauge("decades of gradient lost over depth, 50 steps in a row", "", VANISHING.decades, decades_lost, 50),
     Gauge("swings of the loss", OSCILLATING.name, OSCILLATING.swings, swings),
 )
 
 
 @dataclass(frozen=True)
 class Meter(AbstractDetector):
-    """Reports nothing, and keeps the largest value of every gauge in `peaks`: title -> (value, step)."""
+    """Reports nothing and stores the largest value of every gauge in `peaks`: title -> (value, step)."""
 
     kind: ClassVar[str] = "meter"
     name: str = "meter"
@@ -159,12 +159,12 @@ def measure(name: str, seed: int) -> dict[str, tuple[float, int]]:
     meter = Meter()
     outcome = run(RECIPES[name], seed, callbacks=[GradGuard("monitor", detectors=[meter])])
     if outcome.error or not outcome.finite:
-        raise RuntimeError(f"{name} with seed {seed} is no healthy run: {outcome.error or 'non-finite weights'}.")
+        raise RuntimeError(f"{name} with seed {seed} is not a healthy run: {outcome.error or 'non-finite weights'}.")
     return meter.peaks
 
 
 def main() -> None:
-    """Measures, then prints the runs that come nearest to each limit."""
+    """Prints the runs that come closest to each limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))

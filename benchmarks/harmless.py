@@ -1,8 +1,8 @@
-"""Does a guard leave healthy runs alone? Final weights with and without it, bit for bit, on fault-free recipes.
+"""Does a guard change healthy runs? Compares the final weights with and without it, bit for bit, on fault-free recipes.
 
     python benchmarks/harmless.py [--seeds 3] [--recipes NAME ...] [--tools NAME ...] [--markdown FILE]
 
-The exit code is 1 when GradGuard changed a run, acted, or reported anything at all.
+The exit code is 1 if GradGuard changed a run, acted, or reported a finding.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a tool did to one healthy run: `word` is for the table, `details` are the guard's incidents."""
+    """Effect of a tool on one healthy run: `word` is shown in the table, `details` are the guard's incidents."""
 
     word: str
     details: tuple[str, ...] = ()
 
     @property
     def harmless(self) -> bool:
-        """Whether nothing happened and nothing was said."""
+        """Whether the weights are the same and nothing was reported."""
         return self.word == "same"
 
 
 def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUARD,)) -> dict[str, Verdict]:
-    """Runs a recipe alone and once with each tool."""
+    """Runs a recipe without any tool and once with each."""
     alone = run(RECIPES[name], seed, steps)
     if alone.error or not alone.finite:
-        raise RuntimeError(f"{name} with seed {seed} is no healthy run: {alone.error or 'non-finite weights'}.")
+        raise RuntimeError(f"{name} with seed {seed} is not a healthy run: {alone.error or 'non-finite weights'}.")
     verdicts = {}
     for tool in tools:
         callbacks, options = TOOLS[tool]()
         guarded = run(RECIPES[name], seed, steps, callbacks, **options)
         stories = tuple(str(i) for guard in callbacks if isinstance(guard, GradGuard) for i in guard.incidents)
         word = "stopped" if guarded.steps < steps else "same" if same(alone, guarded) else "changed"
-        verdicts[tool] = Verdict(guarded.error or ("spoke" if stories and word == "same" else word), stories)
+        verdicts[tool] = Verdict(guarded.error or ("reported" if stories and word == "same" else word), stories)
     return verdicts
 
 
 def main() -> int:
-    """One row for each recipe, one column for each tool."""
+    """One row per recipe, one column per tool."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--tools", nargs="*", default=[t for t in TOOLS if t not in ("no guard", "clip 1.0")])
-    parser.add_argument("--cache", help="folder that keeps finished runs; a run that was stopped goes on")
+    parser.add_argument("--cache", help="folder for finished runs, so that an interrupted benchmark continues")
     parser.add_argument("--markdown", help="file whose section with this table is replaced")
     options = parser.parse_args()
     jobs = [(name, seed, STEPS, tuple(options.tools)) for name in options.recipes for seed in range(options.seeds)]
@@ -71,7 +71,7 @@ def main() -> int:
         rows = [verdicts[job] for job in jobs if job[0] == name]
         table.add_row(name, *(summary([row[tool].word for row in rows]) for tool in options.tools))
     table.add_section()
-    table.add_row("runs touched", *(f"{len(touched[tool])} of {len(jobs)}" for tool in options.tools))
+    table.add_row("runs affected", *(f"{len(touched[tool])} of {len(jobs)}" for tool in options.tools))
     publish(table, options.markdown, "harmless")
     for job in jobs:
         for tool in OURS & verdicts[job].keys():
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def summary(words: list[str]) -> str:
-    """What happened over the seeds: `same`, or each other word and how often."""
+    """Result over the seeds: `same`, or every other word with its count."""
     others = {word: words.count(word) for word in dict.fromkeys(words) if word != "same"}
     return ", ".join(f"{word} {count}/{len(words)}" for word, count in others.items()) or "same"
 

@@ -1,12 +1,12 @@
-"""What watching costs: milliseconds a step of a whole `Trainer.fit`, the guard beside what people already pay.
+"""Cost of GradGuard per step of `Trainer.fit`, compared with clipping, logging and other callbacks.
 
-    python benchmarks/overhead.py [steps]     every variant side by side; absolute times are this machine's
+    python benchmarks/overhead.py [steps]     all variants; absolute times depend on the machine
     python benchmarks/overhead.py growth      the guard's own time against parameters, tensors and layers
     python benchmarks/overhead.py memory      resident memory over a million steps
     python benchmarks/overhead.py cold        import of the package and tables at the start of `fit`
 
-The C library is told to keep the memory that is freed: a system that hands out pages anew, now to one variant and now
-to another, drowns what is compared. All take `--markdown FILE`, whose sections on overhead are then replaced.
+The C library is configured to keep freed memory. Otherwise new pages are allocated for random variants, and that time
+hides the differences. All modes accept `--markdown FILE`, whose sections on overhead are then replaced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rich.table import Table
 from lightning_gradguard import GradGuard
 from lightning_gradguard.remedies import AutoClip
 
-#: Steps left out of every statistic: allocators warm up, and the guard looks at steps 0, 1, 2, 4, 8.
+#: First steps, excluded from every statistic: allocators warm up, and the guard samples steps 0, 1, 2, 4, 8.
 SKIPPED = 10
 PEERS = {"SpikeDetection": "SpikeDetection", "ZClip": "ZClip", "ARC": "ARC"}
 VARIANTS: dict[str, Variant] = {
@@ -49,17 +49,17 @@ VARIANTS: dict[str, Variant] = {
     "GradGuard monitor": Variant(lambda: GradGuard("monitor")),
     "GradGuard protect": Variant(lambda: GradGuard("protect")),
     "GradGuard protect, AutoClip": Variant(lambda: GradGuard("protect", clip=AutoClip())),
-    "GradGuard protect, looks every 10": Variant(lambda: GradGuard("protect", sample_every=10)),
+    "GradGuard protect, sample_every=10": Variant(lambda: GradGuard("protect", sample_every=10)),
     "GradGuard repair": Variant(lambda: GradGuard("repair")),
 }
-#: Where a step takes long, or where the others were compared with another optimizer.
+#: Rows for models with long steps, and for further optimizers of a model.
 FEW = (
     "nothing",
     "gradient_clip_val=1",
     "one read: _foreach_norm",
-    *(name for name in VARIANTS if "GradGuard" in name and "looks" not in name),
+    *(name for name in VARIANTS if "GradGuard" in name and "sample_every" not in name),
 )
-#: (model, optimizer, rounds of five steps, rows): 65 steps have one snapshot at the usual distance among those counted.
+#: (model, optimizer, rounds of five steps, rows). 65 steps include one snapshot at the default interval.
 CASES = (
     ("gpt10m", "AdamW fused", 23, VARIANTS), ("gpt10m", "AdamW foreach", 13, FEW), ("gpt10m", "SGD", 13, FEW),
     ("gpt100m", "AdamW fused", 12, VARIANTS), ("gpt100m", "AdamW foreach", 12, FEW), ("gpt100m", "SGD", 12, FEW),
@@ -67,12 +67,12 @@ CASES = (
     ("tensors2000", "AdamW foreach", 13, VARIANTS),
 )  # fmt: skip
 BLOCK = 5
-#: For glibc, which reads them when a process starts.
+#: Environment variables that glibc reads when a process starts.
 KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": str(2**33), "MALLOC_MMAP_THRESHOLD_": str(2**33)}
 
 
 def one_read(model: str) -> tuple[float, float]:
-    """Milliseconds of reading as many numbers as there are gradients once, in one piece, and of `_foreach_norm`."""
+    """Milliseconds for one read of a contiguous vector as large as all gradients, and for `_foreach_norm`."""
     grads = [torch.randn_like(p) for p in MODELS[model]()[0].parameters()]
     flat = torch.cat([g.flatten() for g in grads])
     pure, norms = [], []
@@ -87,13 +87,13 @@ def one_read(model: str) -> tuple[float, float]:
 
 
 def footprint(model: str, optimizer: str, name: str) -> float:
-    """Peak memory in MiB of a process that trains a few steps; the guard takes both its snapshots in them."""
+    """Peak memory in MiB of a process that trains for a few steps, in which the guard takes both snapshots."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(peak_of, (model, optimizer, name, torch.get_num_threads()))
 
 
 def peak_of(model: str, optimizer: str, name: str, threads: int) -> float:
-    """In a process of its own."""
+    """Runs in a separate process."""
     be_quiet(threads)
     variant, (net, batch) = VARIANTS[name], MODELS[model]()
     callbacks = [variant.callback()] if variant.callback is not None else []
@@ -110,24 +110,24 @@ def peak_of(model: str, optimizer: str, name: str, threads: int) -> float:
 
 
 def turns(seconds: Iterable[float]) -> list[list[float]]:
-    """Milliseconds of the steps of each turn, without the first turns."""
+    """Milliseconds per step, grouped by turn, without the first turns."""
     kept = [1e3 * s for s in seconds][SKIPPED:]
     return [kept[i : i + BLOCK] for i in range(0, len(kept), BLOCK)]
 
 
 def outside(times: Times) -> list[float]:
-    """What of each step was neither forward nor backward pass: nothing is added there, but for a look now and then."""
+    """Time of each step outside the forward and backward pass, where all but the sampling takes place."""
     return [whole - inside for whole, inside in zip(times.seconds, times.inside, strict=True)]
 
 
-def mean_outside_and_looks(times: Times) -> float:
-    """Mean outside forward and backward pass, and what these took beyond the usual of their turn."""
-    looks = [ms - median(turn) for turn in turns(times.inside) for ms in turn]
-    return fmean(ms for turn in turns(outside(times)) for ms in turn) + fmean(looks)
+def mean_outside_and_sampling(times: Times) -> float:
+    """Mean time outside forward and backward pass, plus the excess of these passes over the median of their turn."""
+    sampling = [ms - median(turn) for turn in turns(times.inside) for ms in turn]
+    return fmean(ms for turn in turns(outside(times)) for ms in turn) + fmean(sampling)
 
 
 def table_of(model: str, optimizer: str, times: dict[str, Times], peaks: dict[str, float], how: str) -> Table:
-    """One case: each variant beside nothing, turn by turn."""
+    """Table of one case: each variant compared with no callback, turn by turn."""
     size = sum(p.numel() for p in MODELS[model]()[0].parameters())
     pure, norms = one_read(model)
     title = (
@@ -143,7 +143,7 @@ def table_of(model: str, optimizer: str, times: dict[str, Times], peaks: dict[st
     clip = added["gradient_clip_val=1"]
     for name, one in times.items():
         low, middle, high = quantiles([ms for turn in turns(one.seconds) for ms in turn], n=4)
-        mean = mean_outside_and_looks(one) - mean_outside_and_looks(bare)
+        mean = mean_outside_and_sampling(one) - mean_outside_and_sampling(bare)
         row = [f"{middle:.2f}", f"{low:.2f}-{high:.2f}", f"{1 + added[name] / whole:.3f}", f"{added[name]:.2f}"]
         row += [f"{added[name] / clip:.2f}" if clip > 0 else "-", f"{mean:.2f}", f"{one.written / 1e3:.0f}"]
         table.add_row(name + ("*" if one.found else ""), *row, *([f"{peaks[name]:.0f}"] if peaks else []))
@@ -151,7 +151,7 @@ def table_of(model: str, optimizer: str, times: dict[str, Times], peaks: dict[st
 
 
 def compare(options: argparse.Namespace) -> None:
-    """The tables of `steps`."""
+    """Prints the tables of the mode `steps`."""
     console = Console(stderr=True)
     timer = time.thread_time if options.processor else time.perf_counter
     how = f"{options.threads} thread(s), {'processor' if options.processor else 'wall'} time"
@@ -174,7 +174,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def be_quiet(threads: int) -> None:
-    """No warnings between the tables; so many threads."""
+    """Turns off warnings and sets the number of threads."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -185,16 +185,14 @@ def main() -> None:
     parser.add_argument("mode", nargs="?", choices=["steps", "growth", "memory", "cold"], default="steps")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
-    parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, help="all by default; the first two are always needed"
-    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="all by default; the first two are required")
     parser.add_argument("--rounds", type=int, help="turns of five steps for each variant")
-    parser.add_argument("--peaks", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
-    parser.add_argument("--processor", action="store_true", help="time of the processor, on a machine with other work")
+    parser.add_argument("--peaks", action=argparse.BooleanOptionalAction, default=True, help="also measure peak memory")
+    parser.add_argument("--processor", action="store_true", help="measure processor time (for a busy machine)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1_000_000, help="of `memory`")
-    parser.add_argument("--figure", help="of `growth`: an HTML file for the log-log figure")
-    parser.add_argument("--markdown", help="a file whose sections on overhead are replaced by these tables")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="steps of the mode `memory`")
+    parser.add_argument("--figure", help="HTML file for the log-log figure of the mode `growth`")
+    parser.add_argument("--markdown", help="file whose sections on overhead are replaced by these tables")
     options = parser.parse_args()
     be_quiet(options.threads)
     if options.mode == "steps":

@@ -1,4 +1,4 @@
-"""How the guard's own time grows, what it keeps in memory, and what it costs before the first step."""
+"""How the guard's own time grows with the model, its memory over a long run, and its cost before the first step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Vectors(nn.Module):
             self.layers[i % layers].append(nn.Parameter(torch.randn(size)))
 
 
-#: What grows -> its sizes and the module of each.
+#: Quantity that grows -> its values, and the function that creates the module for a value.
 GROWTH: dict[str, tuple[tuple[int, ...], Callable[[int], nn.Module]]] = {
     "parameters, in 100 tensors of 50 layers": (
         (10**5, 10**6, 10**7, 10**8),
@@ -46,15 +46,15 @@ GROWTH: dict[str, tuple[tuple[int, ...], Callable[[int], nn.Module]]] = {
 
 
 def milliseconds(net: nn.Module, timer: Callable[[], float], repeats: int = 25) -> tuple[float, float, float]:
-    """Medians of the norms alone, of one step of a watch that monitors, and of `clip_grad_norm_`, taking turns."""
+    """Median times of the norms alone, of one step of an engine under `monitor`, and of `clip_grad_norm_`."""
     params = list(net.parameters())
     for p in params:
         p.grad = torch.randn_like(p)
-    watch = StepEngine(net, torch.optim.SGD(params, lr=1e-3), DETECTORS, MONITOR)
+    engine = StepEngine(net, torch.optim.SGD(params, lr=1e-3), DETECTORS, MONITOR)
     loss, grads = torch.tensor(1.0), [p.grad for p in params]
     ways: list[Callable[[], object]] = [
         lambda: torch._foreach_norm(grads),
-        lambda: (watch.begin(), watch.before_step([loss])),
+        lambda: (engine.begin(), engine.before_step([loss])),
         lambda: torch.nn.utils.clip_grad_norm_(params, 1.0),
     ]
     times: list[list[float]] = [[] for _ in ways]
@@ -63,12 +63,12 @@ def milliseconds(net: nn.Module, timer: Callable[[], float], repeats: int = 25) 
             start = timer()
             way()
             took.append(1e3 * (timer() - start))
-    watch.close()
+    engine.close()
     return median(times[0]), median(times[1]), median(times[2])
 
 
 def growth(options: argparse.Namespace) -> None:
-    """Time of a step against size, and the exponent between the two largest sizes: 1 is proportional."""
+    """Time per step against size, and the exponent between neighboring sizes: 1 is proportional."""
     table = Table("what grows", "size", "norms alone ms", "guard ms", "exponent", "clip_grad_norm_ ms")
     timer, kind = (time.thread_time, "processor") if options.processor else (time.perf_counter, "wall")
     table.title = f"The guard's own time as the model grows, medians of 25, {options.threads} thread(s), {kind} time"
@@ -84,7 +84,7 @@ def growth(options: argparse.Namespace) -> None:
 
 
 def draw(curves: dict[str, list[tuple[int, float, float, float]]], path: Path) -> None:
-    """Both axes logarithmic: the guard's lines solid, clipping's dotted."""
+    """Log-log plot: solid lines for the guard, dotted ones for clipping."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -105,21 +105,21 @@ def resident() -> float:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """A tiny model, watched for very many steps in plain torch; every thousandth batch is NaN."""
+    """Trains a tiny model for very many steps in plain torch; every thousandth batch is NaN."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    watch = StepEngine(net, optimizer, DETECTORS, PROTECT)
+    engine = StepEngine(net, optimizer, DETECTORS, PROTECT)
     x, bad = torch.randn(8, 4), torch.full((8, 4), math.nan)
-    table = Table("steps", "resident MiB", title="Resident memory while a tiny model is watched")
+    table = Table("steps", "resident MiB", title="Resident memory with a tiny model")
     marks = {max(1, round(options.steps * share)): share for share in (0.01, 0.1, 0.5, 1.0)}
     start = time.perf_counter()
     for step in range(1, options.steps + 1):
-        watch.begin()
+        engine.begin()
         loss = net(bad if step % 1000 == 0 else x).square().mean()
         optimizer.zero_grad()
         loss.backward()
-        watch.before_step([loss])
+        engine.before_step([loss])
         optimizer.step()
         if step in marks:
             table.add_row(f"{step:,}", f"{resident():.1f}")
@@ -135,11 +135,11 @@ IMPORTS = {
 
 
 def cold(options: argparse.Namespace) -> None:
-    """Seconds beyond torch and Lightning, in fresh processes, and the tables of 2,000 parameters."""
+    """Import time after torch and Lightning, in new processes, and the time to build tables of 2,000 parameters."""
     clock = "time.process_time()" if options.processor else "time.perf_counter()"
     kind = "processor" if options.processor else "wall"
     table = Table("what", "ms, median", "least", title=f"Before the first step, {kind} time")
-    with tempfile.TemporaryDirectory() as compiled:  # an installed package is compiled, whatever the environment says
+    with tempfile.TemporaryDirectory() as compiled:  # like an installed package, whatever the environment sets
         env = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
         for name, code in IMPORTS.items():
             code = f"{WITHOUT}start = {clock}; {code}; print(1e3 * ({clock} - start))"
@@ -153,8 +153,8 @@ def cold(options: argparse.Namespace) -> None:
         optimizer = torch.optim.AdamW(net.parameters())
         timer = time.process_time if options.processor else time.perf_counter
         start = timer()
-        watch = StepEngine(net, optimizer, DETECTORS, PROTECT)
+        engine = StepEngine(net, optimizer, DETECTORS, PROTECT)
         took.append(1e3 * (timer() - start))
-        watch.close()
+        engine.close()
     table.add_row("tables of 2,000 parameters in 1,000 layers", f"{median(took):.1f}", f"{min(took):.1f}")
     publish(table, options.markdown, "overhead: cold", options.threads)

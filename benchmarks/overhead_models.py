@@ -1,4 +1,4 @@
-"""What the overhead is measured on: models with one batch each, optimizers, and the module that trains them."""
+"""Models with one batch each, optimizers, and the LightningModule that trains them, for `overhead.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer of 12 layers."""
+    """A decoder-only transformer with 12 layers."""
 
     def __init__(self, width: int, heads: int = 4, vocabulary: int = 512, length: int = 256) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class CNN(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Two LSTM layers and a classifier of the last state."""
+    """Two LSTM layers and a classifier on the last state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Recurrent(nn.Module):
 
 
 class Many(nn.Module):
-    """A residual chain of small layers: two tiny tensors each."""
+    """A chain of small residual layers with two tiny tensors each."""
 
     def __init__(self, layers: int = 1000, width: int = 10) -> None:
         super().__init__()
@@ -80,18 +80,18 @@ class Many(nn.Module):
 
 
 def tokens(batch: int, length: int) -> Batch:
-    """Random tokens; each predicts the next."""
+    """Random tokens and their successors."""
     x = torch.randint(0, 512, (batch, length))
     return x, x.roll(-1, 1)
 
 
 def classes(*shape: int) -> Batch:
-    """Noise in ten classes."""
+    """Noise with random labels of ten classes."""
     return torch.randn(*shape), torch.randint(0, 10, shape[:1])
 
 
-#: name -> model and one batch. Small batches make the optimizer's part of a step, and what is added to it, visible;
-#: `gpt10m-8x256` has the batch that such a model is trained with.
+#: Name -> model and one batch. Small batches make the optimizer's share of a step, and what is added to it, visible.
+#: `gpt10m-8x256` has a usual batch size for this model.
 MODELS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
     "gpt10m": lambda: (GPT(256), tokens(1, 32)),
     "gpt10m-8x256": lambda: (GPT(256), tokens(8, 256)),
@@ -100,7 +100,7 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Batch]]] = {
     "lstm": lambda: (Recurrent(), classes(8, 20, 32)),
     "tensors2000": lambda: (Many(), classes(8, 10)),
 }
-#: A rate so small that no run goes wrong while it is timed.
+#: A small learning rate, so that no run diverges while it is measured.
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "AdamW foreach": lambda p: torch.optim.AdamW(p, lr=1e-4, foreach=True),
     "AdamW fused": lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True),
@@ -109,7 +109,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 
 class Training(pl.LightningModule):
-    """The net, its loss and its optimizer."""
+    """The network, its loss and its optimizer."""
 
     def __init__(self, net: nn.Module, optimizer: Callable[[Any], torch.optim.Optimizer]) -> None:
         super().__init__()
@@ -125,21 +125,21 @@ class Training(pl.LightningModule):
 
 
 class Logging(Training):
-    """The recipe of Lightning's documentation."""
+    """Logs gradient norms as Lightning's documentation recommends."""
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         self.log_dict(grad_norm(self, norm_type=2))
 
 
 class NormsAlone(pl.Callback):
-    """One read of the gradients where a guard would read them, and nothing else: the least that can be paid."""
+    """Reads the gradients once where a guard would, and does nothing else: the lower bound of any monitor."""
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         torch._foreach_norm([p.grad for p in pl_module.parameters()])
 
 
 class OptimizerMonitor(pl.Callback):
-    """The arithmetic of such callbacks: norms of weights, gradients and moments, each tensor read on its own."""
+    """What such callbacks compute: norms of weights, gradients and moments, one tensor at a time."""
 
     def __init__(self, every: int = 10) -> None:
         self.every = every

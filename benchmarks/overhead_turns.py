@@ -1,7 +1,7 @@
-"""Runs that take turns: every variant's `Trainer.fit` in a thread of its own, a few steps at a time.
+"""Runs that take turns: every variant's `Trainer.fit` in its own thread, a few steps at a time.
 
-A slow second of the machine then hits all variants alike, and they are compared within it. All train the same weights
-with the same optimizer state, so that ten of them fit into memory, and each finds the caches as the others left them.
+A slow second of the machine then affects all variants equally. All train the same weights with the same optimizer
+state, so that ten of them fit into memory and have similar cache contents.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lightning_gradguard import GradGuard
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: a callback, options of the Trainer, the module that trains."""
+    """One row: a callback, Trainer options, and the class of the module."""
 
     callback: Callable[[], Any] | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -36,8 +36,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Times:
-    """One variant's seconds a step, those of them spent in forward and backward pass, the bytes it wrote, and what a
-    guard found, which should be nothing.
+    """Result of one variant: seconds per step, seconds of it in the forward and backward pass, bytes written, and the
+    guard's incidents, of which there should be none.
     """
 
     seconds: list[float]
@@ -68,7 +68,7 @@ class Clock(pl.Callback):
 
 
 class Repeated:
-    """The same batch again and again."""
+    """The same batch, `times` times."""
 
     def __init__(self, batch: Batch, times: int) -> None:
         self.batch, self.times = batch, times
@@ -81,7 +81,7 @@ class Repeated:
 
 
 class Run(threading.Thread):
-    """One variant's fit, `rounds` turns of `block` steps long."""
+    """`Trainer.fit` of one variant."""
 
     def __init__(
         self, name: str, variant: Variant, net: nn.Module, batch: Batch, optimizer: Any, steps: int, clock: Clock
@@ -96,7 +96,7 @@ class Run(threading.Thread):
 
     def run(self) -> None:
         try:
-            torch.set_num_threads(self.threads)  # each thread has its own number
+            torch.set_num_threads(self.threads)  # the number is per thread
             self.times = self.fit()
         except BaseException as error:
             self.error = error
@@ -128,7 +128,7 @@ def take_turns(
     progress: Progress,
     timer: Callable[[], float],
 ) -> dict[str, Times]:
-    """`rounds` turns of `block` steps for every variant, in an order that changes from round to round."""
+    """Runs `rounds` turns of `block` steps for every variant, in a new random order in each round."""
     torch.manual_seed(0)
     net, batch = MODELS[model]()
     state: defaultdict[Any, Any] = defaultdict(dict)
@@ -142,11 +142,11 @@ def take_turns(
         Run(name, variant, net, batch, shared, rounds * block + 1, Clock(block, timer))
         for name, variant in variants.items()
     ]
-    for run in runs:  # up to their first batch
+    for run in runs:  # until their first batch
         run.start()
         run.clock.done.acquire()
     order = random.Random(0)
-    for _ in progress.track(range(rounds + 1), description=f"{model}, {optimizer}"):  # the last round: to the end
+    for _ in progress.track(range(rounds + 1), description=f"{model}, {optimizer}"):  # the last round finishes the runs
         for run in order.sample(runs, len(runs)):
             if not run.clock.over:
                 run.clock.go.release()
@@ -154,5 +154,5 @@ def take_turns(
     for run in runs:
         run.join()
         if run.error is not None:
-            raise RuntimeError(f"{run.name} broke down on {model}") from run.error
+            raise RuntimeError(f"{run.name} failed on {model}") from run.error
     return {run.name: run.times for run in runs if run.times is not None}

@@ -1,4 +1,4 @@
-"""Many independent runs on all cores, with a progress bar."""
+"""Independent runs on all cores, with a progress bar."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 def every(work: Callable[..., T], jobs: Sequence[Job], cache: str | None = None) -> dict[Job, T]:
-    """`work(*job)` for every job, each in one thread of its own process; the results by job.
+    """Calls `work(*job)` for every job, with one thread per process; returns the results by job.
 
-    `cache` is a folder that keeps what is done, so that a run that was stopped goes on; it knows nothing of changes in
-    the code, so give another one after any.
+    `cache` is a folder for finished results, so that an interrupted benchmark continues. It does not notice changes of
+    the code: use another folder after any change.
     """
     work = Memory(cache, verbose=0).cache(work) if cache else work
     with ProcessPoolExecutor(cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:

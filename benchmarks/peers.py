@@ -1,4 +1,4 @@
-"""The tools that stand side by side in the tables. Peers that are not installed are left out."""
+"""The tools that the tables compare. Tools that are not installed are left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_gradguard import GradGuard
 
-#: Callbacks, and options of the Trainer.
+#: Callbacks and Trainer options.
 Setting = tuple[list[Any], dict[str, Any]]
 
 
@@ -42,7 +42,7 @@ def gradguard() -> Setting:
     return [GradGuard()], {}
 
 
-#: Column title -> (package it needs, how it is set up with its own defaults).
+#: Column title -> (required package, function that creates the tool with its own defaults).
 ALL: dict[str, tuple[str, Callable[[], Setting]]] = {
     "no guard": ("lightning", nothing),
     "clip 1.0": ("lightning", clipping),

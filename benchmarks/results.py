@@ -1,4 +1,4 @@
-"""Where results go: the terminal, and on request a section of a Markdown file."""
+"""Prints results to the terminal and, on request, into a section of a Markdown file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 
 def publish(table: Table, file: str | None, section: str, threads: int = 1) -> None:
-    """Prints the table; with `file`, also replaces what stands there between the section's two marks."""
+    """Prints the table; with `file`, also replaces the text between the two marks of the section in that file."""
     Console(width=160).print(table)
     if file is None:
         return
@@ -27,7 +27,7 @@ def publish(table: Table, file: str | None, section: str, threads: int = 1) -> N
 
 
 def machine(threads: int = 1) -> str:
-    """Where this was measured."""
+    """Machine and versions of the measurement."""
     each = f"{threads} threads" if threads > 1 else "one thread"
     return (
         f"{os.cpu_count()}-core CPU, torch {torch.__version__.split('+')[0]}, lightning {lightning.__version__}, "
@@ -36,7 +36,7 @@ def machine(threads: int = 1) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A rich table as a Markdown table under its title."""
+    """Converts a rich table into a Markdown table with its title."""
     columns = [[str(cell).replace("|", "\\|") for cell in column.cells] for column in table.columns]
     lines = [[str(column.header) for column in table.columns], ["---"] * len(columns), *zip(*columns, strict=True)]
     return "\n".join([f"{table.title}", "", *("| " + " | ".join(line) + " |" for line in lines)])

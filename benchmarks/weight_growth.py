@@ -1,10 +1,9 @@
-"""Do healthy weights grow too? The signs that `WeightGrowth` asks for, in the zoo's sick runs and in healthy ones.
+"""How fast do weights grow in healthy runs? The criteria of `WeightGrowth` in the zoo's case and in healthy runs.
 
     python benchmarks/weight_growth.py [--seeds 2] [--rows 12] [--markdown FILE]
 
-Each run is judged at 80 % of its steps and at its end, and stands in the table with the judgement that comes nearest
-to the detector's limits: `margin` is the factor by which the farthest sign is off its limit, above 1 for a run that
-the detector reports.
+Each run is evaluated after 80 % of its steps and at its end. The table has the evaluation that is closer to the
+detector's limits. `margin` is the smallest ratio of a criterion to its limit; the detector reports runs above 1.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ LIMITS = WeightGrowth()
 
 
 def margin(growth: float, pace: float, effort: float, loss: float) -> float:
-    """Of all signs the smallest ratio to its limit; 0 where one cannot be measured, or the loss has not fallen."""
+    """Smallest ratio of a criterion to its limit; 0 if one cannot be measured or the loss has not decreased."""
     ratios = [growth / LIMITS.growth, pace / LIMITS.pace, effort / LIMITS.effort, loss / (1 - LIMITS.slowly)]
     return min(ratios) if loss < 1 and all(map(math.isfinite, ratios)) else 0.0
 
 
 def nearest(guard: GradGuard) -> tuple[float, ...] | None:
-    """Margin and signs of a run's optimizer that came nearest; None where there were too few samples."""
+    """Largest margin of a run's optimizers, with its criteria; None if there were too few samples."""
     found = []
     for watch in guard._engines.values():
         rows = watch.states[LIMITS.name]["rows"]
@@ -45,7 +44,7 @@ def nearest(guard: GradGuard) -> tuple[float, ...] | None:
 
 
 def judge(source: str, name: str, cure: str, seed: int) -> tuple[float, ...] | None:
-    """One run under a guard that only looks at its weights."""
+    """One run under a guard that only measures weight growth."""
     guard = GradGuard("monitor", [WeightGrowth()])
     if source == "recipe":
         run(RECIPES[name], seed, callbacks=[guard])
@@ -56,29 +55,29 @@ def judge(source: str, name: str, cure: str, seed: int) -> tuple[float, ...] | N
 
 
 def main() -> None:
-    """The sick runs, then the healthy ones that come nearest."""
+    """The failing runs, then the healthy runs with the largest margin."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--markdown", help="file whose section with this table is replaced")
     options = parser.parse_args()
-    sick = [("zoo", "weight_growth", "", seed) for seed in range(options.seeds)]
+    failing = [("zoo", "weight_growth", "", seed) for seed in range(options.seeds)]
     cures = [(case.name, name) for case in zoo.list_cases() for name, cure in case.cures.items() if cure.holds]
     healthy = [("zoo", *cure, seed) for cure in cures for seed in range(options.seeds)]
     healthy += [("recipe", name, "", seed) for name in RECIPES for seed in range(options.seeds)]
-    told = every(judge, [*sick, *healthy])
+    results = every(judge, [*failing, *healthy])
     table = Table("run", "seed", "growth", "pace", "effort", "loss", "margin", title=f"{len(healthy)} healthy runs")
     limits = f"at least {1 - LIMITS.slowly:g}, below 1"
     table.add_row("limit", "", f"{LIMITS.growth:g}", f"{LIMITS.pace:g}", f"{LIMITS.effort:g}", limits, "1")
     table.add_section()
-    by_margin = sorted((job for job in healthy if told[job]), key=lambda job: -told[job][0])  # type: ignore[index]
-    for job in [*sick, *by_margin[: options.rows]]:
-        near, *seen = told[job] or (math.nan,) * 5
+    by_margin = sorted((job for job in healthy if results[job]), key=lambda job: -results[job][0])  # type: ignore[index]
+    for job in [*failing, *by_margin[: options.rows]]:
+        near, *seen = results[job] or (math.nan,) * 5
         label = f"{job[1]}, {job[2]}" if job[2] else job[1]
         table.add_row(label, str(job[3]), *(f"{x:.2f}" for x in seen), f"{near:.2f}")
-        if job == sick[-1]:
+        if job == failing[-1]:
             table.add_section()
-    growths = [told[job][1] for job in healthy if told[job] and np.isfinite(told[job][1])]  # type: ignore[index]
+    growths = [results[job][1] for job in healthy if results[job] and np.isfinite(results[job][1])]  # type: ignore[index]
     publish(table, options.markdown, "weight growth")
     print(
         f"{sum(g >= LIMITS.growth for g in growths)} of {len(growths)} healthy runs grow by {LIMITS.growth:g} or more."

@@ -1,4 +1,4 @@
-"""A short form of `benchmarks/harmless.py`: healthy runs end with the same bits, and nothing is said about them."""
+"""A short form of `benchmarks/harmless.py`: healthy runs end with bit-identical weights and without a finding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("sklearn")
 from harmless import judge
 
-#: What shows only after hundreds of steps: the end of a schedule, a second task, a class met late, with its seed.
+#: Recipes whose difficulty comes late: the end of a schedule, a second task, a rare class. With their seeds.
 WHOLE = {
     "momentum_cosine_to_zero": 0, "adam_one_cycle": 0, "warmup_by_epochs": 0, "second_task": 0, "batch_of_one": 0,
     "rare_class_batch_of_one": 1,
@@ -24,11 +24,11 @@ SHORT = (
 @pytest.mark.parametrize(
     ("name", "seed", "steps"), [*((n, seed, 1000) for n, seed in WHOLE.items()), *((n, 0, 300) for n in SHORT)]
 )
-def test_the_guard_leaves_a_healthy_run_alone(name: str, seed: int, steps: int) -> None:
+def test_a_healthy_run_is_not_changed(name: str, seed: int, steps: int) -> None:
     (verdict,) = judge(name, seed, steps).values()
     assert verdict.harmless, verdict
 
 
-def test_a_tool_that_changes_a_run_is_seen() -> None:
+def test_a_tool_that_changes_a_run_is_detected() -> None:
     verdicts = judge("heavy_tailed_targets", seed=0, steps=50, tools=("no guard", "clip 1.0"))
     assert {tool: verdict.word for tool, verdict in verdicts.items()} == {"no guard": "same", "clip 1.0": "changed"}

@@ -1,4 +1,4 @@
-"""The reduced repair benchmark: broken programs under `policy="repair"`, and twins that must not be touched."""
+"""The reduced repair benchmark: failing programs under `policy="repair"`, and twins that must not be changed."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def bench():
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_broken_run_is_recognised_and_ends_well(bench, name: str) -> None:
+def test_a_failing_run_is_detected_and_repaired(bench, name: str) -> None:
     alone = bench.judge(name, True, "no guard", 0)
     guarded = bench.judge(name, True, "GradGuard repair", 0)
     assert not alone.success
-    assert guarded.right is not None, guarded.said
-    assert guarded.success, (guarded.quality, guarded.said)
+    assert guarded.right is not None, guarded.incidents
+    assert guarded.success, (guarded.quality, guarded.incidents)
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_its_healthy_twin_is_left_alone(bench, name: str) -> None:
+def test_its_healthy_twin_is_not_changed(bench, name: str) -> None:
     twin = bench.judge(name, False, "GradGuard repair", 0)
     assert twin.success
-    assert not twin.said
+    assert not twin.incidents
     assert twin.weights == bench.judge(name, False, "no guard", 0).weights
 
 

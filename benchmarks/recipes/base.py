@@ -1,4 +1,4 @@
-"""What a recipe is, and the one way in which every benchmark runs it."""
+"""Recipes, and the function with which every benchmark runs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 1000
 
 @dataclass
 class Program:
-    """A training program, ready to run: `trainer` holds what it asks of the Trainer."""
+    """A training program, ready to run; `trainer` holds its Trainer options."""
 
     module: pl.LightningModule
     batches: DataLoader[Any]
@@ -36,19 +36,19 @@ RECIPES: dict[str, Recipe] = {}
 
 
 def recipe(build: Recipe) -> Recipe:
-    """Registers a fault-free training program under the name of the function that builds it."""
+    """Registers a fault-free training program under the name of its function."""
     RECIPES[build.__name__] = build
     return build
 
 
 class Learner(pl.LightningModule):
-    """`loss(net, *batch)` under one optimizer.
+    """A LightningModule with one loss, `loss(net, *batch)`, and one optimizer.
 
     Args:
         net: The model.
-        loss: From the model and a batch to a scalar.
-        optimizer: From the parameters to the optimizer.
-        schedule: From the optimizer to a schedule that moves once a step.
+        loss: Returns a scalar for the model and a batch.
+        optimizer: Creates the optimizer for the parameters.
+        schedule: Creates a learning-rate schedule for the optimizer, updated at every step.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Learner(pl.LightningModule):
 
 
 def batches(*tensors: Tensor, size: int = 32) -> DataLoader[Any]:
-    """Shuffled batches, every one a copy that a fault may spoil."""
+    """Shuffled batches; each is a copy, so that faults may modify it."""
     data = TensorDataset(*tensors)
     order = RandomSampler(data, generator=torch.Generator().manual_seed(torch.initial_seed()))
     return DataLoader(data, batch_size=None, sampler=BatchSampler(order, size, drop_last=True))
@@ -80,7 +80,7 @@ def batches(*tensors: Tensor, size: int = 32) -> DataLoader[Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `error` is the exception's name when one left the Trainer, `seconds` are of processor time."""
+    """Result of a run: `error` is the name of an exception that left the Trainer, `seconds` is processor time."""
 
     module: pl.LightningModule
     state: dict[str, Tensor]
@@ -110,19 +110,19 @@ def run(build: Recipe, seed: int, steps: int = STEPS, callbacks: Sequence[Any] =
         pl.seed_everything(seed + 1000, verbose=False)
         try:
             fitter.fit(program.module, program.batches)
-        except Exception as raised:  # a peer's way to stop, or its crash: both are results
+        except Exception as raised:  # some tools stop by an exception, others crash: both are results
             error = type(raised).__name__
     state = {name: value.detach().clone() for name, value in program.module.state_dict().items()}
     return Outcome(program.module, state, fitter.global_step, error, time.process_time() - began)
 
 
 def same(a: Outcome, b: Outcome) -> bool:
-    """Whether two runs ended with the same weights and buffers, bit for bit."""
+    """Whether the final weights and buffers of two runs are bit-identical."""
     return a.state.keys() == b.state.keys() and all(torch.equal(a.state[name], b.state[name]) for name in a.state)
 
 
 def quiet() -> None:
-    """Leaves only errors of Lightning; the tables say the rest."""
+    """Silences warnings and Lightning's log messages."""
     warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_gradguard"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Data without a network: scikit-learn's bundled sets and a few generated ones, standardised and always the same."""
+"""Data sets that need no download: scikit-learn's bundled sets and generated ones, the same in every run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own, so that data do not depend on the run's seed."""
+    """A separate generator, so that the data do not depend on the run's seed."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -33,21 +33,21 @@ def flat_digits() -> Pair:
 
 @cache
 def wine() -> Pair:
-    """178 wines, 13 standardised measurements, 3 classes."""
+    """178 wines, 13 standardized measurements, 3 classes."""
     x, y = datasets.load_wine(return_X_y=True)
     return standard(torch.tensor(x, dtype=torch.float32)), torch.tensor(y)
 
 
 @cache
 def diabetes() -> Pair:
-    """442 patients, 10 measurements, one standardised target `[N, 1]`."""
+    """442 patients, 10 measurements, one standardized target `[N, 1]`."""
     x, y = datasets.load_diabetes(return_X_y=True)
     return standard(torch.tensor(x, dtype=torch.float32)), standard(torch.tensor(y, dtype=torch.float32)[:, None])
 
 
 @cache
 def moons() -> Pair:
-    """Two interleaved half circles with a little noise."""
+    """Two interleaved half circles with noise."""
     x, y = datasets.make_moons(1000, noise=0.15, random_state=0)
     return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
 
@@ -90,7 +90,7 @@ def adding(length: int) -> Pair:
 
 @cache
 def reversal(length: int = 8, symbols: int = 12) -> Pair:
-    """Random token sequences and the same backwards."""
+    """Random token sequences and their reversal."""
     x = torch.randint(symbols, (4096, length), generator=generator(10))
     return x, x.flip(1)
 
@@ -118,7 +118,7 @@ def topics() -> Pair:
 
 @cache
 def ring() -> Tensor:
-    """Points of eight Gaussians on a circle."""
+    """Points of eight Gaussians on a circle, `[N, 2]`."""
     angle = torch.randint(8, (2048,), generator=generator(14)) * torch.pi / 4
     centre = 2 * torch.stack([angle.cos(), angle.sin()], 1)
     return centre + 0.1 * torch.randn(2048, 2, generator=generator(15))

@@ -1,4 +1,4 @@
-"""Depth and structure: normalisation, residuals, frozen layers, plateaus, and nets whose gradients do fade a little."""
+"""Depth and structure: normalization, residuals, frozen layers, plateaus, mildly vanishing gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cnn_batchnorm_cosine() -> Program:
 
 @recipe
 def batchnorm_input_layer() -> Program:
-    """Raw features whose scale the first layer has to learn, behind a BatchNorm."""
+    """Unscaled features and a BatchNorm as first layer."""
     x, y = wine()
     raw = x * torch.logspace(-1, 3, 13) + torch.logspace(0, 3, 13)
     net = nn.Sequential(nn.BatchNorm1d(13), *he(mlp(13, 32, 3)))
@@ -67,7 +67,7 @@ def narrow_selu() -> Program:
 
 @recipe
 def sigmoid_plateau() -> Program:
-    """XOR by sigmoids: a plateau of some hundred steps, then the escape."""
+    """XOR with sigmoids: a plateau of several hundred steps before the loss decreases."""
     x = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).repeat(64, 1)
     y = (x.sum(1, keepdim=True) == 1).float()
     net = nn.Sequential(*mlp(2, 4, 1, act=nn.Sigmoid), nn.Sigmoid())
@@ -76,7 +76,7 @@ def sigmoid_plateau() -> Program:
 
 @recipe
 def deep_linear_saddle() -> Program:
-    """Four linear layers that start near the saddle at zero (Saxe et al. 2013): nothing happens, then all at once."""
+    """Four linear layers that start near the saddle at zero (Saxe et al. 2013): a plateau, then a sudden decrease."""
     net = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(4)))
     for layer in net:
         nn.init.normal_(layer.weight, std=0.15)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def deep_linear_saddle() -> Program:
 
 @recipe
 def relu_small_init_plateau() -> Program:
-    """Small weights: the net leaves its plateau when its layers have aligned."""
+    """Small initial weights: a plateau until the layers are aligned."""
     return Program(Learner(he(mlp(64, 64, 64, 64, 10), gain=0.5), classify, sgd(0.2)), batches(*flat_digits()))
 
 
@@ -98,7 +98,7 @@ def frozen_first_layer() -> Program:
 
 
 class Unfreeze(pl.Callback):
-    """Lets the first layers learn from the middle of the run on."""
+    """Unfreezes the first layers after a quarter of the run."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         if trainer.global_step == STEPS // 4:
@@ -114,7 +114,7 @@ def gradual_unfreezing() -> Program:
 
 
 class NewTask(pl.Callback):
-    """Another labelling from the middle of the run on, as in continual learning."""
+    """Other labels from the middle of the run on, as in continual learning."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: list[Tensor], *_: object):
         if trainer.global_step >= STEPS // 2:
@@ -136,7 +136,7 @@ def autoencoder() -> Program:
 
 @recipe
 def wide_catapult() -> Program:
-    """A rate above the stability limit of the start: the loss first grows (Lewkowycz et al. 2020, arXiv 2003.02218)."""
+    """A rate above the initial stability limit: the loss first grows (Lewkowycz et al. 2020, arXiv 2003.02218)."""
     x, y = flat_digits()
     target = nn.functional.one_hot(y, 10).float()
     return Program(Learner(he(mlp(64, 512, 10), gain=1.0), regress, sgd(1.5)), batches(x, target, size=256))

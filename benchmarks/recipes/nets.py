@@ -1,4 +1,4 @@
-"""The nets and losses that the recipes share."""
+"""Networks, losses and optimizers that the recipes share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mlp(*sizes: int, act: type[nn.Module] = nn.ReLU, norm: bool = False, dropout
 
 
 def he(net: nn.Module, gain: float = 2**0.5) -> nn.Module:
-    """He initialisation of every weight matrix and filter; zero biases."""
+    """He initialization of every weight matrix and filter; zero biases."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             fan_in = layer.weight[0].numel()
@@ -45,7 +45,7 @@ def cnn(norm: bool = True, dropout: float = 0.0) -> nn.Module:
 
 
 class Recurrent(nn.Module):
-    """A recurrent net whose last state is read out."""
+    """A recurrent network with a linear layer on its last state."""
 
     def __init__(self, cell: type[nn.RNNBase], inputs: int, hidden: int, outputs: int, **options: Any) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Recurrent(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two encoder layers over tokens with learnt positions."""
+    """Two encoder layers over tokens with learned positions."""
 
     def __init__(self, symbols: int, length: int, width: int = 32, norm_first: bool = True) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Noise that is no fault: tiny batches, rare classes, wrong labels, heavy tails, dropout."""
+"""Healthy but noisy runs: tiny batches, rare classes, wrong labels, heavy tails, dropout."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rare_class() -> Program:
 
 @recipe
 def rare_class_batch_of_one() -> Program:
-    """The net is sure of the frequent class long before it meets the first example of the rare one."""
+    """The network predicts the frequent class with high confidence before it sees the first rare example."""
     x = torch.randn(2048, 8, generator=generator(20))
     rare = torch.rand(2048, generator=generator(21)) < 0.01
     x[rare, 0] += 4
@@ -58,7 +58,7 @@ def noisy_labels() -> Program:
 
 @recipe
 def heavy_tailed_targets() -> Program:
-    """Regression on targets with Student's noise of three degrees of freedom."""
+    """Regression targets with noise from a t-distribution with three degrees of freedom."""
     x, y = linear()
     chi2 = torch.randn(len(y), 3, generator=generator(24)).square().sum(1, keepdim=True)
     noise = torch.randn(len(y), 1, generator=generator(25)) * (3 / chi2).sqrt()
@@ -84,5 +84,5 @@ def cnn_dropout() -> Program:
 
 @recipe
 def small_data_memorised() -> Program:
-    """A wide net that learns 178 wines by heart."""
+    """A wide network that memorizes 178 samples."""
     return Program(Learner(he(mlp(13, 256, 256, 3)), classify, sgd(0.05, 0.9)), batches(*wine(), size=16))

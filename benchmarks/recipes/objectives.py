@@ -1,4 +1,4 @@
-"""Losses that are not a cross-entropy: on their way to zero, negative, multiple_optimizers, of changing sign."""
+"""Losses other than cross-entropy: decreasing to zero, negative, adversarial, with changing sign."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def net_to_zero_sgd() -> Program:
 
 @recipe
 def rmsprop_line() -> Program:
-    """Two parameters that have far to go, at a rate many times their size."""
+    """Two parameters far from their optimum, at a learning rate many times their size."""
     x = 4 * torch.rand(256, 1, generator=generator(40))
     net = nn.Linear(1, 1)
     return Program(Learner(net, regress, partial(torch.optim.RMSprop, lr=0.3)), batches(x, 30 * x + 80))
@@ -40,7 +40,7 @@ def rmsprop_line() -> Program:
 
 @recipe
 def hinge_to_exactly_zero() -> Program:
-    """Separable classes: in the end neither loss nor gradient is left."""
+    """Separable classes: loss and gradient become exactly zero."""
     x = torch.randn(512, 8, generator=generator(41))
     y = torch.where(x[:, :1] > 0, 1.0, -1.0)
     x[:, :1] += y
@@ -69,7 +69,7 @@ def poisson_counts() -> Program:
 
 @recipe
 def gaussian_likelihood() -> Program:
-    """Mean and variance are learnt; the loss falls below zero."""
+    """Mean and variance are learned; the loss becomes negative."""
     x, y = linear(0.05)
 
     def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def gaussian_likelihood() -> Program:
 
 @recipe
 def mixture_density() -> Program:
-    """Eight Gaussians of which means, widths and weights are learnt."""
+    """A mixture of eight Gaussians with learned means, widths and weights."""
 
     class Mixture(nn.Module):
         def __init__(self) -> None:
@@ -124,7 +124,7 @@ def denoising_diffusion() -> Program:
 
 @recipe
 def policy_gradient() -> Program:
-    """REINFORCE on a contextual bandit: the loss has no minimum and changes its sign."""
+    """REINFORCE on a contextual bandit: the loss has no minimum and changes sign."""
 
     def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         choice = torch.distributions.Categorical(logits=net(x))
@@ -137,7 +137,7 @@ def policy_gradient() -> Program:
 
 @recipe
 def q_learning() -> Program:
-    """Values that grow for hundreds of steps, learnt from a slow copy of the net: the loss rises on its way."""
+    """Values that grow for hundreds of steps, with a slow target network: the loss increases meanwhile."""
     net = mlp(4, 64, 2)
     slow = copy.deepcopy(net).requires_grad_(False)
     state = torch.randn(2048, 4, generator=generator(43))
@@ -158,8 +158,7 @@ class GAN(pl.LightningModule):
 
     Args:
         critic_lr: The critic's learning rate; the generator's is 1e-3.
-        saturating: Whether the generator lowers the critic's being right, as in the first GAN, and does not raise its
-            being wrong.
+        saturating: Whether the generator minimizes log(1 - D), as in the first GAN, instead of maximizing log(D).
     """
 
     def __init__(self, critic_lr: float = 1e-3, saturating: bool = False) -> None:
@@ -182,8 +181,8 @@ class GAN(pl.LightningModule):
         generator_step.step()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        players = ((self.generator, 1e-3), (self.critic, self.critic_lr))
-        return [torch.optim.Adam(net.parameters(), lr, betas=(0.5, 0.99)) for net, lr in players]
+        nets = ((self.generator, 1e-3), (self.critic, self.critic_lr))
+        return [torch.optim.Adam(net.parameters(), lr, betas=(0.5, 0.99)) for net, lr in nets]
 
 
 @recipe

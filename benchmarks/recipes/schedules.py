@@ -1,4 +1,4 @@
-"""Optimizers and schedules: one small net on digits under everything that moves a learning rate."""
+"""Optimizers and learning-rate schedules with one small network on digits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def digits_mlp(optimizer, schedule=None, size: int = 32, **trainer) -> Program:
 
 
 def warmup(then, steps: int):
-    """A linear warm-up of `steps`, then the schedule that `then` makes."""
+    """A linear warmup of `steps` steps, then the schedule that `then` creates."""
     return lambda opt: SequentialLR(opt, [LinearLR(opt, 1e-3, 1.0, steps), then(opt)], [steps])
 
 
@@ -74,7 +74,7 @@ def adamw_cyclic() -> Program:
 
 @recipe
 def warmup_by_epochs() -> Program:
-    """A rate that stays at a thousandth for the first epoch and then climbs in quarters, as `LinearLR` does."""
+    """A learning rate of a thousandth in the first epoch, then increasing in quarters, like `LinearLR` per epoch."""
     return digits_mlp(adam(3e-3), partial(lrs.LambdaLR, lr_lambda=lambda step: min(max(step // 56 / 4, 1e-3), 1.0)))
 
 

@@ -1,4 +1,4 @@
-"""Time: recurrent nets with their natural gradient cliffs, transformers, embeddings."""
+"""Sequences: recurrent networks with their natural gradient cliffs, transformers, embeddings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tanh_rnn() -> Program:
 
 @recipe
 def long_tanh_rnn() -> Program:
-    """Sixty steps of time: single gradients a hundred times larger than any before, and the run goes on."""
+    """Sequences of 60 steps: single gradients are a hundred times larger than all earlier ones, without harm."""
     net = Recurrent(nn.RNN, 5, 48, 4)
     nn.init.orthogonal_(net.cell.weight_hh_l0)
     nn.init.zeros_(net.cell.bias_hh_l0)
@@ -33,7 +33,7 @@ def long_tanh_rnn() -> Program:
 
 @recipe
 def tanh_rnn_sgd() -> Program:
-    """Plain descent without clipping meets the cliffs of Pascanu et al. 2013 and comes back."""
+    """Plain SGD without clipping reaches the cliffs of Pascanu et al. 2013 and recovers."""
     net = Recurrent(nn.RNN, 5, 32, 4)
     nn.init.orthogonal_(net.cell.weight_hh_l0, gain=1.1)
     return Program(Learner(net, classify, sgd(0.01)), batches(*first_symbol(30)))
@@ -41,7 +41,7 @@ def tanh_rnn_sgd() -> Program:
 
 @recipe
 def identity_rnn() -> Program:
-    """ReLU units and an identity matrix (Le et al. 2015, arXiv 1504.00941) on the adding problem."""
+    """ReLU units and an identity recurrence (Le et al. 2015, arXiv 1504.00941) on the adding problem."""
     net = Recurrent(nn.RNN, 2, 48, 1, nonlinearity="relu")
     nn.init.eye_(net.cell.weight_hh_l0)
     nn.init.normal_(net.cell.weight_ih_l0, std=0.01)
@@ -96,7 +96,7 @@ def post_norm_transformer_warmup() -> Program:
 
 
 class Bag(nn.Module):
-    """The mean of word vectors, classified."""
+    """A classifier on the mean of word vectors."""
 
     def __init__(self, sparse: bool) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def sparse_adam() -> Program:
 
 @recipe
 def contrastive() -> Program:
-    """Two noisy views of a sequence must find each other (InfoNCE)."""
+    """Contrastive learning with two noisy views of each sequence (InfoNCE)."""
 
     def loss(net: nn.Module, x: Tensor, _: Tensor) -> Tensor:
         a, b = (F.normalize(net(x + 0.05 * torch.randn_like(x)), dim=1) for _ in range(2))

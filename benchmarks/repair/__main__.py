@@ -1,11 +1,12 @@
-"""How many broken runs does a guard recognise and cure, inside the run, and does it leave the healthy twins alone?
+"""How many failing runs are detected and repaired during the run, and are their healthy twins left unchanged?
 
     python benchmarks/repair [--seeds 3] [--cases NAME ...] [--tools NAME ...] [--markdown FILE]
 
-Every case is one program, broken and with the documented cure (its twin). A broken run counts as repaired only when
-its final quality on held-out data reaches the case's mark within the same number of optimizer steps. A case whose twin
-fails for a seed, or whose broken run ends well by itself, is left out for that seed. Read with care: the cases were
-chosen to be clear-cut, so that a rate compares tools; it says nothing about how often a guard helps in the wild.
+Every case is a program in two variants: failing, and with the documented cure (its twin). A failing run counts as
+repaired only if its final quality on held-out data reaches the case's target within the same number of optimizer steps.
+A case whose twin fails for a seed, or whose failing variant reaches the target without any tool, is excluded for that
+seed. The cases were chosen to be clear-cut: the rates compare tools and do not estimate how often a guard helps in
+practice.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ from lightning_gradguard import GradGuard  # noqa: E402
 
 @dataclass(frozen=True)
 class Ending:
-    """How one run ended under one tool.
+    """Result of one run under one tool.
 
     Args:
-        quality: On held-out data.
-        success: Whether that is enough.
-        seconds: Processor time of the fit, which other programs on the machine do not disturb.
+        quality: Final quality on held-out data.
+        success: Whether `quality` reaches the case's target.
+        seconds: Processor time of the fit, which other processes on the machine hardly affect.
         alarm: First step of any incident at or after the fault's onset; None without one.
-        right: First step of one whose kind is right.
-        layer: Whether the case's layer was named by such an incident.
+        right: First step of an incident with a correct kind; None without one.
+        layer: Whether such an incident names the case's layer.
         weights: A digest of the final weights and buffers.
-        said: The incidents, in words.
-        advice: Whether it ended with a prescription: what is left to do by hand.
+        incidents: The incidents as text.
+        advice: Whether it ended with a recommendation of what to change manually.
     """
 
     quality: float
@@ -58,7 +59,7 @@ class Ending:
     right: int | None = None
     layer: bool = False
     weights: str = ""
-    said: tuple[str, ...] = ()
+    incidents: tuple[str, ...] = ()
     advice: bool = False
 
 
@@ -67,7 +68,7 @@ def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
     case, quality = CASES[name], [lambda net: 0.0]
     steps = case.build(broken).steps
 
-    def program():  # built under the run's own seed
+    def program():  # built after the run's seed is set
         built = case.build(broken)
         quality[0] = built.quality
         return built.program
@@ -88,24 +89,24 @@ def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
 
 
 def share(part: Iterable[bool]) -> str:
-    """`12/20 = 60 %`."""
+    """Formats a share: `12/20 = 60 %`."""
     flags = list(part)
     return f"{sum(flags)}/{len(flags)} = {100 * sum(flags) / len(flags):.0f} %" if flags else "-"
 
 
 def touched(endings: dict[tuple, Ending], name: str, tool: str, seed: int) -> bool:
-    """Whether a healthy twin ended with other weights than without the tool."""
+    """Whether the tool changed the final weights of a healthy twin."""
     return endings[name, False, tool, seed].weights != endings[name, False, "no guard", seed].weights
 
 
-def tells(endings: dict[tuple, Ending], name: str, seed: int) -> bool:
-    """Whether the pair says anything: the twin ends well, the broken run alone does not."""
+def is_valid(endings: dict[tuple, Ending], name: str, seed: int) -> bool:
+    """Whether the pair is valid: the twin reaches the target, and the failing variant alone does not."""
     return endings[name, False, "no guard", seed].success and not endings[name, True, "no guard", seed].success
 
 
 def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], seeds: int) -> Table:
-    """One row for each measure, one column for each tool."""
-    valid = [(n, s) for n in names for s in range(seeds) if tells(endings, n, s)]
+    """One row per measure, one column per tool."""
+    valid = [(n, s) for n in names for s in range(seeds) if is_valid(endings, n, s)]
     curable = [(n, s) for n, s in valid if CASES[n].curable]
     rows: dict[str, list[str]] = {}
     for tool in columns:
@@ -120,21 +121,21 @@ def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
         ]
         cells = {
             "repaired": share(broken[k].success for k in curable),
-            "recognised": share(e.alarm is not None for e in broken.values()) if ours else "-",
-            "right kind": share(e.right is not None for e in broken.values()) if ours else "-",
-            "right layer": share(broken[k].layer for k in valid if CASES[k[0]].layer) if ours else "-",
-            "program errors: ended with a prescription": share(
+            "detected": share(e.alarm is not None for e in broken.values()) if ours else "-",
+            "correct kind": share(e.right is not None for e in broken.values()) if ours else "-",
+            "correct layer": share(broken[k].layer for k in valid if CASES[k[0]].layer) if ours else "-",
+            "program errors: ended with a recommendation": share(
                 broken[k].advice for k in valid if not CASES[k[0]].curable
             )
             if ours
             else "-",
-            "steps to the alarm (median)": f"{median(late):g}" if late else "-",
-            "identical_units: false alarms": share(bool(e.said) for e in twins) if ours else "-",
-            "identical_units: weights changed": share(touched(endings, n, tool, s) for n, s in valid)
+            "steps to the first incident (median)": f"{median(late):g}" if late else "-",
+            "twins: false alarms": share(bool(e.incidents) for e in twins) if ours else "-",
+            "twins: weights changed": share(touched(endings, n, tool, s) for n, s in valid)
             if tool != "no guard"
             else "-",
-            "identical_units: failed": share(not e.success for e in twins),
-            "time of a repaired run, relative to its twin": f"{sum(ratio) / len(ratio):.2f}" if ratio else "-",
+            "twins: failed": share(not e.success for e in twins),
+            "time of a repaired run relative to its twin": f"{sum(ratio) / len(ratio):.2f}" if ratio else "-",
         }
         for measure, cell in cells.items():
             rows.setdefault(measure, []).append(cell)
@@ -145,8 +146,8 @@ def summary(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
 
 
 def by_case(endings: dict[tuple, Ending], names: list[str], columns: list[str], seeds: int) -> Table:
-    """One row for each case: runs that ended well, of all."""
-    table = Table("case", "source", "broken alone", "twin", *columns, title="Runs that ended well")
+    """One row per case: number of runs that reached the target."""
+    table = Table("case", "source", "failing alone", "twin", *columns, title="Runs that reached the target")
     for n in names:
 
         def wins(broken: bool, tool: str, n: str = n) -> str:
@@ -164,12 +165,12 @@ def by_case(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
 
 
 def main() -> int:
-    """Two tables, and every run that our guard missed, by name."""
+    """Two tables, and every run that `repair` failed to repair."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--tools", nargs="*", default=list(tools(0)))
-    parser.add_argument("--cache", help="folder that keeps finished runs; a run that was stopped goes on")
+    parser.add_argument("--cache", help="folder for finished runs, so that an interrupted benchmark continues")
     parser.add_argument("--markdown", help="file whose sections with these tables are replaced")
     args = parser.parse_args()
     columns = ["no guard", *(tool for tool in args.tools if tool != "no guard")]
@@ -181,13 +182,13 @@ def main() -> int:
     publish(by_case(endings, args.cases, columns[1:], args.seeds), args.markdown, "repair by case")
     bad = 0
     for (n, broken, tool, s), e in endings.items():
-        if tool != "GradGuard repair" or not tells(endings, n, s):
+        if tool != "GradGuard repair" or not is_valid(endings, n, s):
             continue
         missed = broken and ((CASES[n].curable and not e.success) or e.right is None)
-        if missed or (not broken and (e.said or touched(endings, n, tool, s))):
+        if missed or (not broken and (e.incidents or touched(endings, n, tool, s))):
             bad += not broken
             what = f"quality {e.quality:.3g} of {CASES[n].enough:g}" if broken else "healthy twin"
-            print(f"{n}, seed {s}: {what}; {'; '.join(e.said) or 'said nothing'}")
+            print(f"{n}, seed {s}: {what}; {'; '.join(e.incidents) or 'no incident'}")
     return int(bad > 0)
 
 

@@ -1,4 +1,4 @@
-"""Programs whose numbers leave their range: roots, quotients, exponentials, targets without a scale."""
+"""Numerical problems: roots, exponentials and logarithms outside their domain or range, and corrupted weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a case is, and the registry: a broken training program beside a twin with the documented cure."""
+"""Cases and their registry: a failing training program and its twin with the documented cure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from recipes.base import Program
 from torch import Tensor, nn
 
-#: What is wrong, in the words of the literature -> the kinds of finding that say it here.
-SAYS: dict[str, tuple[str, ...]] = {
+#: Problem, as the literature calls it -> the kinds of finding that report it.
+KINDS: dict[str, tuple[str, ...]] = {
     "vanishing gradient": ("vanishing", "collapsed"),
     "exploding gradient": ("exploding", "overshooting", "nonfinite", "exploding_through_time"),
     "vanishing through time": ("vanishing_through_time",),
     "exploding through time": ("exploding_through_time",),
     "dead ReLU": ("dead_units", "collapsed"),
     "saturation": ("saturated", "collapsed"),
-    "bad initialisation": ("poor_initialization",),
+    "bad initialization": ("poor_initialization",),
     "raw input": ("unnormalized_input",),
     "learning rate too large": (
         "diverging",
@@ -41,7 +41,7 @@ SAYS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Built:
-    """One variant: the program, how many steps it has, and its final quality on held-out data, `[0, 1]`."""
+    """One variant: the program, its number of steps, and its final quality on held-out data, in [0, 1]."""
 
     program: Program
     steps: int
@@ -50,16 +50,16 @@ class Built:
 
 @dataclass(frozen=True)
 class Case:
-    """A broken program and its twin.
+    """A failing program and its twin.
 
     Args:
         name: Unique name.
-        build: From `broken` to the variant.
-        wrong: Keys of `SAYS`; a finding of any of their kinds is a right diagnosis.
-        enough: Quality from which on the run has succeeded.
-        source: Who described it.
-        layer: A layer that may be named; "" when the whole model is to blame.
-        curable: False for a mistake in the program that no cure inside the run can reach.
+        build: Creates the failing variant (`broken=True`) or the twin.
+        wrong: Keys of `KINDS`; a finding of any of their kinds is a correct diagnosis.
+        enough: Target: quality from which on the run counts as successful.
+        source: Publication or report that describes the problem.
+        layer: The layer that causes the problem; empty if the whole model does.
+        curable: False for a bug in the program, which no remedy can repair during the run.
         onset: First step at which the fault can be seen.
     """
 
@@ -74,8 +74,8 @@ class Case:
 
     @property
     def kinds(self) -> set[str]:
-        """Every kind that counts as right."""
-        return {kind for word in self.wrong for kind in SAYS[word]}
+        """Every kind that counts as correct."""
+        return {kind for word in self.wrong for kind in KINDS[word]}
 
 
 CASES: dict[str, Case] = {}
@@ -92,7 +92,7 @@ def case(wrong: Sequence[str], enough: float, source: str, **options: object) ->
 
 
 def accuracy(x: Tensor, y: Tensor) -> Callable[[nn.Module], float]:
-    """Share of right classes; a single output is a logit for class 1."""
+    """Share of correct classes; a single output is a logit for class 1."""
 
     def measure(net: nn.Module) -> float:
         out = outputs(net, x)
@@ -103,7 +103,7 @@ def accuracy(x: Tensor, y: Tensor) -> Callable[[nn.Module], float]:
 
 
 def explained(x: Tensor, y: Tensor) -> Callable[[nn.Module], float]:
-    """Share of the targets' variance that is explained, not below 0."""
+    """Share of the targets' variance that is explained, at least 0."""
 
     def measure(net: nn.Module) -> float:
         left = float((outputs(net, x).reshape(y.shape) - y).square().mean() / y.var())
@@ -114,7 +114,7 @@ def explained(x: Tensor, y: Tensor) -> Callable[[nn.Module], float]:
 
 @torch.no_grad()
 def outputs(net: nn.Module, x: Tensor) -> Tensor:
-    """What the net answers in evaluation mode."""
+    """Outputs in evaluation mode."""
     was = net.training
     net.eval()
     try:

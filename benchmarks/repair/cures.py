@@ -1,4 +1,4 @@
-"""The tools that stand side by side, and a guard that answers its own findings with a random cure."""
+"""The tools that the tables compare, and a guard that answers findings with randomly chosen remedies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
-class AnyCure(AbstractRemedy):
-    """Applies one of the sets that `REPAIR` would try, drawn by lot, and looks no further."""
+class RandomRemedy(AbstractRemedy):
+    """Applies one randomly chosen set of those that `REPAIR` would try."""
 
     reversible: ClassVar[bool] = False
     uses_search: ClassVar[bool] = True
@@ -43,23 +43,23 @@ class AnyCure(AbstractRemedy):
         return ", ".join(filter(None, words))
 
 
-def by_lot(seed: int) -> Setting:
-    """`REPAIR` with every `TryEach` replaced by one draw."""
+def random_remedy(seed: int) -> Setting:
+    """`REPAIR` with every `TryEach` replaced by one random set."""
     ladders: dict[str, Any] = {}
     for kind, ladder in REPAIR.ladders.items():
         tried = [any(isinstance(remedy, TryEach) for remedy in rung) for rung in ladder]  # type: ignore[union-attr]
-        ladders[kind] = [(AnyCure(seed),) if t else rung for t, rung in zip(tried, ladder, strict=True)]
-    return [GradGuard(Policy(ladders, name="by lot"), record=False)], {}
+        ladders[kind] = [(RandomRemedy(seed),) if t else rung for t, rung in zip(tried, ladder, strict=True)]
+    return [GradGuard(Policy(ladders, name="random"), record=False)], {}
 
 
 def tools(seed: int) -> dict[str, Any]:
-    """Name of each column -> what makes its callbacks and Trainer options."""
+    """Column title -> function that creates the callbacks and Trainer options."""
     ours = {
-        "random cure": lambda: by_lot(seed),
+        "random remedy": lambda: random_remedy(seed),
         "GradGuard protect": lambda: ([GradGuard("protect", record=False)], {}),
         "GradGuard repair": lambda: ([GradGuard("repair", record=False)], {}),
     }
     return {**{name: make for name, make in PEERS.items() if name != "GradGuard"}, **ours}
 
 
-OURS = ("random cure", "GradGuard protect", "GradGuard repair")
+OURS = ("random remedy", "GradGuard protect", "GradGuard repair")

@@ -1,4 +1,4 @@
-"""Nets whose steps are too large or too small."""
+"""Networks whose steps are too large or too small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 def on_blobs(net: nn.Module, optimizer: object, steps: int, size: int) -> Built:
-    """Three overlapping clouds in the plane."""
+    """Three overlapping clusters in two dimensions."""
     x, y = datasets.make_blobs(1000, centers=3, n_features=2, cluster_std=2, random_state=2)
     x, y = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
     program = Program(Learner(net, classify, optimizer), batches(x[:700], y[:700], size=size))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Nets that never begin: depth, activations, initialisation, input."""
+"""Networks that never start to learn: depth, activations, initialization, inputs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SPLIT = 1257
 
 
 class Exp(nn.Module):
-    """The exponential as an activation: a mistake that tutorials have made."""
+    """The exponential as an activation function, as in some tutorials."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.exp()
 
 
 def lecun(net: nn.Module) -> nn.Module:
-    """Variance 1/n, as SELU wants it."""
+    """LeCun initialization (variance 1/n), for SELU."""
     return he(net, gain=1.0)
 
 
 def drawn(net: nn.Module, draw: object) -> nn.Module:
-    """Every weight matrix by `draw`, biases zero."""
+    """Initializes every weight matrix with `draw` and sets biases to zero."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             draw(layer.weight)  # type: ignore[operator]
@@ -39,7 +39,7 @@ def drawn(net: nn.Module, draw: object) -> nn.Module:
 
 
 def on_digits(net: nn.Module, optimizer: object, steps: int, size: int = 32, scale: float = 1.0) -> Built:
-    """A classifier of the digits, 1,257 to learn from and 540 to judge by."""
+    """A classifier of handwritten digits: 1,257 for training, 540 for testing."""
     x, y = flat_digits()
     x, order = x * scale, torch.randperm(len(x), generator=generator(7))
     train, test = order[:SPLIT], order[SPLIT:]
@@ -48,7 +48,7 @@ def on_digits(net: nn.Module, optimizer: object, steps: int, size: int = 32, sca
 
 
 def on_rings(net: nn.Module, steps: int) -> Built:
-    """Two noisy rings, one inside the other."""
+    """Two noisy concentric rings."""
     x, y = datasets.make_circles(1000, noise=0.1, random_state=1)
     x, y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
 
@@ -59,19 +59,19 @@ def on_rings(net: nn.Module, steps: int) -> Built:
     return Built(program, steps, lambda module: accuracy(x[700:], y[700:])(module.net))
 
 
-@case(["vanishing gradient", "saturation", "bad initialisation"], 0.75, AUTOTRAINER)
+@case(["vanishing gradient", "saturation", "bad initialization"], 0.75, AUTOTRAINER)
 def rings_of_sigmoids(broken: bool) -> Built:
     sizes = [2, *[5] * 8, 1]
     return on_rings(he(mlp(*sizes, act=nn.Sigmoid)) if broken else lecun(mlp(*sizes, act=nn.SELU)), 1800)
 
 
-@case(["exploding gradient", "NaN", "bad initialisation"], 0.75, AUTOTRAINER)
+@case(["exploding gradient", "NaN", "bad initialization"], 0.75, AUTOTRAINER)
 def rings_of_exponentials(broken: bool) -> Built:
     sizes = [2, *[5] * 10, 1]
     return on_rings(he(mlp(*sizes, act=Exp)) if broken else lecun(mlp(*sizes, act=nn.SELU)), 1800)
 
 
-@case(["dead ReLU", "vanishing gradient", "bad initialisation"], 0.85, AUTOTRAINER)
+@case(["dead ReLU", "vanishing gradient", "bad initialization"], 0.85, AUTOTRAINER)
 def thirty_four_relus(broken: bool) -> Built:
     sizes = [64, *[128] * 34, 10]
     if broken:
@@ -79,21 +79,21 @@ def thirty_four_relus(broken: bool) -> Built:
     return on_digits(lecun(mlp(*sizes, act=nn.SELU)), adam(3e-4), 400)
 
 
-@case(["vanishing gradient", "saturation", "bad initialisation"], 0.85, "Glorot and Bengio 2010")
+@case(["vanishing gradient", "saturation", "bad initialization"], 0.85, "Glorot and Bengio 2010")
 def twenty_sigmoids(broken: bool) -> Built:
     sizes = [64, *[64] * 20, 10]
     net = mlp(*sizes, act=nn.Sigmoid) if broken else lecun(mlp(*sizes, act=nn.SELU))
     return on_digits(net, adam(1e-3), 500)
 
 
-@case(["vanishing gradient", "bad initialisation", "learning rate too small"], 0.85, "He et al. 2015, arXiv 1502.01852")
+@case(["vanishing gradient", "bad initialization", "learning rate too small"], 0.85, "He et al. 2015, arXiv 1502.01852")
 def ten_relus_too_small(broken: bool) -> Built:
     net = mlp(64, *[64] * 10, 10)
     return on_digits(drawn(net, partial(nn.init.normal_, std=0.02)) if broken else he(net), sgd(0.02, 0.9), 400)
 
 
 @case(
-    ["bad initialisation", "saturation", "exploding gradient"], 0.9, "DeepCrime mutant: constant weights", layer="net.0"
+    ["bad initialization", "saturation", "exploding gradient"], 0.9, "DeepCrime mutant: constant weights", layer="net.0"
 )
 def ones_before_tanh(broken: bool) -> Built:
     net = drawn(mlp(64, 64, 10, act=nn.Tanh), nn.init.xavier_normal_)
@@ -101,13 +101,13 @@ def ones_before_tanh(broken: bool) -> Built:
     return on_digits(net, sgd(0.05, 0.9), 300, size=64)
 
 
-@case(["bad initialisation", "vanishing gradient", "zero gradient", "dead ReLU"], 0.9, "DeepCrime mutant: zero weights")
+@case(["bad initialization", "vanishing gradient", "zero gradient", "dead ReLU"], 0.9, "DeepCrime mutant: zero weights")
 def zeros_everywhere(broken: bool) -> Built:
     net = mlp(64, 64, 64, 10)
     return on_digits(drawn(net, nn.init.zeros_) if broken else he(net), sgd(0.05, 0.9), 300, size=64)
 
 
-@case(["exploding gradient", "NaN", "bad initialisation"], 0.85, "He et al. 2015, arXiv 1502.01852")
+@case(["exploding gradient", "NaN", "bad initialization"], 0.85, "He et al. 2015, arXiv 1502.01852")
 def relus_of_mean_three_halves(broken: bool) -> Built:
     net = mlp(64, *[32] * 10, 10)
     return on_digits(
@@ -115,7 +115,7 @@ def relus_of_mean_three_halves(broken: bool) -> Built:
     )
 
 
-@case(["dead ReLU", "vanishing gradient", "bad initialisation"], 0.9, "Lu et al. 2019, arXiv 1903.06733", layer="net.0")
+@case(["dead ReLU", "vanishing gradient", "bad initialization"], 0.9, "Lu et al. 2019, arXiv 1903.06733", layer="net.0")
 def biases_of_minus_ten(broken: bool) -> Built:
     net = he(mlp(64, 64, 64, 10))
     nn.init.constant_(net[0].bias, -10.0) if broken else None
@@ -133,7 +133,7 @@ def raw_wine(broken: bool) -> Built:
 
 
 @case(
-    ["vanishing gradient", "saturation", "learning rate too small", "bad initialisation"],
+    ["vanishing gradient", "saturation", "learning rate too small", "bad initialization"],
     0.7,
     "Hinton and Salakhutdinov 2006",
 )
@@ -160,7 +160,7 @@ def softmax_of_one(broken: bool) -> Built:
 
 
 def lambda_logit(net: nn.Module) -> nn.Module:
-    """The net with its probability shifted so that 0 decides."""
+    """The network with its probability shifted by 0.5, so that the threshold is 0."""
 
     class Shifted(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Runs that go well until something happens, and recurrent nets."""
+"""Runs that are healthy until a sudden fault, and recurrent networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 
 
 class Happening(pl.Callback):
-    """Calls `act(module, batch)` on batches that `when` picks by number; counted once: it does not come back."""
+    """Calls `act(module, batch)` at the batches that `when` selects by number since the start of training."""
 
     def __init__(self, when: Callable[[int], bool], act: Callable[[nn.Module, Any], None]) -> None:
         self.when, self.act, self.batches = when, act, 0
@@ -34,13 +34,13 @@ class Happening(pl.Callback):
 def with_happening(
     built: Built, broken: bool, when: Callable[[int], bool], act: Callable[[nn.Module, Any], None]
 ) -> Built:
-    """The same program; when broken, something happens to it."""
+    """The same program, with the fault if `broken`."""
     built.program.callbacks = [Happening(when, act)] if broken else []
     return built
 
 
 def remember(net: nn.Module, lr: float, steps: int, length: int) -> Built:
-    """Which of four symbols was shown first, after `length` steps of noise."""
+    """Task: recall which of four symbols came first, after `length` steps of noise."""
 
     def draw(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         g = generator(seed)
@@ -55,7 +55,7 @@ def remember(net: nn.Module, lr: float, steps: int, length: int) -> Built:
 
 
 @case(
-    ["exploding through time", "exploding gradient", "bad initialisation"],
+    ["exploding through time", "exploding gradient", "bad initialization"],
     0.85,
     "Pascanu et al. 2013",
     layer="net.cell",
@@ -68,7 +68,7 @@ def chaotic_rnn(broken: bool) -> Built:
     return remember(net, 6e-4, 600, 60)
 
 
-@case(["vanishing through time", "bad initialisation"], 0.9, "Gers et al. 2000", layer="net.cell")
+@case(["vanishing through time", "bad initialization"], 0.9, "Gers et al. 2000", layer="net.cell")
 def shut_forget_gate(broken: bool) -> Built:
     net = Recurrent(nn.LSTM, 8, 32, 4)
     nn.init.constant_(net.cell.bias_hh_l0[32:64].detach(), -10.0 if broken else 4.0)
@@ -96,7 +96,7 @@ def one_record_of_nan(broken: bool) -> Built:
 
 
 def images(net: nn.Module) -> nn.Module:
-    """The net behind a reshape of rows of pixels."""
+    """The network on rows of pixels reshaped to images."""
     return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), net)
 
 

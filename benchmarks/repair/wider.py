@@ -1,4 +1,4 @@
-"""Beside the multilayer perceptron: convolutions, residual branches, attention, recurrence, two players."""
+"""Other architectures: convolutions, residual branches, attention, recurrence, a GAN."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 
 def deep_cnn(depth: int = 12) -> nn.Module:
-    """Plain 3x3 convolutions at full resolution, without any normalisation."""
+    """Plain 3x3 convolutions at full resolution, without normalization."""
     stages: list[nn.Module] = []
     for i in range(depth):
         stages += [nn.Conv2d(1 if i == 0 else 12, 12, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 10))
 
 
-@case(["vanishing gradient", "bad initialisation", "learning rate too small"], 0.85, "He et al. 2015, arXiv 1502.01852")
+@case(["vanishing gradient", "bad initialization", "learning rate too small"], 0.85, "He et al. 2015, arXiv 1502.01852")
 def twelve_small_convolutions(broken: bool) -> Built:
     net = deep_cnn()
     net = drawn(net, partial(nn.init.normal_, std=0.01)) if broken else he(net)
@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
 
 @case(
-    ["exploding gradient", "bad initialisation", "learning rate too large", "NaN"],
+    ["exploding gradient", "bad initialization", "learning rate too large", "NaN"],
     0.9,
     "Zhang et al. 2019, arXiv 1901.09321 (Fixup)",
 )
@@ -55,13 +55,13 @@ def twenty_open_branches(broken: bool) -> Built:
     return on_digits(net, sgd(0.005, 0.9), 300)
 
 
-@case(["saturation", "bad initialisation", "vanishing gradient"], 0.85, "Glorot and Bengio 2010")
+@case(["saturation", "bad initialization", "vanishing gradient"], 0.85, "Glorot and Bengio 2010")
 def tanh_driven_into_its_ends(broken: bool) -> Built:
     net = mlp(64, *[64] * 6, 10, act=nn.Tanh)
     return on_digits(drawn(net, partial(nn.init.normal_, std=1.5 if broken else 0.125)), sgd(0.02, 0.9), 400)
 
 
-@case(["vanishing through time", "bad initialisation"], 0.9, "Pascanu et al. 2013", layer="net.cell")
+@case(["vanishing through time", "bad initialization"], 0.9, "Pascanu et al. 2013", layer="net.cell")
 def rnn_of_small_weights(broken: bool) -> Built:
     net = Recurrent(nn.RNN, 8, 48, 4)
     draw = partial(nn.init.normal_, std=0.3 / 48**0.5) if broken else nn.init.orthogonal_
@@ -70,7 +70,7 @@ def rnn_of_small_weights(broken: bool) -> Built:
     return remember(net, 1e-3, 600, 40)
 
 
-@case(["vanishing through time", "bad initialisation"], 0.9, "Cho et al. 2014, arXiv 1406.1078", layer="net.cell")
+@case(["vanishing through time", "bad initialization"], 0.9, "Cho et al. 2014, arXiv 1406.1078", layer="net.cell")
 def gru_that_overwrites(broken: bool) -> Built:
     net = Recurrent(nn.GRU, 8, 32, 4)
     nn.init.constant_(net.cell.bias_hh_l0[32:64].detach(), -8.0 if broken else 3.0)
@@ -103,10 +103,10 @@ def summed_loss(broken: bool) -> Built:
 
 @torch.no_grad()
 def on_the_ring(gan: GAN) -> float:
-    """Share of a thousand fakes near a real point."""
+    """Share of a thousand generated points near a real one."""
     fake = gan.generator(torch.randn(1000, 8, generator=generator(5)))
     near = torch.cdist(fake, ring()).min(1).values < 0.3
-    return float(near.double().mean())  # a fake that is not finite is near nothing
+    return float(near.double().mean())  # non-finite points are near no real one
 
 
 @case(["learning rate too large", "exploding gradient", "vanishing gradient"], 0.5, "Goodfellow et al. 2014")
