@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,14 @@ from lightning_gradguard.cli.demo import demo
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: Any) -> Path:
+def demo_runs(tmp_path_factory: Any) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     assert demo(folder, steps=200) == 0
     return folder
 
 
-def test_demo_survives_the_night_and_tells_every_incident(night: Path) -> None:
-    lines = [json.loads(line) for line in (night / "guarded" / "incidents.jsonl").read_text().splitlines()]
+def test_the_demo_reports_every_injected_fault(demo_runs: Path) -> None:
+    lines = [json.loads(line) for line in (demo_runs / "guarded" / "incidents.jsonl").read_text().splitlines()]
     kinds = {(line["kind"], line["first_step"]) for line in lines}
     assert kinds == {
         ("nonfinite", 40),
@@ -28,21 +31,21 @@ def test_demo_survives_the_night_and_tells_every_incident(night: Path) -> None:
         ("nonfinite", 150),
         *(("bad_batch", step) for step in (40, 60, 150)),
     }
-    assert not (night / "healthy" / "incidents.jsonl").exists()
+    assert not (demo_runs / "healthy" / "incidents.jsonl").exists()
 
 
-def test_demo_without_remedies_fails(tmp_path: Path) -> None:
+def test_the_demo_without_remedies_fails(tmp_path: Path) -> None:
     assert main(["demo", "--logdir", str(tmp_path), "--steps", "100", "--policy", "monitor"]) == 1
 
 
-def test_report_and_replay_as_commands(night: Path, capsys: Any, tmp_path: Path) -> None:
-    assert main(["report", str(night / "guarded"), "--format", "json"]) == 0
-    story = json.loads(capsys.readouterr().out)
-    assert len(story[0]["incidents"]) == 8
-    assert main(["report", str(night), "--html", str(tmp_path / "report.html")]) == 0  # open, but not given up
+def test_report_and_replay_as_commands(demo_runs: Path, capsys: Any, tmp_path: Path) -> None:
+    assert main(["report", str(demo_runs / "guarded"), "--format", "json"]) == 0
+    runs = json.loads(capsys.readouterr().out)
+    assert len(runs[0]["incidents"]) == 8
+    assert main(["report", str(demo_runs), "--html", str(tmp_path / "report.html")]) == 0  # open, not unrecoverable
     assert (tmp_path / "report.html").stat().st_size > 1000
     capsys.readouterr()
-    assert main(["replay", str(night / "guarded"), "--format", "json"]) == 0
+    assert main(["replay", str(demo_runs / "guarded"), "--format", "json"]) == 0
     replayed = json.loads(capsys.readouterr().out)
     assert [line["first_step"] for line in replayed] == [40, 60, 80, 100, 150]
 
@@ -56,7 +59,7 @@ def test_report_and_replay_as_commands(night: Path, capsys: Any, tmp_path: Path)
         (["dance"], "usage: gradguard COMMAND"),
     ],
 )
-def test_wrong_arguments_are_said_in_one_line(arguments: list[str], message: str, capsys: Any) -> None:
+def test_wrong_arguments_get_a_one_line_message(arguments: list[str], message: str, capsys: Any) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -65,6 +68,16 @@ def test_usage_names_every_command(capsys: Any) -> None:
     assert main([]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in COMMANDS)
+
+
+def test_no_deprecated_function_is_called(tmp_path: Path) -> None:
+    environment = {**os.environ, "JSONARGPARSE_DEPRECATION_WARNINGS": "all"}
+    for arguments in (["report", "nothing"], ["replay", "nothing", "--detectors+=Exploding", "--detectors.factor=9"]):
+        command = [sys.executable, "-W", "error", "-m", "lightning_gradguard.cli", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"gradguard {arguments[0]}: ")
+        assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

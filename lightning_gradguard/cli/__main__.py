@@ -1,4 +1,4 @@
-"""`python -m lightning_gradguard.cli`."""
+"""Runs `gradguard` as `python -m lightning_gradguard.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the commands `report` and `replay` print: thin, over the public functions of the same name."""
+"""The commands `report` and `replay`."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ def report(
     html: Path | None = None,
     format: Literal["table", "json"] = "table",
 ) -> int:
-    """What happened in one or several runs.
+    """Summarizes the incidents, actions and curves of runs.
 
     Args:
-        runs: Directories of runs, or a directory with runs in it; several are compared.
-        html: Also write a self-contained HTML file here; it opens from disk, without a network.
-        format: A table for people, or JSON for scripts.
+        runs: Directories of runs, or directories that contain runs.
+        html: Also write a self-contained HTML file to this path. It needs no network to open.
+        format: The output format: a table, or JSON for scripts.
 
     Returns:
-        0, or 1 when an incident of any run is unrecoverable.
+        The exit code: 1 if a run has an unrecoverable incident, else 0.
 
     Raises:
-        FileNotFoundError: If there is no run.
+        FileNotFoundError: If there is no run in one of `runs`.
     """
-    stories = report_data(runs)
+    data = report_data(runs)
     if format == "json":
-        print(json.dumps(stories, indent=2))
+        print(json.dumps(data, indent=2))
     else:
         Console().print(summary(runs))
     if html is not None:
         write_html(runs, html)
         Console(stderr=True).print(f"Wrote {html}", highlight=False, soft_wrap=True)
-    return int(any(incident["outcome"] == "unrecoverable" for story in stories for incident in story["incidents"]))
+    return int(any(run["state"] == "unrecoverable" for run in data))
 
 
 def replay(
@@ -50,24 +50,26 @@ def replay(
     policy: Literal["monitor", "protect", "repair"] = "protect",
     format: Literal["table", "json"] = "table",
 ) -> int:
-    """Runs a run's recorded statistics through detectors with other settings.
+    """Runs the recorded statistics of a run through detectors with other settings.
 
     Args:
         run: The run's directory, as given to TensorBoard.
-        detectors: Instead of the usual ones, e.g. `--detectors+=Exploding --detectors.factor=100`.
-        policy: Whose ladders to climb: the table shows what it would have done.
-        format: A table for people, or JSON for scripts.
+        detectors: Detectors to use instead of the default ones, e.g. `--detectors+=Exploding --detectors.factor=100`.
+        policy: The policy whose actions the table lists.
+        format: The output format: a table, or JSON for scripts.
 
     Raises:
-        FileNotFoundError: If no steps were recorded there.
+        FileNotFoundError: If the directory has no recorded steps.
     """
-    story = replay_run(run, detectors, policy)
+    result = replay_run(run, detectors, policy)
     if format == "json":
-        print(json.dumps([incident.to_dict() for incident in story.incidents], indent=2))
+        print(json.dumps([incident.to_dict() for incident in result.incidents], indent=2))
         return 0
-    table = Table("step", "kind", "what was seen", "would have been done", title=f"{run}: {story.steps} recorded steps")
-    for incident in story.incidents:
-        seen = incident.detail + (f" ({incident.value:.3g}, limit {incident.limit:.3g})" if incident.value > 0 else "")
-        table.add_row(incident.steps, incident.kind, seen, ", ".join(incident.actions) or "recorded")
-    Console().print(table if story.incidents else f"{story.steps} recorded steps, no incident.")
+    table = Table("step", "kind", "finding", "actions of the policy", title=f"{run}: {result.steps} recorded steps")
+    for incident in result.incidents:
+        finding = incident.detail + (
+            f" ({incident.value:.3g}, limit {incident.limit:.3g})" if incident.value > 0 else ""
+        )
+        table.add_row(incident.steps, incident.kind, finding, ", ".join(incident.actions) or "none")
+    Console().print(table if result.incidents else f"{result.steps} recorded steps, no incidents.")
     return 0

@@ -1,4 +1,4 @@
-"""`gradguard demo`: a real training run, the same run through a bad night, and the same night under guard."""
+"""`gradguard demo`: trains without faults, with injected faults, and with the same faults and GradGuard."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_gradguard.callback import GradGuard
 from lightning_gradguard.findings import shortlist
 
-#: Points of validation accuracy that the guarded run may end below the healthy one.
+#: How far the guarded run's validation accuracy may be below the healthy run's, as a fraction. Chosen, not measured.
 MARGIN = 0.02
+#: When each fault is injected, as a fraction of the steps.
+SCHEDULE = {"nan": 0.2, "inf": 0.3, "scaled": 0.4, "lr": 0.5, "burst": 0.75}
 
 
 class DigitsCNN(pl.LightningModule):
-    """A small convolutional net with BatchNorm for 8x8 digits."""
+    """A small convolutional network with BatchNorm for 8x8 digits."""
 
     def __init__(self, lr: float = 3e-3) -> None:
         super().__init__()
@@ -55,15 +57,18 @@ class DigitsCNN(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=self.lr)
 
 
-class BadNight(pl.Callback):
-    """Does to a run what a bad night does, at fixed shares of its steps.
+class InjectFaults(pl.Callback):
+    """Injects faults at fixed fractions of a run's steps, see `SCHEDULE`.
 
-    One batch of NaN, one of Inf, one scaled by 1e4; from the middle on the learning rate is a thousand times what
-    it was; and then ten batches of NaN in a row.
+    A batch of NaN, a batch of Inf, and a batch scaled by 1e4. In the middle of the run the learning rate is multiplied
+    by 1,000. Then ten batches of NaN in a row.
+
+    Args:
+        steps: Optimizer steps of the run.
     """
 
     def __init__(self, steps: int) -> None:
-        at = {name: int(share * steps) for name, share in SCHEDULE.items()}
+        at = {name: int(fraction * steps) for name, fraction in SCHEDULE.items()}
         self.scale = {at["nan"]: torch.nan, at["inf"]: torch.inf, at["scaled"]: 1e4}
         self.scale |= {at["burst"] + i: torch.nan for i in range(10)}
         self.lr_from = at["lr"]
@@ -77,33 +82,29 @@ class BadNight(pl.Callback):
                 group["lr"] *= 1000
 
 
-#: When each fault comes, as a share of the steps.
-SCHEDULE = {"nan": 0.2, "inf": 0.3, "scaled": 0.4, "lr": 0.5, "burst": 0.75}
-
-
-class _Bar(pl.Callback):
-    """One line of a rich progress display."""
+class _ProgressBar(pl.Callback):
+    """Advances one line of a rich progress display."""
 
     def __init__(self, progress: Progress, label: str, steps: int) -> None:
-        self.loss_trend, self.task = progress, progress.add_task(label, total=steps)
+        self.progress, self.task = progress, progress.add_task(label, total=steps)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        self.loss_trend.advance(self.task)
+        self.progress.advance(self.task)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.loss_trend.update(self.task, completed=trainer.global_step)
+        self.progress.update(self.task, completed=trainer.global_step)
 
 
 def digits_loaders(seed: int, batch_size: int = 64) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """scikit-learn's 1,797 digits, 70 % for training.
+    """Training and validation batches of scikit-learn's 1,797 digits, 70 % for training.
 
     Raises:
-        ImportError: If scikit-learn is missing: it comes with the extra `zoo`.
+        ImportError: If scikit-learn is not installed. The extra `zoo` installs it.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("The demo needs scikit-learn: install 'lightning-gradguard[zoo]'.") from error
+        raise ImportError("The demo needs scikit-learn: pip install 'lightning-gradguard[zoo]'") from error
     images, digits = load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16, torch.tensor(digits)
     shuffle = torch.Generator().manual_seed(seed)
@@ -116,23 +117,23 @@ def digits_loaders(seed: int, batch_size: int = 64) -> tuple[DataLoader[Any], Da
 
 
 def train(
-    label: str,
-    progress: Progress,
+    version: str,
     logdir: Path,
+    progress: _ProgressBar,
+    guard: GradGuard,
     *,
+    faults: bool,
     seed: int,
     steps: int,
     accelerator: str,
-    guard: GradGuard,
-    bad: bool,
 ) -> float:
-    """One run; its final validation accuracy."""
+    """Trains one run into `logdir/version`; returns its final validation accuracy."""
     pl.seed_everything(seed, verbose=False)
     train_loader, val_loader = digits_loaders(seed)
     trainer = pl.Trainer(
         max_steps=steps, max_epochs=-1, accelerator=accelerator, devices=1, log_every_n_steps=1,
-        logger=TensorBoardLogger(logdir, name="", version=label.split(",")[0].replace(" ", "_")),
-        callbacks=[*([BadNight(steps)] if bad else []), _Bar(progress, label, steps), guard],
+        logger=TensorBoardLogger(logdir, name="", version=version),
+        callbacks=[*([InjectFaults(steps)] if faults else []), progress, guard],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
     )  # fmt: skip
     model = DigitsCNN()
@@ -148,71 +149,74 @@ def demo(
     steps: int = 400,
     policy: Literal["monitor", "protect", "repair"] = "protect",
 ) -> int:
-    """Trains on real digits three times: healthy, through a bad night, and through the same night under guard.
+    """Trains on digits three times: without faults, with injected faults, and with the same faults and GradGuard.
 
     Args:
-        logdir: Where TensorBoard finds the three runs.
-        seed: The same for all three.
-        accelerator: As for Lightning's Trainer.
+        logdir: Directory for the TensorBoard files of the three runs.
+        seed: Random seed of all three runs.
+        accelerator: As in Lightning's Trainer: `auto`, `cpu`, `gpu`, ...
         steps: Optimizer steps of each run, at least 100.
-        policy: The guard's policy in the third run.
+        policy: GradGuard's policy in the third run.
 
     Returns:
-        0, or 1 when the guarded run ends more than two points of accuracy below the healthy one.
+        The exit code: 1 if the third run's accuracy is more than two percentage points below the first run's, else 0.
 
     Raises:
-        ValueError: If `steps` is below 100: the bad night would not fit.
+        ValueError: If `steps` is below 100, which is too short for the faults.
     """
     if steps < 100:
         raise ValueError(f"`gradguard demo --steps` must be at least 100, got {steps}.")
     console = Console()
     guard = GradGuard(policy)
-    runs = {
-        "healthy": (GradGuard("monitor"), False),
-        "bad night, unguarded": (GradGuard("monitor"), True),
-        "guarded, the same night": (guard, True),
+    runs = {  # directory: (label, guard, whether faults are injected)
+        "healthy": ("no faults", GradGuard("monitor"), False),
+        "faults": ("injected faults", GradGuard("monitor"), True),
+        "guarded": ("same faults, with GradGuard", guard, True),
     }
-    columns = (TextColumn("{task.description:>24}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:>27}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    accuracy = {}
     with _quiet(), Progress(*columns, console=console) as progress:
-        accuracy = {
-            label: train(label, progress, logdir, seed=seed, steps=steps, accelerator=accelerator, guard=g, bad=bad)
-            for label, (g, bad) in runs.items()
-        }
+        for version, (label, callback, faults) in runs.items():
+            bar = _ProgressBar(progress, label, steps)
+            accuracy[label] = train(
+                version, logdir, bar, callback, faults=faults, seed=seed, steps=steps, accelerator=accelerator
+            )
     console.print(accuracy_table(accuracy), incident_table(guard))
-    console.print(f"\nSee it: tensorboard --logdir {logdir}", highlight=False, soft_wrap=True)
+    console.print(f"\nTo compare the runs: tensorboard --logdir {logdir}", highlight=False, soft_wrap=True)
     healthy, _, guarded = accuracy.values()
     return int(guarded < healthy - MARGIN)
 
 
 def accuracy_table(accuracy: dict[str, float]) -> Table:
-    """Final validation accuracy of each run."""
-    table = Table("run", "validation accuracy", title="Digits, after the last step")
+    """The final validation accuracy of each run."""
+    table = Table("run", "validation accuracy", title="Handwritten digits, after the last step")
     for label, value in accuracy.items():
         table.add_row(label, f"{value:.1%}")
     return table
 
 
 def incident_table(guard: GradGuard) -> Table:
-    """Every incident of the guarded run."""
-    table = Table("step", "kind", "layer", "what was done", "outcome", title="Incidents of the guarded run")
+    """The incidents of a run."""
+    table = Table("step", "kind", "where", "actions", "outcome", title="Incidents of the run with GradGuard")
     for incident in guard.report().incidents:
-        done = ", ".join(incident.actions) or "recorded"
+        actions = ", ".join(incident.actions) or "none"
         where = shortlist(incident.layers, 2) or incident.detail
-        table.add_row(incident.steps, incident.kind, where, done, incident.outcome)
+        table.add_row(incident.steps, incident.kind, where, actions, incident.outcome)
     return table
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps log lines out of the progress bars; the tables say it all."""
+    """Hides warnings and log messages, which would break up the progress bars; the tables list every incident."""
     # Lightning's messages go through the logger of whichever namespace was imported last.
     names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric", "lightning_gradguard")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
         logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
