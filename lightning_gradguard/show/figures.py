@@ -50,10 +50,10 @@ class Panel:
 
 
 NORM = (
-    ("grad_norm", "before clipping", "solid"), ("grad_norm_clipped", "after clipping", "dot"),
+    ("grad_norm", "unclipped", "solid"), ("grad_norm_clipped", "clipped", "dot"),
     ("grad_norm_limit", "limit", "dash"),
 )  # fmt: skip
-FACTORS = (("clip_coefficient", "clip coefficient", "solid"), ("lr_factor", "learning-rate factor", "dash"))
+FACTORS = (("clip_coefficient", "clip coefficient", "solid"), ("lr_factor", "LR factor", "dash"))
 PANELS = (
     Panel("global gradient norm", NORM, log=True),
     Panel("loss", (("loss", "", "solid"),)),
@@ -120,8 +120,8 @@ def draw_figure(view: RunView, layout: FigureLayout) -> go.Figure:
     for row, (panel, span) in enumerate(layout.panels, start=2):
         add_panel(figure, view, panel, row, span, layout.theme)
     add_incident_lines(figure, view.incidents, layout.theme)
-    titles = [heatmap_title(view), *(panel_title(panel, layout.theme) for panel, _ in layout.panels)]
-    add_titles(figure, titles, layout.theme)
+    panel_titles = (panel_title(panel, layout.theme) for panel, _ in layout.panels)
+    add_titles(figure, [heatmap_title(view, layout.width // 6), *panel_titles], layout)  # about 6 pixels a character
     return figure
 
 
@@ -172,13 +172,14 @@ def add_incident_lines(figure: go.Figure, incidents: Sequence[dict[str, Any]], t
         )
 
 
-def add_titles(figure: go.Figure, titles: Sequence[str], theme: Theme) -> None:
-    """Writes each panel's title above its left corner."""
+def add_titles(figure: go.Figure, titles: Sequence[str], layout: FigureLayout) -> None:
+    """Writes a title above the heatmap and each panel, at the left edge of the figure."""
+    font = {"size": 11 if layout.width >= 400 else 10, "color": layout.theme.muted}
     for i, title in enumerate(titles):
         axis = figure.layout["yaxis" if i == 0 else f"yaxis{i + 1}"]
         figure.add_annotation(
             text=title, xref="paper", yref="paper", x=0, y=axis.domain[1], xanchor="left", yanchor="bottom",
-            showarrow=False, font={"size": 11, "color": theme.muted}, align="left", borderpad=0,
+            xshift=4 - layout.left, showarrow=False, font=font, align="left", borderpad=0, bgcolor=layout.theme.paper,
         )  # fmt: skip
 
 

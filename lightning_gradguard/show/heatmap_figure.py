@@ -99,19 +99,23 @@ def incident_rows(incident: dict[str, Any], view: RunView, row_of: dict[str, str
     return list(dict.fromkeys(row_of[name] for name in modules if name in row_of))
 
 
-def heatmap_title(view: RunView) -> str:
-    """What the heatmap shows, and what its colors outside the scale mean."""
+def heatmap_title(view: RunView, max_length: int) -> str:
+    """What the heatmap shows, then as many explanations as fit into `max_length` characters."""
     title = statistic_title(view.query.statistic)
     if view.heatmap is None or not len(view.heatmap.steps):
         return f"<b>{title}</b>: not recorded in this run"
     module = shared_prefix(view.heatmap.names).rstrip(".")
-    where = f" in {short_label(module, 30)}" if module else ""
-    row = "layer" if max(view.layer_counts, default=1) == 1 else "module"
-    parts = [f"<b>{title} per {row}{where}</b>, input at the top"]
-    parts += [f"columns: maximum over {view.steps_per_column} steps"] if view.steps_per_column > 1 else []
-    for name, test, color in SPECIAL:
-        parts += [f'<span style="color:{color}">\u25a0</span> {name}'] if test(view.heatmap.log10).any() else []
-    return "; ".join(parts)
+    title += " per " + ("layer" if max(view.layer_counts, default=1) == 1 else "module")
+    title += f" in {short_label(module, 30)}" if module else ""
+    text, length = f"<b>{title}</b>", len(title)
+    notes = [(f"\u25a0 {name}", color) for name, test, color in SPECIAL if test(view.heatmap.log10).any()]
+    notes += [("input at the top", "")]
+    notes += [(f"columns: maximum over {view.steps_per_column} steps", "")] if view.steps_per_column > 1 else []
+    for note, color in notes:
+        length += 2 + len(note)
+        if length <= max_length:
+            text += "; " + (f'<span style="color:{color}">{note}</span>' if color else note)
+    return text
 
 
 def color_range(views: Sequence[RunView]) -> tuple[float, float]:

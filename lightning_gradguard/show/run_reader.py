@@ -103,12 +103,12 @@ class RunReader:
         return steps, dict(zip(names, rows.astype(np.float64).T, strict=True))
 
     def incidents(self) -> list[dict[str, Any]]:
-        """The latest state of every incident, ordered by first step."""
+        """The latest state of every incident, ordered by first step and kind."""
         latest: dict[tuple[Any, ...], dict[str, Any]] = {}
         for incident in self._texts(self.index.incidents):
             if isinstance(incident.get("x"), int) and isinstance(incident.get("kind"), str):
                 latest[incident.get("optimizer"), incident["kind"], incident["x"]] = incident
-        return sorted(latest.values(), key=lambda incident: incident["x"])
+        return sorted(latest.values(), key=lambda incident: (incident["x"], incident["kind"]))
 
     def end(self) -> dict[str, Any] | None:
         """How the run ended; None while it is running and after an interruption."""

@@ -26,6 +26,7 @@ class Theme:
 
     Args:
         text: Titles.
+        paper: The page, translucent, behind titles that lines would cross.
         muted: Ticks and secondary text.
         grid: Grid lines.
         series: The curves of one panel, in order.
@@ -35,6 +36,7 @@ class Theme:
     """
 
     text: str
+    paper: str
     muted: str
     grid: str
     series: tuple[str, str, str]
@@ -47,8 +49,14 @@ class Theme:
         return {"resolved": self.good, "unrecoverable": self.bad}.get(str(outcome), self.warn)
 
 
-LIGHT = Theme("#202124", "#5f6368", "#e3e5e8", ("#0072b2", "#d55e00", "#5f6368"), "#007a5a", "#b35c00", "#b3261e")
-DARK = Theme("#e8eaed", "#b4b8bd", "#45484c", ("#56b4e9", "#f0a04b", "#b4b8bd"), "#2fc799", "#f5b74f", "#ff8a80")
+LIGHT = Theme(
+    text="#202124", paper="rgba(255,255,255,0.8)", muted="#5f6368", grid="#e3e5e8",
+    series=("#0072b2", "#d55e00", "#5f6368"), good="#007a5a", warn="#b35c00", bad="#b3261e",
+)  # fmt: skip
+DARK = Theme(
+    text="#e8eaed", paper="rgba(48,48,48,0.8)", muted="#b4b8bd", grid="#45484c",
+    series=("#56b4e9", "#f0a04b", "#b4b8bd"), good="#2fc799", warn="#f5b74f", bad="#ff8a80",
+)  # fmt: skip
 
 
 def kind_symbols(kinds: Iterable[str]) -> dict[str, tuple[str, str]]:

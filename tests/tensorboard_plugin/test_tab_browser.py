@@ -211,7 +211,7 @@ def test_modules_fold_and_open(tab):
     tab.until(lambda: tab.texts("#module") == ["Open encoder"])
     tab.driver.find_element(By.CSS_SELECTOR, "#module").click()
     tab.until(lambda: tab.heatmap()["labels"] == ["0", "2"])
-    assert tab.texts(".annotation-text")[0].startswith("gradient norm per layer in encoder, input at the top")
+    assert tab.texts(".annotation-text")[0].startswith("gradient norm per layer in encoder; input at the top")
     assert tab.errors() == []
 
 

@@ -97,7 +97,7 @@ async function refresh() {
   if (!state.chosen.length) return page.main.replaceChildren(Views.element("p", {className: "message", textContent: "Choose a run."}));
   const request = ++latest;
   const width = Math.floor(page.main.clientWidth / state.chosen.length) - 16;
-  const height = Math.max(window.innerHeight - page.main.offsetTop - 64, 560);
+  const height = Math.max(window.innerHeight - page.main.offsetTop - 80, 560); // below a header of two lines
   const {statistic, optimizer, depth, within, layer, from, to, theme} = state;
   page.main.setAttribute("aria-busy", "true");
   try {

@@ -22,7 +22,7 @@ export function badge(state, incidents) {
 }
 
 export function incidentItem(incident, pressed, onClick) {
-  const button = element("button", {className: `incident ${incident.outcome}`, onclick: onClick}, [
+  const button = element("button", {className: `incident ${incident.outcome}`, title: incident.text, onclick: onClick}, [
     element("strong", {textContent: `${incident.symbol} ${incident.kind}`}),
     element("span", {className: "outcome", textContent: incident.outcome}),
     element("span", {className: "text", textContent: incident.text}),
@@ -35,7 +35,7 @@ export function runHeader(figure) {
   return [
     element("h2", {textContent: figure.run, title: figure.run}),
     element("span", {className: `state ${figure.state}`, textContent: figure.state}),
-    element("span", {className: "headline", textContent: figure.headline, title: figure.headline}),
+    element("span", {className: "headline", textContent: figure.headline}),
   ];
 }
 
