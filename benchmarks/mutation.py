@@ -46,18 +46,16 @@ PACKAGE = "lightning_gradguard"
 #: File in the package -> the tests that concern it, beside its doctests. Of several patterns the first counts.
 TESTS = {
     "detectors/__init__.py": (),
-    "detectors/*.py": (
-        "decisions_detectors", "detector_laws", "progress", "bad_batch", "unused", "weight_growth",
-    ),
-    "collect/loss_trend.py": ("decisions_loss_trend", "progress", "detector_laws"),
+    "detectors/*.py": ("decisions_detectors", "detector*", "loss_trend", "bad_batch", "unused", "weight_growth"),
+    "collect/loss_trend.py": ("decisions_loss_trend", "loss_trend", "detector_laws"),
     "policy/ladders.py": ("decisions_policy", "policy"),
-    "step/trial.py": ("decisions_step", "course", "trial*", "remedies", "repair"),
-    "step/remedy_search.py": ("decisions_step", "course", "remedy_search", "remedies", "repair"),
-    "step/lr_factor.py": ("decisions_step", "lr_*", "remedies", "pending", "guard"),
-    "record/incident_tracker.py": ("decisions_record", "incident*", "findings", "logbook", "guard", "recording"),
+    "step/trial.py": ("decisions_step", "remed*", "trial*"),
+    "step/remedy_search.py": ("decisions_step", "remed*"),
+    "step/lr_factor.py": ("decisions_step", "lr_factor", "remed*", "pending_step"),
+    "record/incident_tracker.py": ("decisions_record", "incident*", "findings", "logbook", "callback"),
     "findings.py": ("decisions_record", "findings", "logbook", "html_report"),
-    "engine.py": ("decisions_engine", "engine", "pending", "guard", "loops", "precision", "resume", "recording"),
-}  # fmt: skip
+    "engine.py": ("decisions_engine", "engine", "pending_step", "callback", "loops", "precision", "resume", "replay"),
+}
 
 #: Imported before the fork. Nothing of the package: each child imports its own.
 SLOW_IMPORTS = (
