@@ -34,7 +34,7 @@ from lightning_gradguard.detectors import (
     Vanishing,
     diagnose,
 )
-from lightning_gradguard.detectors.base import excess, median
+from lightning_gradguard.detectors.base import decades_above, median
 
 EXPLODING, SPIKE, BUFFER, LR, INCREASE = Exploding(), LossSpike(), ExplodingBuffer(), LRJump(), LossIncrease()
 VANISHING, OSCILLATING, OVERSHOOTING = Vanishing(), Oscillating(), Overshooting()
@@ -73,7 +73,7 @@ def buffer(state: State, stats: GradStats) -> float:
     highest = state["highest"]
     if highest is None or not stats.buffers or len(highest) != len(stats.buffer_norm):
         return math.nan
-    return float(10 ** excess(stats.buffer_norm, highest).max(initial=-np.inf, where=highest > 0))
+    return float(10 ** decades_above(stats.buffer_norm, highest).max(initial=-np.inf, where=highest > 0))
 
 
 def rate(state: State, stats: GradStats) -> float:
@@ -128,7 +128,7 @@ GAUGES = (
     Gauge("buffer norm over its maximum so far", BUFFER.name, BUFFER.factor, buffer),
     Gauge("learning rate over its previous maximum", LR.name, LR.factor, rate),
     Gauge("update-to-weight ratio", "", OVERSHOOTING.limit, update),
-    Gauge("the same, after 20 steps", "", LR.reach, later_update),
+    Gauge("the same, after 20 steps", "", LR.update_ratio, later_update),
     Gauge("decades of gradient lost over depth, 50 steps in a row", "", VANISHING.decades, decades_lost, 50),
     Gauge("swings of the loss", OSCILLATING.name, OSCILLATING.swings, swings),
 )

@@ -19,15 +19,15 @@ from rich.table import Table
 
 from lightning_gradguard import GradGuard, zoo
 from lightning_gradguard.detectors import WeightGrowth
-from lightning_gradguard.detectors.weight_growth import signs
+from lightning_gradguard.detectors.weight_growth import measure_growth
 from lightning_gradguard.zoo import running
 
 LIMITS = WeightGrowth()
 
 
-def margin(growth: float, pace: float, effort: float, loss: float) -> float:
+def margin(growth: float, pace: float, grad: float, loss: float) -> float:
     """Smallest ratio of a criterion to its limit; 0 if one cannot be measured or the loss has not decreased."""
-    ratios = [growth / LIMITS.growth, pace / LIMITS.pace, effort / LIMITS.effort, loss / (1 - LIMITS.slowly)]
+    ratios = [growth / LIMITS.growth, pace / LIMITS.pace, grad / LIMITS.grad_growth, loss / (1 - LIMITS.loss_drop)]
     return min(ratios) if loss < 1 and all(map(math.isfinite, ratios)) else 0.0
 
 
@@ -39,7 +39,7 @@ def nearest(guard: GradGuard) -> tuple[float, ...] | None:
         for part in (0.8, 1.0):
             seen = rows[rows[:, 0] <= part * rows[-1, 0]] if len(rows) else rows
             if len(seen) >= 8:
-                found.append(signs(seen))
+                found.append(measure_growth(seen))
     return max(((margin(*sign), *sign) for sign in found), default=None)
 
 
@@ -66,9 +66,9 @@ def main() -> None:
     healthy = [("zoo", *cure, seed) for cure in cures for seed in range(options.seeds)]
     healthy += [("recipe", name, "", seed) for name in RECIPES for seed in range(options.seeds)]
     results = every(judge, [*failing, *healthy])
-    table = Table("run", "seed", "growth", "pace", "effort", "loss", "margin", title=f"{len(healthy)} healthy runs")
-    limits = f"at least {1 - LIMITS.slowly:g}, below 1"
-    table.add_row("limit", "", f"{LIMITS.growth:g}", f"{LIMITS.pace:g}", f"{LIMITS.effort:g}", limits, "1")
+    table = Table("run", "seed", "growth", "pace", "gradient", "loss", "margin", title=f"{len(healthy)} healthy runs")
+    limits = f"at least {1 - LIMITS.loss_drop:g}, below 1"
+    table.add_row("limit", "", f"{LIMITS.growth:g}", f"{LIMITS.pace:g}", f"{LIMITS.grad_growth:g}", limits, "1")
     table.add_section()
     by_margin = sorted((job for job in healthy if results[job]), key=lambda job: -results[job][0])  # type: ignore[index]
     for job in [*failing, *by_margin[: options.rows]]:

@@ -304,7 +304,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         of = len(self._losses) if pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1 else 1
         micro = find_bad_micro_batch([float(loss) for loss in self._losses]) if of > 1 else -1
         if 0 <= micro < of - 1:
-            return BatchStats(micro=micro, of=of)
+            return BatchStats(micro_batch=micro, micro_batches=of)
         size = sample_sizes(batch)
         indices = dataset_indices(trainer.train_dataloader, position) if position >= 0 else ()
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)

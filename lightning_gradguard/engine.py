@@ -16,7 +16,7 @@ from lightning_gradguard.collect.batch_stats import BatchStats, worst_of
 from lightning_gradguard.collect.collector import Collector
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable
-from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge, renewed
+from lightning_gradguard.collect.loss_trend import INITIAL, follow, judge, renewed
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.findings import Finding, Incident, StepReport
@@ -111,7 +111,7 @@ class StepEngine:
         self.samples: Callable[[], BatchStats | None] | None = None  # looks at the samples of a suspicious step's batch
         self.course = RemedySearch(module, optimizer, self.lr_scale, self._rebuild) if policy.uses_search else None
         self.steps = 0
-        self.states: dict[str, State] = {PROGRESS: NOTHING, **{d.name: d.init() for d in detectors}}
+        self.states: dict[str, State] = {PROGRESS: INITIAL, **{d.name: d.init() for d in detectors}}
         self._limited = [name for name, state in self.states.items() if "limit" in state]
         self._skipping = [PROGRESS, *(d.name for d in detectors if d.ignore_cancelled)]
         self.clip_state: State = clip.init() if clip is not None else {}
@@ -231,12 +231,11 @@ class StepEngine:
     def _collect(self, losses: Sequence[Tensor], divisor: float) -> tuple[GradStats, State]:
         """The step's statistics, and what is remembered of the losses with this one."""
         measured, lr = self.collector.collect(losses, divisor), self.lr_scale.effective_lr()
-        followed = follow(
-            self.states[PROGRESS], None if self.multiple_optimizers else measured["loss"], lr, self.total_steps
-        )
+        look, loss = self._read_look(), None if self.multiple_optimizers else measured["loss"]
+        followed = follow(self.states[PROGRESS], loss, lr, self.total_steps, look)
         stats = GradStats(
             **measured, step=self.steps, lr=lr, multiple_optimizers=self.multiple_optimizers, restored=self.restored,
-            total_steps=self.total_steps, loss_trend=judge(followed), activation_stats=self._read_look(),
+            total_steps=self.total_steps, loss_trend=judge(followed), activation_stats=look,
         )  # fmt: skip
         overflow = self.scaler is not None and overflowed(stats)
         return replace(stats, scaler_overflow=True) if overflow else stats, followed
@@ -270,7 +269,7 @@ class StepEngine:
         if healthy:
             self.lr_scale.recover()
             wanted = self.policy.uses_snapshots and self.steps >= self.snapshot_due
-            if wanted and not any(state.get("worse") for state in self.states.values()):
+            if wanted and not any(state.get("hold_snapshots") for state in self.states.values()):
                 self.snapshots.take(self.steps, dict(self.states))  # no detector changes the state it was given
                 self.snapshot_due = next_multiple(self.steps, self.snapshot_every)
         if healthy or pending.restored is not None:

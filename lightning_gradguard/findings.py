@@ -30,11 +30,11 @@ class Finding:
         layers: Layers concerned, worst first; empty when the whole model (or the loss) is meant.
         value: The number that crossed the limit.
         limit: The limit it crossed, in the same unit as `value`.
-        detail: The rest of the sentence: which quantity, or why it matters.
+        detail: One clause for people, with the number, its unit and the limit.
 
     Example:
-        >>> print(Finding("exploding", 412, ("net.2",), 9.1e5, 24.0, "gradient norm"))
-        step 412: exploding in net.2: gradient norm (9.1e+05, limit 24)
+        >>> print(Finding("exploding", 412, ("net.2",), 9.1e5, 24.0, "gradient norm is 9.1e+05 (limit 24)"))
+        step 412: exploding in net.2: gradient norm is 9.1e+05 (limit 24)
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Finding:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"step {self.step}: {describe(self.kind, self.layers, self.detail, self.value, self.limit)}"
+        return f"step {self.step}: {describe(self.kind, self.layers, self.detail)}"
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Incident:
         count: Number of findings in the episode.
         value: The worst value seen.
         limit: The limit at that moment.
-        detail: From the first finding.
+        detail: The clause of the finding with that value.
         optimizer: Which optimizer, by index, when there are several; otherwise empty.
 
     Example:
-        >>> first = Incident.start(Finding("nonfinite", 7, detail="loss"), actions=("SkipStep",))
-        >>> later = first.extended(Finding("nonfinite", 8, detail="loss"), actions=("SkipStep",))
+        >>> first = Incident.start(Finding("nonfinite", 7, detail="loss is nan"), actions=("SkipStep",))
+        >>> later = first.extended(Finding("nonfinite", 8, detail="loss is nan"), actions=("SkipStep",))
         >>> print(later.closed("resolved"))
-        steps 7-8: nonfinite: loss, 2 findings; SkipStep; resolved
+        steps 7-8: nonfinite: loss is nan, 2 findings; SkipStep; resolved
     """
 
     kind: str
@@ -98,10 +98,11 @@ class Incident:
         layers = tuple(dict.fromkeys((*self.layers, *finding.layers)))
         taken = tuple(actions)
         repeated = self.actions[len(self.actions) - len(taken) :] == taken
-        worse = finding.value > self.value or math.isnan(self.value)
-        value, limit = (finding.value, finding.limit) if worse else (self.value, self.limit)
+        worse = finding.value > self.value or (math.isnan(self.value) and not math.isnan(finding.value))
+        worst: Finding | Incident = finding if worse else self
         return replace(
-            self, last_step=finding.step, layers=layers, count=self.count + 1, value=value, limit=limit,
+            self, last_step=finding.step, layers=layers, count=self.count + 1,
+            value=worst.value, limit=worst.limit, detail=worst.detail,
             actions=self.actions if repeated else (*self.actions, *taken),
         )  # fmt: skip
 
@@ -129,19 +130,16 @@ class Incident:
 
     def __str__(self) -> str:
         steps = f"step{'s' * ('-' in self.steps)} {self.steps}"
-        what = describe(self.kind, self.layers, self.detail, self.value, self.limit)
+        what = describe(self.kind, self.layers, self.detail)
         times = f", {self.count} findings" if self.count > 1 else ""
         where = f"optimizer {self.optimizer}, " if self.optimizer else ""
         return f"{where}{steps}: {what}{times}; {', '.join(self.actions) or 'no action'}; {self.outcome}"
 
 
-def describe(kind: str, layers: tuple[str, ...], detail: str, value: float, limit: float) -> str:
-    """One sentence without its step: `exploding in net.2: gradient norm (9.1e+05, limit 24)`."""
+def describe(kind: str, layers: tuple[str, ...], detail: str) -> str:
+    """Symptom, layers and clause: `exploding in net.2: gradient norm is 9.1e+05 (limit 24)`."""
     where = f" in {shortlist(layers)}" if layers else ""
-    why = f": {detail}" if detail else ""
-    numbers = [] if math.isnan(value) else [f"{value:.3g}"]
-    numbers += [] if math.isnan(limit) else [f"limit {limit:.3g}"]
-    return f"{kind}{where}{why}" + (f" ({', '.join(numbers)})" if numbers else "")
+    return f"{kind}{where}" + (f": {detail}" if detail else "")
 
 
 def shortlist(names: tuple[str, ...], most: int = 3) -> str:

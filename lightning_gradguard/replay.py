@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge
+from lightning_gradguard.collect.loss_trend import INITIAL, follow, judge
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
 from lightning_gradguard.findings import OPEN, Incident
@@ -29,7 +29,7 @@ def replay_steps(
     episodes = IncidentTracker(optimizer)
     standing: LadderStates = {}
     told: list[Incident] = []
-    progress = NOTHING
+    progress = INITIAL
     for stats in steps:
         progress = follow(progress, None if stats.multiple_optimizers else stats.loss, stats.lr, stats.total_steps)
         states, findings = diagnose(detectors, states, replace(stats, loss_trend=judge(progress)))

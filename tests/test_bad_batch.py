@@ -49,15 +49,16 @@ def plain() -> Net:
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (-math.inf, "Inf")])
 def test_samples_are_named_with_their_place_in_the_dataset(value: float, word: str) -> None:
     details = told(Spoil(5, [3, 11], value))
-    assert details == [f"samples 3 and 11 of the batch hold {word} (83 and 91 in the dataset)"]
+    assert details == [f"samples 3 and 11 of the batch (83 and 91 in the dataset) contain {word}"]
 
 
 def test_a_sample_far_above_the_others_is_named() -> None:
     guard = GradGuard()
     fit(plain(), Spoil(30, [7], 1e7), guard)
     (incident,) = [i for i in guard.incidents if i.kind == "bad_batch"]
-    assert incident.detail == "sample 7 of the batch is far larger than the median one (487 in the dataset)"
     assert incident.value > 1e6
+    size = f"{incident.value:.3g} times as large as the median sample (limit 1,000 times)"
+    assert incident.detail == f"sample 7 of the batch (487 in the dataset) is {size}"
     assert (incident.limit, incident.actions, incident.outcome) == (1e3, (), "resolved")
 
 
@@ -74,7 +75,7 @@ def test_a_shuffled_loader_shows_positions_only_and_its_order_is_not_disturbed()
 
     one, other = Seen(), Seen()
     torch.manual_seed(0)
-    assert told(Spoil(5, [3], math.nan), one, data=shuffled()) == ["sample 3 of the batch holds NaN"]
+    assert told(Spoil(5, [3], math.nan), one, data=shuffled()) == ["sample 3 of the batch contains NaN"]
     state = torch.get_rng_state()
     torch.manual_seed(0)
     fit(Net(), Spoil(5, [3], math.nan), other, data=shuffled())
@@ -97,9 +98,11 @@ def test_no_batch_is_looked_at_in_a_healthy_run(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_micro_batch_is_named_and_its_samples_while_it_is_there() -> None:
     last = told(Spoil(11, [4], math.nan), accumulate_grad_batches=4)
-    assert last == ["sample 4 of the batch (micro-batch 4 of 4) holds NaN (180 in the dataset)"]
+    assert last == ["sample 4 of the batch (micro-batch 4 of 4, 180 in the dataset) contains NaN"]
     gone = told(Spoil(9, [4], math.nan), accumulate_grad_batches=4)
-    assert gone == ["the loss of micro-batch 2 of 4; its samples are gone"]
+    assert gone == [
+        "loss of micro-batch 2 of 4 is not finite or far above the others; its samples are no longer in memory"
+    ]
 
 
 def test_no_batch_is_kept() -> None:
@@ -186,5 +189,5 @@ def test_all_processes_name_the_one_that_was_at_fault(tmp_path: Path) -> None:
     fit(plain(), OnOne(guard, tmp_path), guard, strategy="ddp_fork", devices=2, data=loader(20), max_steps=8)
     said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     place = json.loads((tmp_path / "place.json").read_text())
-    expected = f"step 5: bad_batch: sample 3 of the batch (process 1) holds NaN ({place} in the dataset)"
+    expected = f"step 5: bad_batch: sample 3 of the batch (process 1, {place} in the dataset) contains NaN"
     assert said == [[expected]] * 2

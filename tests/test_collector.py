@@ -33,7 +33,7 @@ def test_a_sample_is_weight_and_update_of_each_layer(sizes: tuple[int, ...], fro
     for step in range(3):
         snapshot = snapshots.take(step) if from_snapshot else None
         before = [p.detach().clone() for p in net.parameters()]
-        collector.keep_weights(snapshot)
+        collector.keep_weights(None if snapshot is None else snapshot.params)
         optimizer.step()
         collector.measure_update()
         assert collector.sample is not None

@@ -1,12 +1,14 @@
-"""Laws that hold for every exported detector, whatever its symptom."""
+"""Laws that hold for every exported detector."""
 
 from __future__ import annotations
 
+import ast
 import copy
 import io
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_gradguard import detectors
-from lightning_gradguard.collect.loss_trend import NOTHING, follow, judge
+from lightning_gradguard import detectors, remedies
+from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
+from lightning_gradguard.collect.batch_stats import BatchStats
+from lightning_gradguard.collect.loss_trend import INITIAL, follow, judge
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
+from lightning_gradguard.tensors.norms import Floats
 
 EVERY = [
     cls()
@@ -31,25 +36,52 @@ EVERY = [
 ids = [type(d).__name__ for d in EVERY]
 
 weird = st.one_of(st.floats(1e-12, 1e12), st.just(0.0), st.just(math.nan), st.just(math.inf))
+seeds = st.one_of(st.none(), st.integers(0, 99))  # of the samples that come with a step
 streams = st.lists(
-    st.tuples(st.lists(weird, min_size=4, max_size=4), st.one_of(st.none(), weird)), min_size=1, max_size=60
+    st.tuples(st.lists(weird, min_size=4, max_size=4), st.one_of(st.none(), weird), seeds), min_size=1, max_size=60
 )
 
 
+def sampled(seed: int) -> dict[str, Any]:
+    """Weights, updates, buffers and activation statistics of any size, also zero and not finite."""
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int = 4) -> Floats:
+        return rng.choice([0.0, 1e-12, 1e-3, 0.1, 1.0, 50.0, 1e12, math.inf, math.nan], count)
+
+    kinds = rng.choice(["relu", "tanh", "abs"], 3).tolist()
+    records = tuple(
+        ActivationRecord(layer, kind, float(rng.random()), rng.random(8) < 0.8, 16)
+        for layer, kind in zip("abd", kinds, strict=True)
+    )
+    activation_stats = ActivationStats(
+        layers=tuple("abcd"), output_rms=draw(), spread=draw(), last_input_spread=float(draw(1)[0]), grad_rms=draw(),
+        identical_units=rng.choice([0.0, 1.0], 4), activations=records, input_mean=draw(), input_std=draw(),
+        time={"c": 10.0 ** rng.uniform(-8, 8, 12), "d": draw(12)},
+    )  # fmt: skip
+    return dict(
+        param_norm=draw(), update_ratio=draw(), trainable=rng.random(4) < 0.8, buffers=("mean", "var"),
+        buffer_norm=draw(2), activation_stats=activation_stats, batch_stats=BatchStats(draw()),
+    )  # fmt: skip
+
+
 def followed(stream: Iterable[GradStats]) -> list[GradStats]:
-    """The steps with what their losses say."""
-    told, state = [], NOTHING
+    """The steps with their loss trend."""
+    told, state = [], INITIAL
     for stats in stream:
-        state = follow(state, stats.loss, stats.lr, stats.total_steps)
+        state = follow(state, stats.loss, stats.lr, stats.total_steps, stats.activation_stats)
         told.append(replace(stats, loss_trend=judge(state)))
     return told
 
 
 def stats_of(stream: Any) -> list[GradStats]:
     return followed(
-        GradStats.of(dict(zip("abcd", norms, strict=True)), step=step, loss=loss, lr=0.1)
-        for step, (norms, loss) in enumerate(stream)
-    )
+        GradStats.of(
+            dict(zip("abcd", norms, strict=True)), step=step, loss=loss, lr=0.1, total_steps=60,
+            **(sampled(seed) if seed is not None else {}),
+        )
+        for step, (norms, loss, seed) in enumerate(stream)
+    )  # fmt: skip
 
 
 def healthy_stream(steps: int = 300, seed: int = 0) -> list[GradStats]:
@@ -78,10 +110,11 @@ def plain(value: Any) -> Any:
     return repr(to_checkpoint(value))
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
 @settings(max_examples=25, deadline=None)
 @given(stream=streams)
-def test_pure_deterministic_and_never_raises(detector: AbstractDetector, stream: Any) -> None:
+def test_pure_deterministic_and_never_raises_or_warns(detector: AbstractDetector, stream: Any) -> None:
     state = detector.init()
     for stats in stats_of(stream):
         before = copy.deepcopy(state)
@@ -89,7 +122,7 @@ def test_pure_deterministic_and_never_raises(detector: AbstractDetector, stream:
         assert plain(state) == plain(before), "update changed the state it was given"
         again, same = detector.update(state, stats)
         assert (plain(again), repr(same)) == (plain(after), repr(findings))
-        assert all(f.kind == detector.kind and f.step == stats.step for f in findings)
+        assert all(f.kind == detector.kind and f.step == stats.step and f.detail for f in findings)
         state = after
 
 
@@ -113,7 +146,7 @@ def test_resumes_exactly_through_a_checkpoint(detector: AbstractDetector, stream
 )
 @settings(max_examples=25, deadline=None)
 @given(stream=streams)
-def test_what_waits_loses_nothing_by_waiting(detector: AbstractDetector, stream: Any) -> None:
+def test_steps_without_extra_stats_can_be_skipped(detector: AbstractDetector, stream: Any) -> None:
     state = detector.init()
     for stats in stats_of(stream):
         after, findings = detector.update(state, stats)
@@ -129,7 +162,7 @@ def test_silent_on_a_healthy_stream(detector: AbstractDetector, seed: int) -> No
 
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_the_unit_of_the_loss_does_not_matter(detector: AbstractDetector, scale: float) -> None:
+def test_the_scale_of_the_loss_does_not_matter(detector: AbstractDetector, scale: float) -> None:
     stream = healthy_stream()
     stream[200:220] = [replace(s, grad_norm=s.grad_norm * 1e5, loss=s.loss * 1e3) for s in stream[200:220]]
     scaled = [replace(s, grad_norm=s.grad_norm * scale, loss=s.loss * scale) for s in stream]
@@ -138,12 +171,12 @@ def test_the_unit_of_the_loss_does_not_matter(detector: AbstractDetector, scale:
 
 
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
-def test_a_change_of_layers_is_survived(detector: AbstractDetector) -> None:
+def test_a_change_of_layers_causes_no_finding(detector: AbstractDetector) -> None:
     other = [GradStats.of({"x": 1.0, "y": 2.0}, step=300 + i, loss=0.2, lr=1e-3) for i in range(50)]
     assert not any(run(detector, healthy_stream() + other)[1])
 
 
-def test_what_is_flagged_never_enters_a_baseline() -> None:
+def test_flagged_steps_never_enter_a_baseline() -> None:
     stream = healthy_stream(200)
     for at in (100, 120, 140, 160):  # four spikes, every one as high as the first
         stream[at] = replace(stream[at], grad_norm=stream[at].grad_norm * 1e5, loss=1e5)
@@ -156,7 +189,7 @@ def test_what_is_flagged_never_enters_a_baseline() -> None:
     assert kinds == {at: {"loss_spike", "exploding"} for at in (100, 120, 140, 160)}
 
 
-def test_a_spike_in_the_warmup_neither_fires_nor_becomes_the_record() -> None:
+def test_a_spike_during_warmup_is_neither_reported_nor_becomes_the_record() -> None:
     stream = healthy_stream(100)
     stream[7] = replace(stream[7], grad_norm=stream[7].grad_norm * 1e8, loss=1e8)
     stream[80] = replace(stream[80], grad_norm=stream[80].grad_norm * 1e5, loss=1e5)
@@ -181,10 +214,26 @@ def test_a_lasting_new_level_with_an_ordinary_loss_is_accepted() -> None:
     [
         (lambda: detectors.Exploding(factor=0.5), r"`Exploding\(factor=...\)` must be above 1, got 0.5."),
         (lambda: detectors.Vanishing(patience=0), r"`Vanishing\(patience=...\)` must be positive, got 0."),
-        (lambda: detectors.Stalled(arrived=1.0), r"`Stalled\(arrived=...\)` must be in \[0, 1\), got 1.0."),
+        (lambda: detectors.Stalled(converged=1.0), r"`Stalled\(converged=...\)` must be in \[0, 1\), got 1.0."),
         (lambda: detectors.LossSpike(factor=1), r"`LossSpike\(factor=...\)` must be above 1, got 1."),
     ],
 )
-def test_bad_numbers_are_refused_with_call_rule_and_value(make: Any, message: str) -> None:
+def test_invalid_options_are_refused_with_call_rule_and_value(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("package", [detectors, remedies])
+def test_every_class_of_a_file_is_exported(package: Any) -> None:
+    for file in Path(package.__file__).parent.glob("*.py"):
+        if file.stem in ("__init__", "base", "activation_detector"):
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+        assert classes, f"{file.name} holds no class"
+        assert classes <= set(package.__all__), f"{file.name} is not exported"
+
+
+def test_the_guard_runs_every_detector() -> None:
+    assert {type(detector) for detector in DETECTORS} == {type(detector) for detector in EVERY}
+    assert len(DETECTORS) == len(EVERY)

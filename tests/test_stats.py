@@ -120,6 +120,22 @@ def test_depth_slope_is_unknown_for_shallow_nets_and_ignores_vectors() -> None:
     assert math.isnan(GradStats.of({"a": 1.0, "b": 2.0}).depth_slope)
 
 
+@pytest.mark.filterwarnings("error")
+def test_layers_with_a_zero_gradient_are_left_out_of_the_depth_slope() -> None:
+    assert math.isnan(GradStats.of({"a": 0.0, "b": 1.0, "c": 0.0}).depth_slope)
+    norms = {"a": 0.0, "b": 1.0, "c": 0.0, "d": 10.0, "e": 100.0, "f": 0.0}
+    assert GradStats.of(norms).depth_slope == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_update_ratio_of_all_layers() -> None:
+    sample = dict(param_norm=np.array([3.0, 4.0]), update_ratio=np.array([0.1, 0.1]))
+    assert GradStats.of({"a": 1.0, "b": 1.0}, **sample).global_update_ratio == pytest.approx(0.1)
+    zeros = dict(param_norm=np.array([0.0, 4.0]), update_ratio=np.array([math.inf, 0.1]))
+    assert math.isnan(GradStats.of({"a": 1.0, "b": 1.0}, **zeros).global_update_ratio)
+    assert math.isnan(GradStats.of({"a": 1.0}).global_update_ratio)
+
+
 def test_wrapper_prefixes_never_show() -> None:
     name = "_forward_module.net._fsdp_wrapped_module._checkpoint_wrapped_module.0._orig_mod.weight"
     assert "_orig_mod" not in clean_name(name)

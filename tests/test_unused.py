@@ -64,7 +64,7 @@ def test_the_count_begins_when_a_layer_is_thawed() -> None:
 
 
 def test_nobody_is_unused_where_nothing_says_who_is_frozen() -> None:
-    detector = Unused(steps=1, least=1)
+    detector = Unused(steps=1, min_steps=1)
     state, found = detector.update(detector.init(), GradStats.of({"a": 1.0, "b": 0.0}))
     assert found == ()
     assert torch.tensor(state["missed"]).tolist() == [-1, 1]

@@ -67,9 +67,6 @@ def replay(
         return 0
     table = Table("step", "kind", "finding", "actions of the policy", title=f"{run}: {result.steps} recorded steps")
     for incident in result.incidents:
-        finding = incident.detail + (
-            f" ({incident.value:.3g}, limit {incident.limit:.3g})" if incident.value > 0 else ""
-        )
-        table.add_row(incident.steps, incident.kind, finding, ", ".join(incident.actions) or "none")
+        table.add_row(incident.steps, incident.kind, incident.detail, ", ".join(incident.actions) or "none")
     Console().print(table if result.incidents else f"{result.steps} recorded steps, no incidents.")
     return 0

@@ -1,4 +1,4 @@
-"""COLLECT: what one look inside a batch has seen: through depth, into each unit, and through time."""
+"""COLLECT: statistics of one batch inside the model: layer by layer, unit by unit, and over time steps."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 
 from lightning_gradguard.tensors.norms import Floats
 
-#: Activations that level off on both sides: a unit in the flat part is saturated, not silent.
+#: Activations that are flat on both sides: a unit in the flat part is saturated.
 SATURATING = frozenset(("sigmoid", "expit", "tanh", "hardtanh", "hardsigmoid", "softsign", "relu6"))
-#: Activations that level off on one side at (almost) zero: a unit that stays there is dead.
+#: Activations that are flat on one side at (almost) zero: a unit that stays there is dead.
 ONE_SIDED = frozenset(
     ("relu", "gelu", "silu", "elu", "selu", "celu", "softplus", "threshold", "mish", "hardswish", "exp")
 )
-#: Difference between samples below which a layer passes nothing on; measured for `Collapsed`.
-SAME = 0.005
+#: Spread below which a layer's output counts as the same for all samples; its source stands in `Collapsed`.
+MIN_SPREAD = 0.005
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationRecord:
-    """One activation in one look.
+    """Statistics of one activation function in one batch.
 
     Args:
-        layer: The layer whose output it takes; the latest one called before it.
+        layer: The layer that was called last before it.
         kind: torch's name of the function.
         flat: Share of elements whose slope is below 1 % of the steepest, in [0, 1].
-        dead: Units flat at every sample and position of the batch, `[U]`.
-        rows: Samples times positions that each unit has seen.
+        dead: Units that are flat for every sample and position of the batch, `[U]`.
+        rows: Samples times positions in the batch.
         owner: Dotted name of the module whose `forward` made the call; empty when there is none.
-        consumers: Layers that take its very output, at most reshaped; those behind pooling or dropout are not known.
+        consumers: Layers that take its output directly, at most reshaped; those behind pooling or dropout are unknown.
     """
 
     layer: str
@@ -44,26 +44,26 @@ class ActivationRecord:
 
     @property
     def saturating(self) -> bool:
-        """Whether it levels off on both sides."""
+        """Whether the function is flat on both sides."""
         return self.kind in SATURATING
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationStats:
-    """One look inside a training batch.
+    """Statistics of one training batch inside the model.
 
     Args:
         layers: Layers in the order of their first call, `[L]`.
         output_rms: RMS of each layer's output, `[L]`; inf or NaN where it is not finite.
-        spread: How much a layer's output differs between samples: deviation over the batch, relative to its RMS
-            after the mean over units is taken out, `[L]`; NaN for a single sample.
-        last_input_spread: The same for what reaches the last layer, whatever way it took; NaN when unknown.
+        spread: How much a layer's output differs between samples: standard deviation over the batch, divided by the
+            RMS, `[L]`; NaN for a batch of one sample.
+        last_input_spread: The same for the input of the layer called last, whatever path led there; NaN when unknown.
         grad_rms: RMS of the gradient of each layer's output, `[L]`; NaN where none arrived.
-        identical_units: Largest share of a layer's units that give the same output at every sample, `[L]`.
-        activations: Every activation, in the order of the calls.
-        input_mean: Mean of each feature that reaches the first layer, `[F]`; empty for token ids.
+        identical_units: 1 where all units of a layer have the same output for every sample, else 0, `[L]`.
+        activations: Every activation function, in the order of the calls.
+        input_mean: Mean of each input feature of the first layer, `[F]`; empty for token ids.
         input_std: Its standard deviation over the batch, `[F]`.
-        time: For each recurrent layer the RMS of the gradient of its input (of its state, for a cell) at each time
+        time: For each recurrent layer the RMS of the gradient of its input (for a cell: of its state) at each time
             step, `[T]`, earliest first.
     """
 
@@ -78,36 +78,34 @@ class ActivationStats:
     input_std: Floats = field(default_factory=lambda: np.empty(0))
     time: dict[str, Floats] = field(default_factory=dict)
 
-    def constant_layers(self, spread: float) -> tuple[str, ...]:
-        """Hidden layers that tell samples apart by less than `spread`, or whose activation is flat everywhere.
+    def constant_layers(self, min_spread: float) -> tuple[str, ...]:
+        """Hidden layers whose spread is below `min_spread`, or whose one-sided activation is flat everywhere.
 
-        The latter counts from 32 elements on: a few units may all be silent for one sample.
+        The activation must have at least 32 elements: a few units may all be inactive for one sample.
         """
-        same = {self.layers[i] for i in np.flatnonzero(self.constant_mask(spread))}
-        for a in self.activations if self.blocked(spread) else ():
+        constant = {self.layers[i] for i in np.flatnonzero(self.constant_mask(min_spread))}
+        for a in self.activations if self.last_input_constant(min_spread) else ():
             if a.kind in ONE_SIDED and (a.layer,) != self.layers[-1:] and a.dead.all() and a.rows * len(a.dead) >= 32:
-                same.add(a.layer)
-        return tuple(layer for layer in self.layers if layer in same)
+                constant.add(a.layer)
+        return tuple(layer for layer in self.layers if layer in constant)
 
-    def constant_mask(self, spread: float) -> NDArray[np.bool_]:
-        """Which hidden layers tell samples apart by less than `spread`, so that what follows cannot either, `[L]`.
+    def constant_mask(self, min_spread: float) -> NDArray[np.bool_]:
+        """Which hidden layers have a spread below `min_spread`, `[L]`.
 
-        None does while what reaches the last layer still tells them apart: the signal went around, as it does around
-        the branches of a residual net.
+        None while the input of the last layer still differs between samples: then the signal took another path, such
+        as a residual connection.
         """
-        same = self.spread < spread
-        same[-1:] = False
-        return same & self.blocked(spread)
+        constant = self.spread < min_spread
+        constant[-1:] = False
+        return constant & self.last_input_constant(min_spread)
 
-    def blocked(self, spread: float) -> bool:
-        """Whether what reaches the last layer differs between samples by less than `spread`."""
-        if math.isnan(self.last_input_spread):
-            return True
-        return self.last_input_spread < spread
+    def last_input_constant(self, min_spread: float) -> bool:
+        """Whether the input of the last layer has a spread below `min_spread`; True when it is unknown."""
+        return math.isnan(self.last_input_spread) or self.last_input_spread < min_spread
 
     @property
     def forward_decades(self) -> float:
-        """Decades that the output RMS gains from the first layer to the last; inf when it overflows on the way."""
+        """Decades by which the output RMS grows from the first layer to the last; inf when an output overflows."""
         usable = self.output_rms[self.output_rms > 0]
         if not np.isfinite(self.output_rms).all():
             return math.inf
@@ -115,7 +113,10 @@ class ActivationStats:
 
 
 def decades_through_time(gradient: Floats) -> float:
-    """Decades that a gradient gains from the last quarter of the sequence back to the first; -inf where it is lost.
+    """Decades that a gradient gains from the last quarter of the sequence to the first; -inf where it vanishes.
+
+    Args:
+        gradient: RMS of the gradient at each time step, `[T]`, earliest first.
 
     Example:
         >>> decades_through_time(np.array([1e-6, 1e-4, 1e-2, 1.0]))

@@ -1,4 +1,4 @@
-"""COLLECT: the samples of a batch that spoiled a step: looked at only when a step is suspicious."""
+"""COLLECT: sizes and dataset indices of a batch's samples, measured only on suspicious steps."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class BatchStats:
-    """What a suspicious step was trained on.
+    """Statistics of the samples of one batch.
 
     Args:
-        size: Largest absolute value of each sample over that of the median sample, the worst of the batch's float
-            tensors, `[N]`; NaN or Inf where the sample holds one. Empty when the batch is gone.
-        indices: Place of each sample in the dataset, `[N]`; empty when the loader does not show it.
-        micro: Which micro-batch it is, counted from 0, when the losses say so; -1 when they do not.
-        of: How many micro-batches the step has.
-        process: Which of several processes trained on it.
+        size: Largest absolute value of each sample over that of the median sample, the maximum over the batch's float
+            tensors, `[N]`; NaN or inf where the sample contains one. Empty when the batch is no longer in memory.
+        indices: Index of each sample in the dataset, `[N]`; empty when unknown.
+        micro_batch: Index of the micro-batch that the losses point to; -1 when they point to none.
+        micro_batches: Number of micro-batches in the step.
+        process: Rank of the process that trained on the batch; -1 in a run of one process.
     """
 
     size: Floats = field(default_factory=lambda: np.empty(0))
     indices: tuple[int, ...] = ()
-    micro: int = -1
-    of: int = 1
+    micro_batch: int = -1
+    micro_batches: int = 1
     process: int = -1
 
 
@@ -45,7 +45,7 @@ class BatchStats:
 def sample_sizes(batch: Any) -> Floats:
     """Relative size of every sample of a batch (see `BatchStats.size`), `[N]`.
 
-    N is the first dimension that most of the batch's tensors share, wherever they are in dicts, lists and tuples.
+    N is the most common first dimension of the batch's tensors, which may be nested in dicts, lists and tuples.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0], [1.0, torch.nan], [3.0, -4e4], [2.0, 1.0]])
@@ -66,15 +66,15 @@ def sample_sizes(batch: Any) -> Floats:
         finite = peaks[np.isfinite(peaks)]
         usual = float(np.sort(finite)[(len(finite) - 1) // 2]) if len(finite) else 0.0
         scaled = peaks / usual if usual > 0 else np.where(np.isfinite(peaks), 1.0, peaks)
-        worst = np.maximum(worst, scaled)  # NaN stays NaN
+        worst = np.maximum(worst, scaled)  # keeps NaN
     return worst
 
 
 def dataset_indices(loader: Any, position: int) -> tuple[int, ...]:
-    """Which samples of its dataset a loader's batch number `position` of the epoch holds; empty when it cannot be told.
+    """Dataset indices of the samples in batch number `position` of the epoch; empty when unknown.
 
-    It can for an order that is drawn from nothing but the epoch's number: one after another, or torch's
-    `DistributedSampler`. A shuffled order lives in a generator that must not be disturbed.
+    Known are sequential order and torch's `DistributedSampler`, whose order depends only on the epoch. Any other
+    shuffled order would have to be read from a random generator, which would change the run.
 
     Example:
         >>> dataset_indices(DataLoader(range(10), batch_size=4), 2), dataset_indices(DataLoader([1], shuffle=True), 0)
@@ -94,7 +94,7 @@ def dataset_indices(loader: Any, position: int) -> tuple[int, ...]:
 
 
 def find_bad_micro_batch(losses: Sequence[float]) -> int:
-    """Which micro-batch's loss is not finite, or alone far above the others'; -1 when none is.
+    """Index of the micro-batch whose loss is not finite or more than ten times every other one; -1 if there is none.
 
     Example:
         >>> [find_bad_micro_batch(losses) for losses in ([0.5, math.nan, 0.4], [0.5, 0.6, 900.0], [0.5, 0.6, 0.7])]
@@ -109,13 +109,13 @@ def find_bad_micro_batch(losses: Sequence[float]) -> int:
     return worst if others and sizes[worst] > 10 * max(others) else -1
 
 
-def worst_of(looks: Iterable[BatchStats | None]) -> BatchStats | None:
-    """Of several processes' looks the one with the worst sample; the number of the process is its position.
+def worst_of(batches: Iterable[BatchStats | None]) -> BatchStats | None:
+    """The batch with the worst sample out of one from each process, in the order of ranks.
 
     Example:
         >>> worst_of([None, BatchStats(np.array([1.0, 9.0])), BatchStats(np.array([1.0, np.nan]))]).process
         2
     """
-    known = [replace(look, process=i) for i, look in enumerate(looks) if look is not None]
-    badness = [math.inf if not np.isfinite(look.size).all() else look.size.max(initial=0.0) for look in known]
+    known = [replace(batch, process=rank) for rank, batch in enumerate(batches) if batch is not None]
+    badness = [math.inf if not np.isfinite(batch.size).all() else batch.size.max(initial=0.0) for batch in known]
     return known[int(np.argmax(badness))] if known else None

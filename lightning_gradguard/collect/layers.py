@@ -1,6 +1,6 @@
-"""COLLECT: which parameters make a layer, and what it is called.
+"""COLLECT: which parameters form a layer, and the name of each layer.
 
-A *layer* is a module that owns parameters itself: `encoder.0.linear` stands for its weight and bias together.
+A *layer* is a module that owns parameters directly: `encoder.0.linear` stands for its weight and bias together.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 
 from lightning_gradguard.tensors.norms import Floats
 
-#: What wrappers put into the names of parameters; users never see it.
+#: Parts that wrappers add to the names of parameters; removed before a user sees a name.
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-#: Wrappers that call the inner module `module`, which a user may do as well: told by their type.
+#: Wrappers that store the inner module as `module`. A user's module may have that name too, so the type decides.
 REPLICATING = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """What does not change while training: the layers of one optimizer, in registration order.
+    """The layers of one optimizer, in registration order; constant during training.
 
     Args:
         names: Name of each layer, `[L]`.
         numel: Number of trainable elements in each layer, `[L]`.
-        matrix: Whether the layer has a weight of two or more dimensions, `[L]`; only these have a place in depth.
+        matrix: Whether the layer has a weight of two or more dimensions, `[L]`; only these count for the depth.
     """
 
     names: tuple[str, ...]
@@ -42,17 +42,17 @@ class Layers:
 
     @cached_property
     def half_log_numel(self) -> Floats:
-        """Log10 of the root of `numel`, `[L]`: what log10 of an L2 norm exceeds that of the RMS by."""
+        """Log10 of the square root of `numel`, `[L]`: the difference between log10 of an L2 norm and of the RMS."""
         return np.asarray(0.5 * np.log10(self.numel))
 
     @cached_property
     def deep(self) -> tuple[NDArray[np.intp], Floats]:
-        """Where the matrix layers are, `[M]`, and the weights `[M]` whose dot product with values is their slope."""
+        """Positions of the layers with a weight matrix, `[M]`, and their `slope_weights`, `[M]`."""
         places = np.flatnonzero(self.matrix)
         return places, slope_weights(len(places))
 
     def pick(self, mask: NDArray[np.bool_], by: Floats | None = None) -> tuple[str, ...]:
-        """Names where `mask` is true; the largest `by` first when it is given."""
+        """Names of the layers where `mask` is true, sorted by decreasing `by` when it is given."""
         where = np.flatnonzero(mask)
         if by is not None:
             where = where[np.argsort(-by[where], kind="stable")]
@@ -60,7 +60,7 @@ class Layers:
 
 
 def slope_weights(count: int) -> Floats:
-    """Weights whose dot product with `count` values is their least-squares slope.
+    """Weights whose dot product with `count` equally spaced values is their least-squares slope.
 
     Example:
         >>> slope_weights(3)
@@ -71,7 +71,7 @@ def slope_weights(count: int) -> Floats:
 
 
 def clean_name(name: str) -> str:
-    """A parameter's or module's name without what `torch.compile`, FSDP and activation checkpointing put into it.
+    """A parameter's or module's name without the parts that `torch.compile`, FSDP and checkpointing add.
 
     Example:
         >>> clean_name("net._orig_mod.0.weight")
@@ -81,7 +81,7 @@ def clean_name(name: str) -> str:
 
 
 def clean_paths(module: nn.Module) -> dict[str, str]:
-    """Path of every submodule -> the path without wrappers, also those whose inner module is called `module`.
+    """For the path of every submodule the path without wrappers, DataParallel and DDP included.
 
     Example:
         >>> wrapped = nn.Sequential(nn.DataParallel(nn.Sequential(nn.Linear(1, 1))))
@@ -106,12 +106,12 @@ def clean_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class ParamTable:
-    """The trainable parameters of one optimizer, grouped by layer: built once, read at every step.
+    """The parameters of one optimizer, grouped by layer; built once and read at every step.
 
     Args:
         named_parameters: All names and parameters of the module, in registration order.
-        owned: The optimizer's parameters; others are ignored, so that a GAN's two optimizers never mix.
-        shapes: Shapes of the whole tensors behind a parameter; its own by default.
+        owned: The optimizer's parameters; others are ignored, so that the optimizers of a GAN are kept apart.
+        shapes: Full shapes of the tensors that a parameter holds (it may be sharded); by default its own shape.
     """
 
     def __init__(
@@ -136,12 +136,12 @@ class ParamTable:
         self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
 
     def trainable(self) -> NDArray[np.bool_]:
-        """Which layers have a parameter that is neither frozen nor empty at present, `[L]`."""
+        """Which layers have a parameter that is neither frozen nor empty, `[L]`."""
         free = [p.requires_grad and filled for p, filled in zip(self.params, self.filled, strict=True)]
         return np.bincount(self.layer_of, free, minlength=len(self.layers)) > 0
 
     def per_layer(self, norms: Floats, scale: float = 1.0) -> Floats:
-        """Norms of tensors `[T]` to norms of layers `[L]`, without overflow; a GradScaler's `scale` is divided out."""
+        """Norms of layers `[L]` from norms of tensors `[T]`, divided by a GradScaler's `scale`; cannot overflow."""
         peak = float(np.maximum.reduce(norms, initial=0.0))
         unit = peak if math.isfinite(peak) and not 1e-100 < peak < 1e100 else 1.0  # squares stay within float64
         if peak == 0.0:
@@ -152,7 +152,7 @@ class ParamTable:
 
 
 def layer_name(parameter: str) -> str:
-    """The layer that a parameter belongs to.
+    """Name of the layer that a parameter belongs to.
 
     Example:
         >>> layer_name("encoder.0.weight"), layer_name("scale")

@@ -1,106 +1,104 @@
-"""COLLECT: whether a run gets anywhere, by its loss alone: the ground on which a sight inside becomes a symptom.
+"""COLLECT: whether the loss of a run makes progress.
 
-A flat spot in depth, a saturated layer or a slow start harms nobody while the loss falls: many healthy runs have one.
-So what is seen inside a batch counts only when the loss says that the run is stuck or going wrong. The loss is followed
-once for all detectors; what it says comes to them as `GradStats.progress`.
+Many healthy runs have a saturated layer or a signal that fades over depth, which harms nothing while the loss
+decreases. Detectors of such symptoms therefore report them only when the run is stuck or regressing. The losses are
+followed once a step for all detectors, which read the outcome as `GradStats.loss_trend`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-#: Steps assumed for a run that has no end. Chosen.
-ENDLESS = 5000
+from lightning_gradguard.collect.activation_stats import MIN_SPREAD
 
-#: A run is judged in so many blocks of steps, each between `SHORTEST` and `LONGEST`. Chosen.
-BLOCKS, SHORTEST, LONGEST = 50, 4, 500
-#: Blocks after which a run with a visible cause, and one without, should have got somewhere: 10 % and 26 %. The
-#: slowest of the public healthy runs had lost 5 % of its loss after 20 % of its steps.
-SOON, LATE = 5, 13
-#: Share of the first loss below which a standstill is success: a classifier that only unlearns wild first answers
-#: comes down to 1/300 of its loss and has learnt nothing yet (raw inputs, `benchmarks/repair`). Chosen.
-ARRIVED = 1e-4
-#: Part of the first loss that a run must have lost before a standstill may be convergence. Chosen.
-FALLEN = 0.3
+if TYPE_CHECKING:
+    from lightning_gradguard.collect.activation_stats import ActivationStats
+
+#: Steps assumed for a run whose length is unknown. Chosen, not measured.
+DEFAULT_TOTAL_STEPS = 5000
+
+#: The planned steps are divided into this many blocks, each of `MIN_BLOCK` to `MAX_BLOCK` steps. Chosen, not measured.
+BLOCKS, MIN_BLOCK, MAX_BLOCK = 50, 4, 500
+#: Blocks after which a run must have made progress: 10 % of the planned steps when a detector sees a cause, 26 % when
+#: none does. The slowest of the public healthy runs had lost 5 % of its loss after 20 % of its steps.
+STUCK_AFTER, NO_PROGRESS_AFTER = 5, 13
+#: A loss below this share of the first one cannot be stuck. It is small because a classifier on unscaled inputs that
+#: only reduces extreme initial predictions reaches 1/300 of its first loss without having learned anything
+#: (`python benchmarks/repair`). Chosen, not measured.
+NEAR_ZERO = 1e-4
+#: Part of the first loss that must be gone before a flat loss may mean convergence. Chosen, not measured.
+LEARNED_DROP = 0.3
 
 
 class LossTrend(NamedTuple):
-    """What the loss of a run says so far.
+    """What the losses of a run show so far.
 
     Args:
-        blocks: Blocks completed.
-        flat: The last two blocks are not below the two before them, beyond chance.
-        unmoved: The loss has never been below the first steps beyond chance, and is surely not 10 % below the first
-            block now.
-        worse: The loss is half as much again as in the first step, or more, beyond the scatter of the batches.
-        lost: More than half of the best progress (all of it, once the loss was below zero) is gone, in four of the last
-            six blocks, and went within ten of being near the best.
-        arrived: The loss is below `ARRIVED` of where it began and has come there without exploding.
-        fallen: The loss is `FALLEN` below the first steps: at chance a classifier that began near it is not.
+        blocks: Number of completed blocks of steps.
+        is_stuck: At least `STUCK_AFTER` blocks are complete, the loss is flat or has never decreased, and the run has
+            not converged: it has not learned anything yet, or a hidden layer returns the same output for all samples.
+        is_regressing: The loss is above its start, or most of the progress is lost and does not come back.
+        above_start: The loss is at least 50 % above the first one, beyond the scatter between batches.
+        never_decreased: After `STUCK_AFTER` blocks the loss has never been below the first steps beyond chance, and is
+            not 10 % below the first block.
         start: The first loss.
         best: The lowest mean of a block.
         last: The mean of the last block.
     """
 
     blocks: int = 0
-    flat: bool = False
-    unmoved: bool = False
-    worse: bool = False
-    lost: bool = False
-    arrived: bool = False
-    fallen: bool = False
+    is_stuck: bool = False
+    is_regressing: bool = False
+    above_start: bool = False
+    never_decreased: bool = False
     start: float = math.nan
     best: float = math.nan
     last: float = math.nan
 
-    @property
-    def wrong(self) -> bool:
-        """The run goes backwards."""
-        return self.worse or self.lost
-
-    @property
-    def learnt(self) -> bool:
-        """The loss has fallen far and stayed down, whether or not it still falls: such a run may have converged."""
-        return self.fallen and not self.wrong
-
-    @property
-    def hurt(self) -> bool:
-        """It goes backwards, or has stood still from `SOON` on: a cause that can be seen is then to blame."""
-        return self.wrong or (self.blocks >= SOON and (self.flat or self.unmoved) and not self.arrived)
-
 
 #: Before the first block is complete.
-UNTOLD = LossTrend()
+NO_TREND = LossTrend()
 
-#: All that is remembered of the losses: numbers and lists of them.
+#: All that is kept of the losses: numbers and lists of numbers.
 State = dict[str, Any]
 
-NOTHING: State = {
+#: Before the first loss.
+INITIAL: State = {
     "size": 0, "lr": 0.0, "start": None, "first": [0, 0.0, 0.0], "block": [0, 0.0, 0.0], "means": [], "errors": [],
-    "lost": [], "moved": False, "judged": UNTOLD,
+    "lost": [], "decreased": False, "signal_lost": False, "trend": NO_TREND,
 }  # fmt: skip
 
 
-def follow(state: State, loss: float | None, lr: float = math.nan, total_steps: int | None = None) -> State:
-    """The state after one more loss; a step without a finite loss is passed over.
+def follow(
+    state: State,
+    loss: float | None,
+    lr: float = math.nan,
+    total_steps: int | None = None,
+    activation_stats: ActivationStats | None = None,
+) -> State:
+    """The state after one more step; a loss that is missing or not finite is ignored.
 
     Args:
-        state: The state before; `NOTHING` at first.
-        loss: The step's loss, if it is an objective.
-        lr: The step's largest learning rate: while it climbs, the run has not begun.
-        total_steps: Optimizer steps that the run is meant to take.
+        state: The state before; `INITIAL` at first.
+        loss: The step's loss; None when it is not what this optimizer minimizes.
+        lr: The step's largest learning rate: while it increases (warmup), earlier blocks are discarded.
+        total_steps: Planned optimizer steps; None when unknown.
+        activation_stats: The step's activation statistics, on steps where they were measured.
 
     Example:
-        >>> state = NOTHING
+        >>> state = INITIAL
         >>> for step in range(300):
         ...     state = follow(state, loss=2.3, total_steps=1000)
-        >>> judge(state).blocks, judge(state).unmoved, judge(state).hurt
+        >>> judge(state).blocks, judge(state).never_decreased, judge(state).is_stuck
         (15, True, True)
     """
+    if activation_stats is not None:
+        state = {**state, "signal_lost": bool(activation_stats.constant_layers(MIN_SPREAD))}
+        state["trend"] = _trend(state) if state["means"] else NO_TREND
     if loss is None or not math.isfinite(loss):
         return state
-    size = state["size"] or min(max((total_steps or ENDLESS) // BLOCKS, SHORTEST), LONGEST)
+    size = state["size"] or min(max((total_steps or DEFAULT_TOTAL_STEPS) // BLOCKS, MIN_BLOCK), MAX_BLOCK)
     block = added(state["block"], loss)
     first = added(state["first"], loss) if state["first"][0] < max(3, size // 4) else state["first"]
     start = loss if state["start"] is None else state["start"]
@@ -109,63 +107,81 @@ def follow(state: State, loss: float | None, lr: float = math.nan, total_steps: 
         return state
     mean, error = moments(block)
     means, errors = [*state["means"], mean][-200:], [*state["errors"], error][-200:]
-    if lr > 1.2 * state["lr"] > 0:  # the warmup goes on: what came before it ends does not count
+    if lr > 1.2 * state["lr"] > 0:  # warmup
         means, errors = means[-1:], errors[-1:]
     state = {**state, "lr": lr, "block": [0, 0.0, 0.0], "means": means, "errors": errors}
-    state = {**state, "lost": [*state["lost"][-5:], _lost(state)], "moved": state["moved"] or _moved(state)}
-    return {**state, "judged": _judged(state)}
+    state["lost"] = [*state["lost"][-5:], _has_lost_progress(state)]
+    state["decreased"] = state["decreased"] or _has_decreased(state)
+    return {**state, "trend": _trend(state)}
 
 
 def renewed(state: State, improved: bool) -> State:
-    """The state after a repair: only where the loss began is kept, so that what was gained by then still counts."""
-    return {**NOTHING, **{key: state[key] for key in ("size", "start", "first")}, "moved": state["moved"] or improved}
+    """The state after the model was repaired: only the start of the loss is kept, the reference for all progress.
+
+    Args:
+        state: The state before.
+        improved: Whether the repair has already lowered the loss.
+    """
+    kept = {key: state[key] for key in ("size", "start", "first")}
+    return {**INITIAL, **kept, "decreased": state["decreased"] or improved}
 
 
 def judge(state: State) -> LossTrend:
-    """What the blocks say; it changes only when one is complete."""
-    judged = state["judged"]
-    return judged if isinstance(judged, LossTrend) else LossTrend(*judged)  # a list when it comes from a checkpoint
+    """What the losses show; it changes only when a block completes or activation statistics arrive."""
+    trend = state["trend"]
+    return trend if isinstance(trend, LossTrend) else LossTrend(*trend)  # a list when it comes from a checkpoint
 
 
-def _judged(state: State) -> LossTrend:
-    means, errors = state["means"], state["errors"]
+def _trend(state: State) -> LossTrend:
+    means, errors, start = state["means"], state["errors"], state["start"]
     now, now_error = level(means[-2:], errors[-2:])
     before, before_error = level(means[-4:-2], errors[-4:-2])
+    first = moments(state["first"])[0]
+    old_enough = len(means) >= STUCK_AFTER
+    flat = len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error)
+    not_below_first = means[0] - now + 2 * math.hypot(errors[0], now_error) < 0.1 * abs(means[0])
+    never_decreased = old_enough and not state["decreased"] and not_below_first
+    above_start = means[-1] - start > 0.5 * abs(start) + 2 * errors[-1] * math.sqrt(state["size"])
+    near_zero = abs(now) <= NEAR_ZERO * abs(start) and max(means) <= 3 * abs(start)
+    may_have_converged = now < first - LEARNED_DROP * abs(first) and not state["signal_lost"]
     return LossTrend(
-        len(means),
-        len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error),
-        not state["moved"] and means[0] - now + 2 * math.hypot(errors[0], now_error) < 0.1 * abs(means[0]),
-        means[-1] - state["start"] > 0.5 * abs(state["start"]) + 2 * errors[-1] * math.sqrt(state["size"]),
-        sum(state["lost"]) >= 4,
-        abs(now) <= ARRIVED * abs(state["start"]) and max(means) <= 3 * abs(state["start"]),
-        now < moments(state["first"])[0] - FALLEN * abs(moments(state["first"])[0]),
-        state["start"],
-        min(means),
-        means[-1],
+        blocks=len(means),
+        is_stuck=old_enough and (flat or never_decreased) and not near_zero and not may_have_converged,
+        is_regressing=above_start or sum(state["lost"]) >= 4,
+        above_start=above_start,
+        never_decreased=never_decreased,
+        start=start,
+        best=min(means),
+        last=means[-1],
     )
 
 
-def _moved(state: State) -> bool:
+def _has_decreased(state: State) -> bool:
+    """Whether the last two blocks are below the first steps beyond chance."""
     first, first_error = moments(state["first"])
     now, now_error = level(state["means"][-2:], state["errors"][-2:])
     surely = first - now > max(0.03 * abs(first), 2 * math.hypot(first_error, now_error))
     return surely or now < 0.5 * abs(first) or now < 0.5 * abs(state["start"])
 
 
-def _lost(state: State) -> bool:
+def _has_lost_progress(state: State) -> bool:
+    """Whether the last block is more than half of the way back from the best block to the first steps.
+
+    The rise must have happened within ten blocks of the best: a slow drift belongs to the objective.
+    """
     means, errors = state["means"], state["errors"]
     if len(means) < 3:
         return False
     first, first_error = moments(state["first"])
     best = min(range(len(means) - 1), key=means.__getitem__)
-    gained, gone = first - means[best], means[-1] - means[best]
+    gained, lost = first - means[best], means[-1] - means[best]
     if gained <= 0:
         return False
-    sure = gone > 2 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
-    left = max(i for i, mean in enumerate(means) if mean <= means[best] + 0.25 * gained)
-    soon = max(means[left : left + 11]) > means[best] + 0.5 * gained  # a drift is the objective's own
-    # Below zero the loss is a likelihood or, as in policy gradients, a surrogate that comes back to zero as the run
-    # succeeds: only more than all of the progress is a loss there.
+    sure = lost > 2 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)
+    left_best = max(i for i, mean in enumerate(means) if mean <= means[best] + 0.25 * gained)
+    soon = max(means[left_best : left_best + 11]) > means[best] + 0.5 * gained
+    # A loss below zero is a log-likelihood or a surrogate (policy gradients) that returns to zero as the run succeeds:
+    # there only more than all of the progress counts as lost.
     limit = first - 0.5 * gained if means[best] >= 0 else first + 4 * math.hypot(first_error, errors[-1])
     return sure and soon and means[-1] > limit
 
@@ -184,7 +200,7 @@ def moments(sums: list[Any]) -> tuple[float, float]:
 
 
 def level(means: list[float], errors: list[float]) -> tuple[float, float]:
-    """Mean of blocks and its standard error; NaN of none."""
+    """Mean of several blocks and its standard error; NaN when there are none."""
     if not means:
         return math.nan, math.nan
     return sum(means) / len(means), math.hypot(*errors) / len(errors)

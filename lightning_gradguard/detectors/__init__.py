@@ -1,4 +1,4 @@
-"""DIAGNOSE: one file a symptom; pure reducers from a stream of `GradStats` to findings."""
+"""DIAGNOSE: one file for each symptom; pure reducers from a stream of `GradStats` to findings."""
 
 from lightning_gradguard.detectors.bad_batch import BadBatch
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
@@ -52,8 +52,8 @@ __all__ = [
     "diagnose",
 ]
 
-#: What `GradGuard()` looks for. A spike of the loss comes before the explosion it brings: a step that is skipped
-#: needs no clipping. Raw inputs come before the saturation and the deaths that they bring.
+#: The detectors of `GradGuard()`. Causes come before their effects: a loss spike before the explosion, because a step
+#: that is skipped needs no clipping, and unscaled inputs before the saturation and the dead units they cause.
 DETECTORS: tuple[AbstractDetector, ...] = (
     NonFinite(),
     BadBatch(),

@@ -1,48 +1,40 @@
-"""DIAGNOSE: a symptom that is seen inside a batch."""
+"""DIAGNOSE: the base class of symptoms in the activation statistics."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from typing import ClassVar
 
-from lightning_gradguard.collect.activation_stats import SAME, ActivationStats
-from lightning_gradguard.collect.loss_trend import LossTrend
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State
 from lightning_gradguard.findings import Finding
 
 
 class ActivationDetector(AbstractDetector):
-    """A symptom seen inside a batch that counts only when the run is hurt. Subclasses are final frozen dataclasses."""
+    """Looks for a symptom in the activation statistics, and reports it only while the run is stuck or regressing.
+
+    Many healthy runs have saturated layers, inactive units or unscaled inputs. Subclasses are final frozen dataclasses.
+    """
 
     ignore_cancelled: ClassVar[bool] = True
     only_on_extra_stats: ClassVar[bool] = True
 
     def init(self) -> State:
-        return {"seen": {}, "blocked": False}
+        return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.activation_stats is not None:
-            state = {
-                "seen": self.look(state["seen"], stats.activation_stats),
-                "blocked": bool(stats.activation_stats.constant_layers(SAME)),
-            }
-        if not counts(stats.loss_trend, state["blocked"]):
+            state = self.observe(state, stats.activation_stats)
+        if not (stats.loss_trend.is_stuck or stats.loss_trend.is_regressing):
             return state, ()
-        finding = self.verdict(state["seen"], stats)
+        finding = self.judge(state, stats)
         return state, () if finding is None else (finding,)
 
     @abstractmethod
-    def look(self, seen: State, probe: ActivationStats) -> State:
-        """What has been seen after one more look."""
+    def observe(self, state: State, sample: ActivationStats) -> State:
+        """The state after one more sample of activation statistics."""
 
     @abstractmethod
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        """The symptom, now that the run is hurt; None when this is not the cause."""
-
-
-def counts(progress: LossTrend, blocked: bool) -> bool:
-    """Whether what is seen is a symptom: the run is hurt, and it is not one that has learnt and still tells samples
-    apart. A run that has converged may keep a layer that is mostly idle, raw inputs, or a memory of no use to it.
-    """
-    return progress.hurt and (blocked or not progress.learnt)
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
+        """The finding on a step of a run that is stuck or regressing; None when the symptom is absent."""

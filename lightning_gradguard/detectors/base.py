@@ -1,4 +1,4 @@
-"""DIAGNOSE: what every detector is: frozen configuration, plain state, a pure `update`."""
+"""DIAGNOSE: the interface of a detector: frozen configuration, plain state, a pure `update`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ State = dict[str, Any]
 
 
 class AbstractDetector(ABC):
-    """A symptom, looked for in a stream of `GradStats`.
+    """Looks for one symptom in a stream of `GradStats`.
 
-    Subclasses are final frozen dataclasses: their fields are the configuration, every default has a source, a
-    measurement or the word "chosen". What evolves is the state, a plain value that goes in and comes out; `update`
-    never changes the state it was given. So resuming, rewinding, replaying and testing are all the same thing.
+    Subclasses are final frozen dataclasses whose fields are the configuration. Everything that changes is in the state,
+    a plain value that is passed in and returned: `update` never modifies the state it is given. Resuming, rolling back,
+    replaying and testing a detector therefore need no code of their own.
 
     Attributes:
-        kind: The symptom reported, the key of the policy's ladders.
-        ignore_cancelled: Whether a step that was cancelled leaves no trace in the state.
-        only_on_extra_stats: Whether `update` need only be called when `GradStats.has_extra_stats`.
-        name: Key of this detector's state; give two detectors of one class different names.
+        kind: The symptom; the policy chooses its remedies by it.
+        ignore_cancelled: Whether a cancelled step leaves the state as it was before.
+        only_on_extra_stats: Whether `update` need only be called on steps with `GradStats.has_extra_stats`.
+        name: Key of the detector's state. Two detectors of one class need different names.
     """
 
     kind: ClassVar[str]
@@ -41,31 +41,33 @@ class AbstractDetector(ABC):
         """The state before the first step."""
 
     def renew(self, state: State, improved: bool) -> State:
-        """The state after the model was repaired: what was learnt about the old one is void.
+        """The state after a remedy changed the model, which makes most baselines obsolete; by default a new one.
 
         Args:
             state: The state before.
-            improved: Whether the repair has already lowered the loss by a tenth.
+            improved: Whether the change has already lowered the loss by a tenth.
         """
         return self.init()
 
     def wants_batch_stats(self, state: State, stats: GradStats) -> bool:
-        """Whether the step is suspicious enough to measure the samples of its batch, in `stats.batch_stats`."""
+        """Whether the samples of this step's batch should be measured (`GradStats.batch_stats`)."""
         return False
 
     @abstractmethod
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        """The state after one more step, and what was found in it.
+        """The state after one more step, and the findings of this step.
 
-        A finding is repeated at every step at which the symptom is there. A step that is flagged never enters a
-        baseline. When the number of layers changes (a layer was unfrozen), per-layer baselines begin anew.
-        A state may hold, from `init` on, `"limit"`, the gradient-norm limit in force, for the panels. While it holds a
-        true `"worse"`, the run is worse than lately, perhaps for good, and no snapshot is taken.
+        A finding is repeated on every step that shows the symptom, and its `detail` holds the number and the limit. A
+        flagged step never enters a baseline. When the number of layers changes (a layer was unfrozen), baselines of
+        single layers start over.
+
+        Two keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the gradient
+        norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone wrong.
         """
 
 
 def require(condition: bool, call: str, rule: str, value: object) -> None:
-    """Raises the one form of configuration error.
+    """Raises a `ValueError` that quotes the call, the rule and the value, unless `condition` holds.
 
     Example:
         >>> require(False, "Exploding(factor=...)", "must be above 1", 0.5)
@@ -77,7 +79,7 @@ def require(condition: bool, call: str, rule: str, value: object) -> None:
 
 
 def median(values: Iterable[float]) -> float:
-    """The median; NaN of nothing."""
+    """The median; NaN when there are no values."""
     ordered = sorted(values)
     half = len(ordered) // 2
     if not ordered:
@@ -85,10 +87,30 @@ def median(values: Iterable[float]) -> float:
     return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
+def times(value: float, reference: float) -> str:
+    """How many times `reference` a value is, for messages.
+
+    Example:
+        >>> times(9.1e5, 24.0), times(3.0, 2.0), times(1e9, 2.0)
+        ('37,917', '1.5', '5e+08')
+    """
+    ratio = value / reference
+    return f"{ratio:,.0f}" if 10 <= ratio < 1e6 else f"{ratio:.3g}"
+
+
 def diagnose(
     detectors: Iterable[AbstractDetector], states: dict[str, State], stats: GradStats
 ) -> tuple[dict[str, State], tuple[Finding, ...]]:
-    """Runs every detector over one step: the new states by detector name, and all findings."""
+    """Runs every detector on one step.
+
+    Args:
+        detectors: The detectors, in the order of their findings.
+        states: Their states, by detector name.
+        stats: The step's measurements.
+
+    Returns:
+        The states after the step, and all findings.
+    """
     after, findings = dict(states), list[Finding]()
     for detector in detectors:
         if detector.only_on_extra_stats and not stats.has_extra_stats:
@@ -99,15 +121,16 @@ def diagnose(
 
 
 def empty_record() -> State:
-    """State of a `record`: nothing seen yet."""
+    """The state that `update_record` starts from."""
     return {"early": [], "highest": None}
 
 
-def learn(record: State, row: Floats, warmup: int, factor: float) -> State:
-    """A record with one more healthy row of norms: the highest seen so far, element by element; 0 where none was.
+def update_record(record: State, row: Floats, warmup: int, factor: float) -> State:
+    """The record after one more healthy row of norms: `"highest"` is the maximum of each element so far.
 
-    The first `warmup` rows are kept and judged together, so that an outlier among them (more than `factor` times
-    their median) does not become the record. A row of another length begins anew.
+    The first `warmup` rows are judged together, so that an outlier among them (more than `factor` times their median)
+    does not become the record; until then `"highest"` is None, and an element of only outliers is 0. A row of another
+    length starts the record over.
     """
     highest = record["highest"]
     if highest is not None and len(highest) == len(row):
@@ -120,7 +143,7 @@ def learn(record: State, row: Floats, warmup: int, factor: float) -> State:
     return {"early": [], "highest": np.where(usual, rows, 0.0).max(axis=0)}
 
 
-def excess(row: Floats, record: Floats) -> Floats:
-    """Decades by which norms exceed their record; 0 where there is none."""
-    ratio = np.divide(row, record, out=np.ones_like(row), where=(record > 0) & (row > 0))
+def decades_above(row: Floats, highest: Floats) -> Floats:
+    """Decades by which norms exceed the highest so far; 0 where one of the two is zero."""
+    ratio = np.divide(row, highest, out=np.ones_like(row), where=(highest > 0) & (row > 0))
     return np.asarray(np.log10(ratio))

@@ -1,4 +1,4 @@
-"""DIAGNOSE: a hidden layer that gives every sample the same answer."""
+"""DIAGNOSE: a hidden layer whose output is the same for every sample."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import ActivationStats
+from lightning_gradguard.collect.activation_stats import MIN_SPREAD, ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
@@ -16,15 +16,15 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class Collapsed(ActivationDetector):
-    """Reports a hidden layer whose outputs hardly differ between samples, while the run gets nowhere.
+    """Reports a hidden layer whose output hardly differs between samples, while the run is stuck or regressing.
 
-    What follows such a layer cannot depend on the input; the best it can learn is a constant. Saturation, death and
-    a signal that fades on its way through depth all end here, and so does a learning rate that threw the weights away.
+    The layers after it cannot depend on the input, so the best they can learn is a constant. Saturated or dead layers,
+    a signal that vanishes over depth and a learning rate that destroyed the weights all lead to this.
 
     Args:
-        spread: Deviation over the batch relative to the output's RMS. Healthy hidden layers stayed above 0.05, stuck
-            ones below 0.001 (`benchmarks/repair`); 0.005 lies between.
-        looks: Looks in a row. Chosen.
+        spread: Standard deviation over the batch, divided by the output's RMS. On the runs of `python
+            benchmarks/repair` healthy hidden layers stayed above 0.05 and stuck ones below 0.001; 0.005 is between.
+        patience: Activation samples in a row. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -32,32 +32,32 @@ class Collapsed(ActivationDetector):
 
     Example:
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> same = ActivationStats(layers=("a", "b", "c"), spread=np.array([0.4, 1e-7, 0.9]))
-        >>> detector, stuck = Collapsed(looks=1), LossTrend(blocks=6, flat=True)
-        >>> stats = GradStats.of({"a": 0.1}, step=59, loss=2.3, loss_trend=stuck, activation_stats=same)
+        >>> constant = ActivationStats(layers=("a", "b", "c"), spread=np.array([0.4, 1e-7, 0.9]))
+        >>> detector, stuck = Collapsed(patience=1), LossTrend(is_stuck=True)
+        >>> stats = GradStats.of({"a": 0.1}, step=59, loss=2.3, loss_trend=stuck, activation_stats=constant)
         >>> print(*detector.update(detector.init(), stats)[1])
-        step 59: collapsed in b: difference between samples (1e-07, limit 0.005)
+        step 59: collapsed in b: output differs between samples by 1e-07 of its RMS (limit 0.005)
     """
 
     kind: ClassVar[str] = "collapsed"
-    spread: float = 0.005
-    looks: int = 2
+    spread: float = MIN_SPREAD
+    patience: int = 2
     name: str = "collapsed"
 
     def __post_init__(self) -> None:
-        for field in ("spread", "looks"):
+        for field in ("spread", "patience"):
             require(getattr(self, field) > 0, f"Collapsed({field}=...)", "must be positive", getattr(self, field))
 
-    def look(self, seen: State, probe: ActivationStats) -> State:
-        sick = probe.constant_layers(self.spread)
-        if not sick:
+    def observe(self, state: State, sample: ActivationStats) -> State:
+        constant = sample.constant_layers(self.spread)
+        if not constant:
             return {}
-        spread = dict(zip(probe.layers, probe.spread, strict=True))
-        worst = min(float(np.nan_to_num(spread[layer])) for layer in sick)
-        return {"looks": seen.get("looks", 0) + 1, "layers": list(sick), "spread": worst}
+        spread = dict(zip(sample.layers, sample.spread, strict=True))
+        least = min(float(np.nan_to_num(spread[layer])) for layer in constant)
+        return {"samples": state.get("samples", 0) + 1, "layers": list(constant), "spread": least}
 
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        if seen.get("looks", 0) < self.looks:
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
+        if state.get("samples", 0) < self.patience:
             return None
-        why = "difference between samples"
-        return Finding(self.kind, stats.step, tuple(seen["layers"]), seen["spread"], self.spread, why)
+        detail = f"output differs between samples by {state['spread']:.3g} of its RMS (limit {self.spread:.3g})"
+        return Finding(self.kind, stats.step, tuple(state["layers"]), state["spread"], self.spread, detail)

@@ -1,4 +1,4 @@
-"""DIAGNOSE: units that never answer any more."""
+"""DIAGNOSE: units that are inactive for every input."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class DeadUnits(ActivationDetector):
-    """Reports a layer most of whose units were silent at every sample of every look, while the run gets nowhere.
+    """Reports a layer most of whose units are always inactive, while the run is stuck or regressing.
 
-    A unit counts as silent where its activation's slope is zero for practical purposes. That is asked of each unit
-    by itself, over many looks: a sparse layer, whose units are silent in turn, is healthy.
+    A unit is inactive where the slope of its activation is practically zero. Each unit is followed over several
+    activation samples: in a healthy sparse layer different units are inactive each time.
 
     Args:
-        share: Part of a layer's units. Healthy runs on one-dimensional inputs have up to 0.68 (half of all ReLU
-            units look away from a half-line), dead ones nearly 1 (`benchmarks/repair`).
-        looks: Looks in a row in which the same units were silent. Chosen.
-        rows: Samples, times positions, that they must have been shown. Chosen.
+        share: Share of a layer's units. On the runs of `python benchmarks/repair` healthy layers with one-dimensional
+            inputs reached 0.68 (half of all ReLU units are zero on a half-line), dead ones nearly 1.
+        patience: Activation samples in a row in which the same units were inactive. Chosen, not measured.
+        rows: Samples times positions on which they were inactive. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -34,14 +34,14 @@ class DeadUnits(ActivationDetector):
     Example:
         >>> from lightning_gradguard.collect.activation_stats import ActivationRecord
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> detector, silent = DeadUnits(looks=2), ActivationRecord("net.0", "relu", 1.0, np.array([True] * 4), 32)
+        >>> detector, dead = DeadUnits(patience=2), ActivationRecord("net.0", "relu", 1.0, np.array([True] * 4), 32)
         >>> state = detector.init()
-        >>> look, stuck = ActivationStats(activations=(silent,)), LossTrend(blocks=6, flat=True)
+        >>> sample, stuck = ActivationStats(activations=(dead,)), LossTrend(is_stuck=True)
         >>> for step in (50, 100):
-        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, loss_trend=stuck, activation_stats=look)
+        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, loss_trend=stuck, activation_stats=sample)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 100: dead_units in net.0: share of units silent for 64 samples (1, limit 0.9)
+        step 100: dead_units in net.0: 100 % of the units were inactive for 64 samples (limit 90 %)
 
     References:
         Lu et al. 2019, arXiv 1903.06733 (dying ReLU).
@@ -49,39 +49,41 @@ class DeadUnits(ActivationDetector):
 
     kind: ClassVar[str] = "dead_units"
     share: float = 0.9
-    looks: int = 3
+    patience: int = 3
     rows: int = 20
     name: str = "dead_units"
 
     def __post_init__(self) -> None:
         require(0 < self.share <= 1, "DeadUnits(share=...)", "must be in (0, 1]", self.share)
-        for field in ("looks", "rows"):
+        for field in ("patience", "rows"):
             require(getattr(self, field) >= 1, f"DeadUnits({field}=...)", "must be at least 1", getattr(self, field))
 
-    def look(self, seen: State, probe: ActivationStats) -> State:
+    def observe(self, state: State, sample: ActivationStats) -> State:
         after: State = {}
-        for i, activation in enumerate(probe.activations):
+        for i, activation in enumerate(sample.activations):
             if activation.kind not in ONE_SIDED:
                 continue
             key = f"{activation.layer}#{i}"
-            known = seen.get(key)
-            if known is None or len(known["looks"]) != len(activation.dead):
-                known = {"looks": np.zeros(len(activation.dead)), "rows": np.zeros(len(activation.dead))}
+            before = state.get(key)
+            if before is None or len(before["samples"]) != len(activation.dead):
+                before = {"samples": np.zeros(len(activation.dead)), "rows": np.zeros(len(activation.dead))}
             after[key] = {
-                "looks": np.where(activation.dead, known["looks"] + 1, 0),
-                "rows": np.where(activation.dead, known["rows"] + activation.rows, 0),
+                "samples": np.where(activation.dead, before["samples"] + 1, 0),
+                "rows": np.where(activation.dead, before["rows"] + activation.rows, 0),
             }
         return after
 
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
         shares: dict[str, float] = {}
-        for key, unit in seen.items():
+        for key, units in state.items():
             layer = key.partition("#")[0]
-            silent = (unit["looks"] >= self.looks) & (unit["rows"] >= self.rows)
-            shares[layer] = max(shares.get(layer, 0.0), float(silent.mean()))
-        sick = sorted((layer for layer, share in shares.items() if share >= self.share), key=lambda k: -shares[k])
-        if not sick:
+            dead = (units["samples"] >= self.patience) & (units["rows"] >= self.rows)
+            shares[layer] = max(shares.get(layer, 0.0), float(dead.mean()))
+        layers = sorted((layer for layer, share in shares.items() if share >= self.share), key=lambda k: -shares[k])
+        if not layers:
             return None
-        rows = min(int(unit["rows"].max()) for key, unit in seen.items() if key.partition("#")[0] == sick[0])
-        why = f"share of units silent for {rows} samples"
-        return Finding(self.kind, stats.step, tuple(sick), shares[sick[0]], self.share, why)
+        worst = shares[layers[0]]
+        rows = min(int(units["rows"].max()) for key, units in state.items() if key.partition("#")[0] == layers[0])
+        limit = f"limit {100 * self.share:.3g} %"
+        detail = f"{100 * worst:.3g} % of the units were inactive for {rows:,} samples ({limit})"
+        return Finding(self.kind, stats.step, tuple(layers), worst, self.share, detail)

@@ -1,4 +1,4 @@
-"""DIAGNOSE: a loss that goes the wrong way and stays there."""
+"""DIAGNOSE: a loss that rises and does not come back."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class Diverging(AbstractDetector):
-    """Reports a run that is worse than when it began, or has lost more than half of what it had gained.
+    """Reports a loss that is far above its start, or has lost more than half of its progress.
 
-    Losses are averaged over blocks of 2 % of the planned steps and compared with their own scatter, so that neither
-    the loss's unit nor a single bad batch matters. A learning rate or momentum that is too large does this.
+    Losses are averaged over blocks of 2 % of the planned steps and compared relative to their scatter, so that neither
+    the unit of the loss nor a single bad batch matters. Typical causes are a learning rate or a momentum that is too
+    high. The exact rules and their limits are those of `LossTrend.is_regressing`.
 
     Args:
         name: Key of the state.
 
     Example:
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> gone = LossTrend(blocks=5, worse=True, start=2.6, best=2.6, last=9.0)
-        >>> print(*Diverging().update({}, GradStats.of({"a": 1.0}, step=19, loss=9.1, loss_trend=gone))[1])
-        step 19: diverging: loss, from its first level (9, limit 2.6)
+        >>> trend = LossTrend(is_regressing=True, above_start=True, start=2.6, best=2.6, last=9.0)
+        >>> stats = GradStats.of({"a": 1.0}, step=19, loss=9.1, loss_trend=trend)
+        >>> print(*Diverging().update({}, stats)[1])
+        step 19: diverging: mean loss is 9, up from 2.6 on the first step
     """
 
     ignore_cancelled: ClassVar[bool] = True
@@ -36,8 +38,9 @@ class Diverging(AbstractDetector):
         return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        seen = stats.loss_trend
-        if stats.loss is None or not seen.wrong:
+        trend = stats.loss_trend
+        if stats.loss is None or not trend.is_regressing:
             return state, ()
-        limit, why = (seen.start, "first") if seen.worse else (seen.best, "best")
-        return state, (Finding(self.kind, stats.step, (), seen.last, limit, f"loss, from its {why} level"),)
+        limit, where = (trend.start, "on the first step") if trend.above_start else (trend.best, "at its best")
+        detail = f"mean loss is {trend.last:.3g}, up from {limit:.3g} {where}"
+        return state, (Finding(self.kind, stats.step, (), trend.last, limit, detail),)

@@ -1,4 +1,4 @@
-"""DIAGNOSE: a batch that ruins BatchNorm's running statistics while loss and gradients look ordinary."""
+"""DIAGNOSE: BatchNorm statistics ruined by a batch whose loss and gradients look ordinary."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, empty_record, excess, learn, require
+from lightning_gradguard.detectors.base import (
+    AbstractDetector,
+    State,
+    decades_above,
+    empty_record,
+    require,
+    times,
+    update_record,
+)
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
 class ExplodingBuffer(AbstractDetector):
-    """Reports a float buffer whose norm is more than `factor` times the highest healthy one.
+    """Reports a float buffer whose norm is more than `factor` times its highest healthy value.
 
-    Behind a BatchNorm a batch scaled by 1e4 changes neither loss nor gradients, but its variance enters the running
-    statistics, and validation is wrong for the next hundred steps.
+    BatchNorm hides a batch that is scaled by 1e4: neither the loss nor the gradients change. But the batch's variance
+    enters the running statistics, and validation is wrong for the next hundred steps.
 
     Args:
-        factor: How far above the record a buffer may be. With momentum 0.1 a batch ten times too large multiplies the
-            running variance by 11; 100 is a batch about thirty times too large. Chosen.
-        warmup: Steps that only learn. Chosen.
+        factor: Ratio to the highest healthy norm. With a momentum of 0.1, a batch ten times too large multiplies the
+            running variance by 11, and one thirty times too large by about 100. Chosen, not measured.
+        warmup: First steps, which only collect norms. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -31,11 +39,11 @@ class ExplodingBuffer(AbstractDetector):
     Example:
         >>> detector = ExplodingBuffer(warmup=3)
         >>> state = detector.init()
-        >>> for step, norm in enumerate([1.0, 1.1, 1.2, 1.1, 1e6]):
+        >>> for step, norm in enumerate([1.0, 1.1, 1.2, 1.1, 6e5]):
         ...     stats = GradStats.of({"a": 1.0}, step=step, buffers=("bn.running_var",), buffer_norm=np.array([norm]))
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 4: exploding_buffer in bn.running_var: buffer norm (1e+06, limit 1.2)
+        step 4: exploding_buffer in bn.running_var: buffer norm is 6e+05, 500,000 times the highest before (limit 1.2)
     """
 
     kind: ClassVar[str] = "exploding_buffer"
@@ -51,15 +59,19 @@ class ExplodingBuffer(AbstractDetector):
         return empty_record()
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if not stats.buffers or not np.isfinite(stats.buffer_norm).all() or not stats.clean:
-            return state, ()
         row, highest = stats.buffer_norm, state["highest"]
-        if highest is None or len(highest) != len(row):
-            return learn(state, row, self.warmup, self.factor), ()
-        sick = (highest > 0) & (row / self.factor > highest)
-        if not sick.any():
-            return learn(state, row, self.warmup, self.factor), ()
-        worst = int(np.argmax(np.where(sick, excess(row, highest), -np.inf)))
-        names = tuple(stats.buffers[i] for i in np.flatnonzero(sick))
-        value, limit = float(row[worst]), float(highest[worst])
-        return state, (Finding(self.kind, stats.step, names, value, limit, "buffer norm"),)
+        if not stats.buffers or not stats.clean:
+            return state, ()
+        known = highest is not None and len(highest) == len(row)
+        if known and (row <= highest).all():
+            return state, ()
+        if not np.isfinite(row).all():
+            return state, ()
+        exceeds = (highest > 0) & (row / self.factor > highest) if known else np.zeros(len(row), bool)
+        if not exceeds.any():
+            return update_record(state, row, self.warmup, self.factor), ()
+        worst = int(np.argmax(np.where(exceeds, decades_above(row, highest), -np.inf)))
+        names = tuple(stats.buffers[i] for i in np.flatnonzero(exceeds))
+        norm, limit = float(row[worst]), float(highest[worst])
+        detail = f"buffer norm is {norm:.3g}, {times(norm, limit)} times the highest before (limit {limit:.3g})"
+        return state, (Finding(self.kind, stats.step, names, norm, limit, detail),)

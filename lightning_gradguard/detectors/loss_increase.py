@@ -1,4 +1,4 @@
-"""DIAGNOSE: a run that has lost what it had learnt."""
+"""DIAGNOSE: a loss that stays high after most of the progress was lost."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class LossIncrease(AbstractDetector):
-    """Reports losses that stay above everything recent and undo more than `share` of the progress.
+    """Reports losses that stay above all recent ones and have lost more than `share` of the progress.
 
     Each of the last `sustained` losses is above all of the `window` healthy ones before them, and their median is more
-    than `share` of the way back from the usual loss to the first one. For losses in random order the first half alone
-    has a chance of about 1 in 10^15; the second makes it matter. It is what a learning rate does that is too high
-    without being absurd: no single loss is a spike, but the run is back where it began.
+    than `share` of the way back from the usual loss to the first one. The first condition alone has a chance of about
+    1 in 10^15 for losses in random order; the second makes the increase relevant. A learning rate that is too high
+    has this effect: no single loss is a spike, but the run is back at its start.
 
-    A run that is already on its way back is left alone: the later half of the high losses must not be lower than the
-    earlier half. Data that change (another task, another domain) raise the loss too, but the run learns them.
+    A run that already recovers is not reported: the later half of the high losses must not be lower than the earlier
+    half. New data (another task, another domain) raise the loss too, but the run learns them.
 
-    When the loss is as high on weights that a rollback has just put back, the data has changed and not the weights:
-    the new level is accepted.
+    When the loss is as high right after a rollback has restored the weights, the data have changed and not the weights.
+    The new level is then accepted.
 
     Args:
-        sustained: Losses in a row. A healthy LSTM (`shut_forget_gate` cured, seed 3, in `benchmarks/repair`) met a
-            cliff, stayed 70 % back for 12 steps and came down again by itself.
-        share: Of the way back to the first loss. The same net stayed half the way back for 36 steps.
-        window: Healthy losses compared with; half as many are needed to begin. Chosen.
+        sustained: Losses in a row. A healthy LSTM (case `shut_forget_gate` with its cure and seed 3 in `python
+            benchmarks/repair`) lost 70 % of its progress for 12 steps at a cliff and recovered without help.
+        share: Share of the way back to the first loss. The same LSTM stayed at 50 % for 36 steps.
+        window: Healthy losses compared with; half as many are needed to begin. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -42,7 +42,7 @@ class LossIncrease(AbstractDetector):
         ...     loss = 2.0 if step < 20 else 0.5 if step < 150 else 1.9
         ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
         >>> print(*found)
-        step 152: loss_increase: loss, 3 steps in a row (1.9, limit 1.55)
+        step 152: loss_increase: median loss of the last 3 steps is 1.9, up from 0.5 (limit 1.55)
     """
 
     kind: ClassVar[str] = "loss_increase"
@@ -56,7 +56,7 @@ class LossIncrease(AbstractDetector):
             require(getattr(self, field) > 0, f"LossIncrease({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
-        return {"first": [], "losses": [], "high": [], "worse": False}
+        return {"first": [], "losses": [], "high": [], "hold_snapshots": False}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.loss is None or not stats.clean or stats.multiple_optimizers:
@@ -65,15 +65,16 @@ class LossIncrease(AbstractDetector):
         if len(losses) < self.window // 2 or stats.loss <= max(losses):
             first = [*first, stats.loss] if len(first) < 20 else first
             losses = [*losses, *high, stats.loss][-self.window :]
-            return {"first": first, "losses": losses, "high": [], "worse": False}, ()
+            return {"first": first, "losses": losses, "high": [], "hold_snapshots": False}, ()
         usual = median(losses)
         limit = usual + self.share * (median(first) - usual)
         if stats.restored and limit > usual and stats.loss > limit:
             return self.init(), ()
         high = [*high, stats.loss][-self.sustained :]
-        state = {**state, "high": high, "worse": len(high) < self.sustained}
-        half = len(high) // 2
-        if len(high) < self.sustained or not median(high) > limit > usual or median(high[half:]) < median(high[:half]):
+        state = {**state, "high": high, "hold_snapshots": len(high) < self.sustained}
+        half, level = len(high) // 2, median(high)
+        if len(high) < self.sustained or not level > limit > usual or median(high[half:]) < median(high[:half]):
             return state, ()
-        detail = f"loss, {self.sustained} steps in a row"
-        return state, (Finding(self.kind, stats.step, (), median(high), limit, detail),)
+        last = f"median loss of the last {self.sustained} steps"
+        detail = f"{last} is {level:.3g}, up from {usual:.3g} (limit {limit:.3g})"
+        return state, (Finding(self.kind, stats.step, (), level, limit, detail),)

@@ -1,4 +1,4 @@
-"""DIAGNOSE: a loss far above anything the run has shown."""
+"""DIAGNOSE: a single loss far above all earlier ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from lightning_gradguard.findings import Finding
 class LossSpike(AbstractDetector):
     """Reports a loss that exceeds its moving median by more than `factor` times the largest healthy excess.
 
-    With median m and highest healthy loss h, a loss y is a spike when `y - m > factor * (h - m)`: the rule knows
-    neither unit, sign nor offset of the loss, and a loss on its way to zero is measured against where it came from.
-    One step raises h - m to three times what it was at most (chosen): what a first bad step does is no excuse for the
-    worse that follow.
+    With the median m and the highest healthy loss h, a loss y is a spike when `y - m > factor * (h - m)`. The rule does
+    not depend on the unit, the sign or the offset of the loss. A loss that approaches zero is compared with the values
+    it came from.
 
-    Several optimizers (a GAN) mean that no loss is an objective; there the guard shows this detector no loss.
+    One step can at most triple h - m (chosen, not measured), so that a first high loss does not hide higher ones.
+
+    With several optimizers (a GAN) no loss is minimized by all, and nothing is reported.
 
     Args:
-        factor: Multiple of the largest healthy excess. The largest of 210 healthy runs was 12, a rare class met for the
-            first time under batches of one (`benchmarks/calibrate.py`); 50 leaves a margin of four. What stays high
-            without being a spike is a relapse.
-        warmup: Steps that only learn. Chosen.
-        window: Steps of the moving median. Chosen.
+        factor: Multiple of the largest healthy excess. The largest of 210 healthy runs was 12, when a rare class came
+            up for the first time at a batch size of one (`python benchmarks/calibrate.py`); 50 leaves a margin of four.
+            A loss that stays high without being a spike is a `LossIncrease`.
+        warmup: First steps, which only collect losses. Chosen, not measured.
+        window: Steps of the moving median. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -38,7 +39,7 @@ class LossSpike(AbstractDetector):
         >>> for step, loss in enumerate([2.3, 2.0, 1.7, 1.5, 1.4, 1.3, 1.5, 400.0]):
         ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
         >>> print(*found)
-        step 7: loss_spike: loss (400, limit 41.5)
+        step 7: loss_spike: loss is 400, its median was 1.5 (limit 41.5)
     """
 
     kind: ClassVar[str] = "loss_spike"
@@ -63,17 +64,19 @@ class LossSpike(AbstractDetector):
         usual = median(state["losses"])
         limit = usual + self.factor * max(state["highest"] - usual, 0.1 * abs(usual))
         if state["seen"] >= self.warmup and stats.loss > limit:
-            return state, (Finding(self.kind, stats.step, (), stats.loss, limit, "loss"),)
+            detail = f"loss is {stats.loss:.3g}, its median was {usual:.3g} (limit {limit:.3g})"
+            return state, (Finding(self.kind, stats.step, (), stats.loss, limit, detail),)
         return self._learned(state, stats.loss), ()
 
     def _learned(self, state: State, loss: float) -> State:
+        """The state after a healthy step."""
         seen, losses = state["seen"] + 1, [*state["losses"], loss][-self.window :]
         highest = state["highest"]
         if loss > highest:
             usual = median(state["losses"])
             most = usual + 3 * max(highest - usual, 0.1 * abs(usual)) if seen > self.warmup else loss
             highest = max(highest, min(loss, most))
-        if seen == self.warmup:  # a spike during warm-up must not become the record
+        if seen == self.warmup:  # leaves out spikes of the warmup
             usual = median(losses)
             spread = median(abs(y - usual) for y in losses)
             highest = max(y for y in losses if y - usual <= 100 * spread + abs(usual))

@@ -1,4 +1,4 @@
-"""DIAGNOSE: a learning rate far above every one the run has had."""
+"""DIAGNOSE: a learning rate far above all earlier ones."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, require, times
 from lightning_gradguard.findings import Finding
 
 
 @dataclass(frozen=True)
 class LRJump(AbstractDetector):
-    """Reports a learning rate far above every one before it, when the step would be large for the weights.
+    """Reports a learning rate far above all earlier ones, on a step that would be large relative to the weights.
 
-    A jump is a slip in a script or a schedule, or it is meant: a warm-up that climbs once an epoch may begin with a
-    thousandth. What tells them apart is how far the step would go. The last sampled update-to-weight ratio, scaled by
-    the learning rate, says so before the step is taken.
+    A jump may be an error in a script or a schedule, or intended: a warmup by epochs may begin with a thousandth of the
+    final rate. The size of the coming step tells them apart. It is estimated before the step is taken, as the last
+    sampled update-to-weight ratio scaled by the learning rate.
 
     Args:
-        factor: Ratio to the highest learning rate so far. Chosen.
-        reach: Update-to-weight ratio that the new learning rate would bring. Healthy runs stayed below 0.06 after their
-            first steps (`benchmarks/calibrate.py`).
-        warmup: Steps that only learn: a linear warm-up from almost nothing begins with large ratios. Chosen.
+        factor: Ratio to the highest learning rate so far. Chosen, not measured.
+        update_ratio: Update-to-weight ratio that the new learning rate would cause. Healthy runs stayed below 0.06
+            after their first steps (`python benchmarks/calibrate.py`).
+        warmup: First steps, which report nothing: a linear warmup from almost zero begins with large ratios. Chosen,
+            not measured.
         name: Key of the state.
 
     Raises:
-        ValueError: If `factor` is not above 1, or `reach` or `warmup` not positive.
+        ValueError: If `factor` is not above 1, or `update_ratio` or `warmup` not positive.
 
     Example:
         >>> import numpy as np
@@ -38,29 +39,33 @@ class LRJump(AbstractDetector):
         ...     lr = 1e-3 if step < 29 else 1.0
         ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, lr=lr, **sample))
         >>> print(*found)
-        step 29: lr_jump: learning rate (1, limit 0.001)
+        step 29: lr_jump: learning rate is 1, 1,000 times the highest before (limit 0.001)
     """
 
     kind: ClassVar[str] = "lr_jump"
     factor: float = 10.0
-    reach: float = 0.1
+    update_ratio: float = 0.1
     warmup: int = 20
     name: str = "lr_jump"
 
     def __post_init__(self) -> None:
         require(self.factor > 1, "LRJump(factor=...)", "must be above 1", self.factor)
-        require(self.reach > 0, "LRJump(reach=...)", "must be positive", self.reach)
+        require(self.update_ratio > 0, "LRJump(update_ratio=...)", "must be positive", self.update_ratio)
         require(self.warmup >= 1, "LRJump(warmup=...)", "must be at least 1", self.warmup)
 
     def init(self) -> State:
-        return {"highest": 0.0, "last": 0.0, "pace": 0.0, "seen": 0}
+        return {"highest": 0.0, "last": 0.0, "ratio_per_lr": 0.0, "seen": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if not math.isfinite(stats.lr):
             return state, ()
-        ratio, highest = stats.global_update_ratio, state["highest"]
-        pace = ratio / state["last"] if math.isfinite(ratio) and state["last"] > 0 else state["pace"]
-        jump = stats.lr > self.factor * highest > 0 and stats.lr * pace > self.reach
+        highest, ratio_per_lr = state["highest"], state["ratio_per_lr"]
+        if stats.update_ratio is not None and state["last"] > 0 and math.isfinite(stats.global_update_ratio):
+            ratio_per_lr = stats.global_update_ratio / state["last"]
+        jump = stats.lr > self.factor * highest > 0 and stats.lr * ratio_per_lr > self.update_ratio
         if state["seen"] >= self.warmup and jump:
-            return {**state, "pace": pace}, (Finding(self.kind, stats.step, (), stats.lr, highest, "learning rate"),)
-        return {"highest": max(highest, stats.lr), "last": stats.lr, "pace": pace, "seen": state["seen"] + 1}, ()
+            detail = f"learning rate is {stats.lr:.3g}, {times(stats.lr, highest)} times the highest before"
+            finding = Finding(self.kind, stats.step, (), stats.lr, highest, f"{detail} (limit {highest:.3g})")
+            return {**state, "ratio_per_lr": ratio_per_lr}, (finding,)
+        highest, seen = max(highest, stats.lr), state["seen"] + 1
+        return {"highest": highest, "last": stats.lr, "ratio_per_lr": ratio_per_lr, "seen": seen}, ()

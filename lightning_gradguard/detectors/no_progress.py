@@ -1,11 +1,11 @@
-"""DIAGNOSE: a run that will not get there within its steps."""
+"""DIAGNOSE: a loss that has not decreased since the first steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_gradguard.collect.loss_trend import BLOCKS, LATE, SOON
+from lightning_gradguard.collect.loss_trend import BLOCKS, NO_PROGRESS_AFTER
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
@@ -13,15 +13,15 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class NoProgress(AbstractDetector):
-    """Reports a loss that has not fallen since the first steps.
+    """Reports a loss that has not decreased since the first steps.
 
-    After 10 % of the planned steps when all steps together, each as large as the largest so far and all in one
-    direction, could not move the weights by a third (`travel`): such a run cannot get anywhere. After 26 % whatever
-    the cause.
+    After 10 % of the planned steps it is reported if the updates are too small: all planned steps together, each as
+    large as the largest so far and all in one direction, would move the weights by less than `travel` of their norm.
+    After 26 % it is reported whatever the cause. (A gradient of exactly zero is reported by `Stalled`.)
 
     Args:
-        travel: Update-to-weight ratio times planned steps below which a run cannot move. Healthy runs have at least
-            0.7, runs with a learning rate far too small at most 0.15 (`benchmarks/repair`).
+        travel: Largest update-to-weight ratio times planned steps. On the runs of `python benchmarks/repair` healthy
+            ones had at least 0.7, ones with a learning rate far too small at most 0.15.
         name: Key of the state.
 
     Raises:
@@ -29,10 +29,11 @@ class NoProgress(AbstractDetector):
 
     Example:
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> stuck = LossTrend(blocks=13, flat=True, unmoved=True)
+        >>> trend, steps = LossTrend(blocks=13, is_stuck=True, never_decreased=True), dict(step=259, total_steps=1000)
+        >>> stats = GradStats.of({"a": 1.0}, loss=0.69, loss_trend=trend, **steps)
         >>> detector = NoProgress()
-        >>> print(*detector.update(detector.init(), GradStats.of({"a": 1.0}, step=259, loss=0.69, loss_trend=stuck))[1])
-        step 259: no_progress: the loss has not fallen, share of the steps (0.26, limit 0.26)
+        >>> print(*detector.update(detector.init(), stats)[1])
+        step 259: no_progress: loss has not decreased after 26 % of the planned steps
     """
 
     ignore_cancelled: ClassVar[bool] = True
@@ -50,16 +51,17 @@ class NoProgress(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.update_ratio is not None and stats.lr > 0:
             state = {"ratio": max(state["ratio"] or 0.0, stats.global_update_ratio)}
-        seen = stats.loss_trend
-        if seen.blocks < SOON or stats.loss is None or not seen.unmoved or not stats.global_norm > 0:
-            return state, ()  # a gradient of exactly zero is `Stalled`'s business
-        travel = (
-            state["ratio"] * stats.total_steps if stats.total_steps and state["ratio"] is not None else float("inf")
-        )
-        if travel < self.travel:
-            why = "the updates are too small: reach of all of them relative to the weights"
-            return state, (Finding(self.kind, stats.step, (), travel, self.travel, why),)
-        if seen.blocks < LATE:
+        blocks, total = stats.loss_trend.blocks, stats.total_steps
+        if not stats.loss_trend.never_decreased or stats.loss is None or not stats.global_norm > 0:
             return state, ()
-        why = "the loss has not fallen, share of the steps"
-        return state, (Finding(self.kind, stats.step, (), seen.blocks / BLOCKS, LATE / BLOCKS, why),)
+        travel = state["ratio"] * total if total and state["ratio"] is not None else float("inf")
+        if travel < self.travel:
+            reach = f"all planned steps together move the weights by at most {travel:.3g} of their norm"
+            detail = f"loss has not decreased and the updates are too small: {reach} (limit {self.travel:.3g})"
+            return state, (Finding(self.kind, stats.step, (), travel, self.travel, detail),)
+        if blocks < NO_PROGRESS_AFTER:
+            return state, ()
+        steps = stats.step + 1
+        after = f"{100 * steps / total:.0f} % of the planned steps" if total else f"{steps:,} steps"
+        limit, detail = NO_PROGRESS_AFTER / BLOCKS, f"loss has not decreased after {after}"
+        return state, (Finding(self.kind, stats.step, (), blocks / BLOCKS, limit, detail),)

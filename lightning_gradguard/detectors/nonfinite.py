@@ -15,19 +15,22 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class NonFinite(AbstractDetector):
-    """Reports a loss, gradient or float buffer that is NaN or Inf, and says which.
+    """Reports a loss, a gradient or a float buffer that contains NaN or Inf.
 
-    An overflow that a GradScaler handles by itself (Inf gradients, finite loss) is routine under fp16 and not
-    reported. A norm that overflows while its gradient is finite is `Exploding`'s business.
+    Gradients that overflow under a GradScaler while the loss is finite are routine in fp16 and not reported. A norm
+    that overflows although its gradient is finite is reported by `Exploding`.
+
+    Args:
+        name: Key of the state.
 
     Example:
         >>> detector = NonFinite()
         >>> healthy = GradStats.of({"net.0": 1.0}, loss=0.5)
         >>> detector.update(detector.init(), healthy)[1]
         ()
-        >>> sick = GradStats.of({"net.0": float("nan"), "net.2": 1.0}, step=3, loss=float("inf"))
-        >>> print(*detector.update(detector.init(), sick)[1])
-        step 3: nonfinite in net.0: loss and gradient (inf)
+        >>> broken = GradStats.of({"net.0": float("nan"), "net.2": 1.0}, step=3, loss=float("inf"))
+        >>> print(*detector.update(detector.init(), broken)[1])
+        step 3: nonfinite in net.0: loss is inf, gradient is not finite
     """
 
     only_on_extra_stats: ClassVar[bool] = True
@@ -38,16 +41,15 @@ class NonFinite(AbstractDetector):
         return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        bad_buffers = [n for n, norm in zip(stats.buffers, stats.buffer_norm, strict=True) if not math.isfinite(norm)]
-        sources = {
-            "loss": not stats.loss_finite,
-            "gradient": not stats.finite and not stats.scaler_overflow,
-            "buffer": bool(bad_buffers),
-        }
-        if not any(sources.values()):
+        buffers = [n for n, norm in zip(stats.buffers, stats.buffer_norm, strict=True) if not math.isfinite(norm)]
+        bad_gradient = not stats.finite and not stats.scaler_overflow
+        if stats.loss_finite and not bad_gradient and not buffers:
             return state, ()
-        sick = stats.layers.pick(~np.isfinite(stats.grad_norm)) if sources["gradient"] else ()
-        value = stats.loss if sources["loss"] and stats.loss is not None else math.nan
-        detail = " and ".join(source for source, bad in sources.items() if bad)
-        layers = sick or (tuple(bad_buffers) if stats.loss_finite else ())
-        return state, (Finding(self.kind, stats.step, layers, value, detail=detail),)
+        value = stats.loss if not stats.loss_finite and stats.loss is not None else math.nan
+        layers = stats.layers.pick(~np.isfinite(stats.grad_norm)) if bad_gradient else ()
+        if not layers and stats.loss_finite:
+            layers = tuple(buffers)
+        clauses = [] if stats.loss_finite else [f"loss is {value}"]
+        clauses += ["gradient is not finite"] if bad_gradient else []
+        clauses += ["buffer is not finite"] if buffers else []
+        return state, (Finding(self.kind, stats.step, layers, value, detail=", ".join(clauses)),)

@@ -1,4 +1,4 @@
-"""DIAGNOSE: a loss that swings to and fro instead of falling."""
+"""DIAGNOSE: a loss that swings up and down instead of decreasing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class Oscillating(AbstractDetector):
-    """Reports a smoothed loss that swings, again and again, by a large part of all the progress ever made.
+    """Reports a smoothed loss that repeatedly swings by a large part of all progress so far.
 
     The last `window` losses are smoothed by medians over blocks of five. A swing is a passage from the lowest to the
-    highest quarter of their range, or back. The run oscillates when there are at least `swings` of them, the range is
-    more than `share` of the progress (first median loss minus lowest) and of the loss itself, and more than three times
-    the mean range inside a block: small batches and rare hard ones make noise, not swings.
+    highest quarter of their range, or back. The run oscillates when there are at least `swings` and the range is
+
+    * more than `share` of the progress (median of the first losses minus the lowest smoothed loss) and of the loss;
+    * more than three times the mean range inside a block, because small batches and rare hard ones are noise.
 
     Args:
-        window: Steps looked at. Chosen.
-        swings: Passages that make an oscillation. Chosen.
-        share: Part of the progress, and of the loss, that the range must exceed. Chosen.
+        window: Steps that are judged. Chosen, not measured.
+        swings: Number of swings in the window. Chosen, not measured.
+        share: Share of the progress, and of the loss, that the range must exceed. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -36,7 +37,7 @@ class Oscillating(AbstractDetector):
         ...     loss = 2.0 if step < 20 else 1.0 + (step // 10 % 2)
         ...     state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
         >>> print(*found)
-        step 199: oscillating: swings of the loss (9, limit 5)
+        step 199: oscillating: loss swung 9 times within 100 steps (limit 5)
     """
 
     kind: ClassVar[str] = "oscillating"
@@ -64,16 +65,17 @@ class Oscillating(AbstractDetector):
             smooth = [*smooth, middle][-blocks:]
             ranges = [*ranges, max(block) - min(block)][-blocks:]
             block, lowest = [], min(lowest, middle)
-            count = self._count(smooth, 3 * sum(ranges) / len(ranges), median(first) - lowest)
+            count = self._count_swings(smooth, 3 * sum(ranges) / len(ranges), median(first) - lowest)
         state = {
             "first": first, "block": block, "smooth": smooth, "ranges": ranges, "lowest": lowest, "count": count,
         }  # fmt: skip
         if count < self.swings:
             return state, ()
-        return state, (Finding(self.kind, stats.step, (), count, self.swings, "swings of the loss"),)
+        detail = f"loss swung {count} times within {self.window} steps (limit {self.swings})"
+        return state, (Finding(self.kind, stats.step, (), count, self.swings, detail),)
 
-    def _count(self, smooth: list[float], noise: float, progress: float) -> int:
-        """Passages between the outer quarters of the range, or 0 while the range is unremarkable."""
+    def _count_swings(self, smooth: list[float], noise: float, progress: float) -> int:
+        """Passages between the outer quarters of the range; 0 when the range is too small to matter."""
         bottom, top = min(smooth), max(smooth)
         span = top - bottom
         if len(smooth) < self.window // 5 or span <= max(noise, self.share * max(progress, abs(median(smooth)))):

@@ -1,4 +1,4 @@
-"""DIAGNOSE: units driven into the flat ends of a sigmoid or tanh."""
+"""DIAGNOSE: units in the flat parts of a sigmoid or tanh."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class Saturated(ActivationDetector):
-    """Reports a hidden layer whose activation is flat nearly everywhere, while the run gets nowhere.
+    """Reports a hidden layer whose activation is flat almost everywhere, while the run is stuck or regressing.
 
-    Flat means a slope below 1 % of the activation's steepest, found by differentiating it. The output's own sigmoid
-    is left out: a classifier that is sure of itself saturates it rightly.
+    Flat means a slope below 1 % of the activation's steepest, found by differentiating it. The activation of the output
+    layer is left out, because a confident classifier saturates it.
 
     Args:
-        share: Part of a layer's elements. A healthy first layer on unscaled inputs had 0.61 (`benchmarks/repair`).
-        looks: Looks in a row. Chosen.
+        share: Share of a layer's elements. A healthy first layer on unscaled inputs had 0.61 (on the runs of `python
+            benchmarks/repair`).
+        patience: Activation samples in a row. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -32,14 +33,14 @@ class Saturated(ActivationDetector):
         >>> from lightning_gradguard.collect.activation_stats import ActivationRecord
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
         >>> flat = ActivationRecord("net.0", "tanh", 1.0, np.array([True] * 4), 32)
-        >>> detector, state = Saturated(looks=2), Saturated().init()
-        >>> stuck = LossTrend(blocks=6, flat=True)
-        >>> look = ActivationStats(layers=("net.0", "net.2"), activations=(flat,))
+        >>> detector, state = Saturated(patience=2), Saturated().init()
+        >>> stuck = LossTrend(is_stuck=True)
+        >>> sample = ActivationStats(layers=("net.0", "net.2"), activations=(flat,))
         >>> for step in (50, 100):
-        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, loss_trend=stuck, activation_stats=look)
+        ...     stats = GradStats.of({"net.0": 0.0}, step=step, loss=2.3, loss_trend=stuck, activation_stats=sample)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 100: saturated in net.0: share of flat slopes (1, limit 0.9)
+        step 100: saturated in net.0: activation is flat for 100 % of its elements (limit 90 %)
 
     References:
         Glorot and Bengio 2010; Rakitianskaia and Engelbrecht 2015 (measuring saturation).
@@ -47,22 +48,24 @@ class Saturated(ActivationDetector):
 
     kind: ClassVar[str] = "saturated"
     share: float = 0.9
-    looks: int = 3
+    patience: int = 3
     name: str = "saturated"
 
     def __post_init__(self) -> None:
         require(0 < self.share <= 1, "Saturated(share=...)", "must be in (0, 1]", self.share)
-        require(self.looks >= 1, "Saturated(looks=...)", "must be at least 1", self.looks)
+        require(self.patience >= 1, "Saturated(patience=...)", "must be at least 1", self.patience)
 
-    def look(self, seen: State, probe: ActivationStats) -> State:
-        hidden = [a for a in probe.activations if a.saturating and a.layer != probe.layers[-1]]
+    def observe(self, state: State, sample: ActivationStats) -> State:
+        hidden = [a for a in sample.activations if a.saturating and a.layer != sample.layers[-1]]
         flattest = {a.layer: max(b.flat for b in hidden if b.layer == a.layer) for a in hidden}
         return {
-            layer: [seen.get(layer, [0, 0.0])[0] + 1, flat] for layer, flat in flattest.items() if flat >= self.share
+            layer: [state.get(layer, [0, 0.0])[0] + 1, flat] for layer, flat in flattest.items() if flat >= self.share
         }
 
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        sick = {layer: flat for layer, (looks, flat) in seen.items() if looks >= self.looks}
-        if not sick:
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
+        saturated = {layer: flat for layer, (samples, flat) in state.items() if samples >= self.patience}
+        if not saturated:
             return None
-        return Finding(self.kind, stats.step, tuple(sick), max(sick.values()), self.share, "share of flat slopes")
+        most = max(saturated.values())
+        detail = f"activation is flat for {100 * most:.3g} % of its elements (limit {100 * self.share:.3g} %)"
+        return Finding(self.kind, stats.step, tuple(saturated), most, self.share, detail)

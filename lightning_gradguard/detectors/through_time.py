@@ -1,4 +1,4 @@
-"""DIAGNOSE: gradients that fade or grow on their way back through time."""
+"""DIAGNOSE: gradients that vanish or explode on their way back through time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class VanishingThroughTime(ActivationDetector):
-    """Reports a recurrent layer whose gradient does not reach the early time steps, while the run gets nowhere.
+    """Reports a recurrent layer whose gradient vanishes at the early time steps, while the run is stuck or regressing.
 
     Args:
-        decades: Loss from the last quarter of the sequence to the first. Healthy recurrent runs stayed above -1.5 over
-            60 steps; a forget gate that is shut loses everything (`benchmarks/repair`). Chosen: 5.
-        looks: Looks in a row. Chosen.
+        decades: Loss from the last quarter of the sequence to the first. On the runs of `python benchmarks/repair`
+            healthy ones lost at most 1.5 over 60 steps; a closed forget gate loses everything. 5 leaves a wide margin;
+            chosen, not measured.
+        patience: Activation samples in a row. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -28,11 +29,11 @@ class VanishingThroughTime(ActivationDetector):
     Example:
         >>> import numpy as np
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> fading = ActivationStats(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
-        >>> detector, stuck = VanishingThroughTime(looks=1), LossTrend(blocks=6, flat=True)
-        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, loss_trend=stuck, activation_stats=fading)
+        >>> vanishing = ActivationStats(time={"rnn": 10.0 ** np.arange(-12.0, 0.0)})
+        >>> detector, stuck = VanishingThroughTime(patience=1), LossTrend(is_stuck=True)
+        >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, loss_trend=stuck, activation_stats=vanishing)
         >>> print(*detector.update(detector.init(), stats)[1])
-        step 99: vanishing_through_time in rnn: decades lost over time (9, limit 5)
+        step 99: vanishing_through_time in rnn: gradient shrinks by 9 decades back through time (limit 5)
 
     References:
         Hochreiter 1991; Bengio, Simard and Frasconi 1994.
@@ -40,29 +41,30 @@ class VanishingThroughTime(ActivationDetector):
 
     kind: ClassVar[str] = "vanishing_through_time"
     decades: float = 5.0
-    looks: int = 3
+    patience: int = 3
     name: str = "vanishing_through_time"
 
     def __post_init__(self) -> None:
-        for field in ("decades", "looks"):
+        for field in ("decades", "patience"):
             value = getattr(self, field)
             require(value > 0, f"VanishingThroughTime({field}=...)", "must be positive", value)
 
-    def look(self, seen: State, probe: ActivationStats) -> State:
-        return counted(seen, {layer: -decades_through_time(g) for layer, g in probe.time.items()}, self.decades)
+    def observe(self, state: State, sample: ActivationStats) -> State:
+        return count_above(state, {layer: -decades_through_time(g) for layer, g in sample.time.items()}, self.decades)
 
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        return spoken(self.kind, seen, stats, self.looks, self.decades, "decades lost over time")
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
+        return to_finding(self.kind, state, stats, self.patience, self.decades, "gradient shrinks")
 
 
 @dataclass(frozen=True)
 class ExplodingThroughTime(ActivationDetector):
-    """Reports a recurrent layer whose gradient grows towards the early time steps, while the run gets nowhere.
+    """Reports a recurrent layer whose gradient explodes at the early time steps, while the run is stuck or regressing.
 
     Args:
-        decades: Growth from the last quarter of the sequence to the first. Healthy recurrent runs reached 1.7 over 60
-            steps (a memory task wants its gradient early), a chaotic one 7 (`benchmarks/repair`). Chosen: 4.
-        looks: Looks in a row. Chosen.
+        decades: Growth from the last quarter of the sequence to the first. On the runs of `python benchmarks/repair`
+            healthy ones reached 1.7 over 60 steps (a memory task needs its early gradients), a chaotic one 7. 4 lies
+            between.
+        patience: Activation samples in a row. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -72,10 +74,10 @@ class ExplodingThroughTime(ActivationDetector):
         >>> import numpy as np
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
         >>> growing = ActivationStats(time={"rnn": 10.0 ** np.arange(12.0, 0.0, -1)})
-        >>> detector, stuck = ExplodingThroughTime(looks=1), LossTrend(blocks=6, flat=True)
+        >>> detector, stuck = ExplodingThroughTime(patience=1), LossTrend(is_stuck=True)
         >>> stats = GradStats.of({"rnn": 0.1}, step=99, loss=1.4, loss_trend=stuck, activation_stats=growing)
         >>> print(*detector.update(detector.init(), stats)[1])
-        step 99: exploding_through_time in rnn: decades gained over time (9, limit 4)
+        step 99: exploding_through_time in rnn: gradient grows by 9 decades back through time (limit 4)
 
     References:
         Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
@@ -83,29 +85,31 @@ class ExplodingThroughTime(ActivationDetector):
 
     kind: ClassVar[str] = "exploding_through_time"
     decades: float = 4.0
-    looks: int = 3
+    patience: int = 3
     name: str = "exploding_through_time"
 
     def __post_init__(self) -> None:
-        for field in ("decades", "looks"):
+        for field in ("decades", "patience"):
             value = getattr(self, field)
             require(value > 0, f"ExplodingThroughTime({field}=...)", "must be positive", value)
 
-    def look(self, seen: State, probe: ActivationStats) -> State:
-        return counted(seen, {layer: decades_through_time(g) for layer, g in probe.time.items()}, self.decades)
+    def observe(self, state: State, sample: ActivationStats) -> State:
+        return count_above(state, {layer: decades_through_time(g) for layer, g in sample.time.items()}, self.decades)
 
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        return spoken(self.kind, seen, stats, self.looks, self.decades, "decades gained over time")
-
-
-def counted(seen: State, measured: dict[str, float], limit: float) -> State:
-    """Layers over the limit, with the number of looks in a row and the last value."""
-    return {k: [seen.get(k, [0, 0.0])[0] + 1, value] for k, value in measured.items() if value >= limit}
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
+        return to_finding(self.kind, state, stats, self.patience, self.decades, "gradient grows")
 
 
-def spoken(kind: str, seen: State, stats: GradStats, looks: int, limit: float, why: str) -> Finding | None:
-    """The finding about layers that were over the limit in `looks` looks in a row."""
-    sick = {layer: value for layer, (count, value) in seen.items() if count >= looks}
-    if not sick:
+def count_above(state: State, decades: dict[str, float], limit: float) -> State:
+    """For each layer at or above the limit, the number of samples in a row and the latest value."""
+    return {k: [state.get(k, [0, 0.0])[0] + 1, value] for k, value in decades.items() if value >= limit}
+
+
+def to_finding(kind: str, state: State, stats: GradStats, patience: int, limit: float, what: str) -> Finding | None:
+    """The finding on the layers that were above the limit for `patience` samples in a row; None without any."""
+    above = {layer: value for layer, (count, value) in state.items() if count >= patience}
+    if not above:
         return None
-    return Finding(kind, stats.step, tuple(sorted(sick, key=lambda k: -sick[k])), max(sick.values()), limit, why)
+    layers, most = tuple(sorted(above, key=lambda k: -above[k])), max(above.values())
+    detail = f"{what} by {most:.3g} decades back through time (limit {limit:.3g})"
+    return Finding(kind, stats.step, layers, most, limit, detail)

@@ -1,4 +1,4 @@
-"""DIAGNOSE: features of very different, or very large, scales."""
+"""DIAGNOSE: input features that are not normalized."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class UnnormalizedInput(ActivationDetector):
-    """Reports input features far from mean 0 and deviation 1, while the run gets nowhere or goes wrong.
+    """Reports input features far from mean 0 and standard deviation 1, while the run is stuck or regressing.
 
     Args:
-        limit: Largest RMS of a feature. Standardised features have 1; healthy runs on raw two-dimensional data had up
-            to 7, pixels between 0 and 16 up to 13, and the wine data, which no plain SGD learns, 800. Chosen: 30.
+        limit: Largest RMS of a feature; standardized features have 1. On the runs of `python benchmarks/repair` healthy
+            ones had up to 7 on raw two-dimensional data and 13 on pixels from 0 to 16; the wine data, on which plain
+            SGD fails, have 800. 30 lies between.
         name: Key of the state.
 
     Raises:
@@ -30,10 +31,10 @@ class UnnormalizedInput(ActivationDetector):
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
         >>> mean, std = np.array([750.0, 0.2]), np.array([300.0, 0.1])
         >>> raw = ActivationStats(layers=("net.0",), input_mean=mean, input_std=std)
-        >>> detector, gone = UnnormalizedInput(), LossTrend(blocks=5, worse=True)
-        >>> stats = GradStats.of({"net.0": 1e9}, step=19, loss=1e6, loss_trend=gone, activation_stats=raw)
+        >>> detector, diverging = UnnormalizedInput(), LossTrend(is_regressing=True)
+        >>> stats = GradStats.of({"net.0": 1e9}, step=19, loss=1e6, loss_trend=diverging, activation_stats=raw)
         >>> print(*detector.update(detector.init(), stats)[1])
-        step 19: unnormalized_input in net.0: largest RMS of a feature (808, limit 30)
+        step 19: unnormalized_input in net.0: largest RMS of an input feature is 808 (limit 30)
 
     References:
         LeCun, Bottou, Orr and Müller 1998, "Efficient BackProp", section 4.3.
@@ -46,13 +47,15 @@ class UnnormalizedInput(ActivationDetector):
     def __post_init__(self) -> None:
         require(self.limit > 0, "UnnormalizedInput(limit=...)", "must be positive", self.limit)
 
-    def look(self, seen: State, probe: ActivationStats) -> State:
-        rms = np.hypot(probe.input_mean, probe.input_std)
-        if seen or not len(rms) or not np.isfinite(rms).all():
-            return seen
-        return {"rms": float(rms.max()), "layer": probe.layers[0]}
+    def observe(self, state: State, sample: ActivationStats) -> State:
+        rms = np.hypot(sample.input_mean, sample.input_std)
+        if state or not len(rms) or not np.isfinite(rms).all():
+            return state
+        return {"rms": float(rms.max()), "layer": sample.layers[0]}
 
-    def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-        if not seen.get("rms", 0.0) > self.limit:
+    def judge(self, state: State, stats: GradStats) -> Finding | None:
+        rms = state.get("rms", 0.0)
+        if not rms > self.limit:
             return None
-        return Finding(self.kind, stats.step, (seen["layer"],), seen["rms"], self.limit, "largest RMS of a feature")
+        detail = f"largest RMS of an input feature is {rms:.3g} (limit {self.limit:.3g})"
+        return Finding(self.kind, stats.step, (state["layer"],), rms, self.limit, detail)

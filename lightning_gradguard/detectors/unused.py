@@ -1,4 +1,4 @@
-"""DIAGNOSE: layers that take no part in the training."""
+"""DIAGNOSE: layers that never receive a gradient."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from lightning_gradguard.tensors.norms import Floats
 
 @dataclass(frozen=True)
 class Unused(AbstractDetector):
-    """Reports layers whose gradient was missing or exactly zero at every step, while others received one.
+    """Reports layers whose gradient was missing or exactly zero on every step, while other layers received one.
 
-    Such a layer is trained by nobody: `forward` never calls it, its output is thrown away, or a `detach` stands behind
-    it. One gradient at any step ends the suspicion for good, so an expert that is chosen now and then, or a block that
-    is dropped at random, is not unused. A frozen layer is not meant to receive one: its count begins when it is thawed.
-    One whose output is sent a gradient of zero is cut off by what comes after it, which is the business of `DeadUnits`
-    and `Stalled`: while a look sees such a layer, nobody is accused. As long as a layer is unused the finding is
-    repeated, so the run has one incident of it, open to the end. A replay is silent: what was frozen is not recorded.
+    Typical causes: `forward` never calls the layer, its output is not used, or a `detach` follows it. One gradient on
+    any step excludes the layer for the rest of the run, so an expert that is chosen rarely or a block that is dropped
+    at random is not reported. A frozen layer is counted from the step on which it is unfrozen.
+
+    A gradient of zero at a layer's output means that a later layer blocks it, which `DeadUnits` and `Stalled` report;
+    an activation sample with such a layer resets all counts. The finding is repeated as long as a layer is unused, so
+    there is one incident, open to the end of the run. A replay reports nothing, because frozen layers are not recorded.
 
     Args:
-        steps: Steps without a gradient; in a run of less than ten times as many steps a tenth of them, but at least
-            `least`. A part that is used once in a hundred steps is missed for 1,000 with a chance of 4 in 100,000.
-            Chosen.
-        least: See `steps`. Chosen.
+        steps: Steps without a gradient; a tenth of the planned steps if that is fewer, but at least `min_steps`. 1,000
+            steps miss a layer that is used on one step in a hundred with a chance of 4 in 100,000.
+        min_steps: See `steps`. Chosen, not measured.
         name: Key of the state.
 
     Raises:
         ValueError: If a number is not positive.
 
     Example:
-        >>> detector = Unused(steps=60, least=60)
+        >>> detector = Unused(steps=60, min_steps=60)
         >>> state = detector.init()
         >>> for step in range(100):
         ...     trainable = np.array([True, True]) if step % 50 == 1 else None
         ...     stats = GradStats.of({"net.0": 1.0, "spare": 0.0}, step=step, trainable=trainable)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 99: unused in spare: steps without any gradient (100, limit 60)
+        step 99: unused in spare: received no gradient in 100 steps (limit 60)
     """
 
     kind: ClassVar[str] = "unused"
     steps: int = 1000
-    least: int = 100
+    min_steps: int = 100
     name: str = "unused"
 
     def __post_init__(self) -> None:
-        for field in ("steps", "least"):
+        for field in ("steps", "min_steps"):
             require(getattr(self, field) >= 1, f"Unused({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
         return {"missed": np.zeros(0), "trainable": None, "used": False}
 
     def renew(self, state: State, improved: bool) -> State:
-        return state  # a layer that is not called is not called with other weights either
+        return state  # other weights do not change which layers are called
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        missed = state["missed"]  # steps without a gradient; -1 for a layer that has had one
-        if len(missed) != len(stats.layers):
-            state = {**self.init(), "missed": np.zeros(len(stats.layers))}
+        missed = state["missed"]  # steps without a gradient; -1 for a layer that has received one
+        if len(missed) != len(stats.grad_norm):
+            state = {**self.init(), "missed": np.zeros(len(stats.grad_norm))}
             missed = state["missed"]
         if state["used"]:
             return state, ()
@@ -77,22 +77,28 @@ class Unused(AbstractDetector):
         state = {"missed": missed, "trainable": trainable, "used": bool((missed < 0).all())}
         if trainable is None or not stats.global_norm > 0:
             return state, ()
-        limit = max(self.least, min(self.steps, (stats.total_steps or 10 * self.steps) // 10))
+        limit = max(self.min_steps, min(self.steps, (stats.total_steps or 10 * self.steps) // 10))
         unused = missed >= limit
         if not unused.any():
             return state, ()
         names, most = stats.layers.pick(unused, by=missed), float(missed.max())
-        return state, (Finding(self.kind, stats.step, names, most, limit, "steps without any gradient"),)
+        detail = f"received no gradient in {most:,.0f} steps (limit {limit:,})"
+        return state, (Finding(self.kind, stats.step, names, most, limit, detail),)
 
 
-def mark_reached(missed: Floats, names: tuple[str, ...], look: ActivationStats) -> Floats:
-    """The counts after a look: a layer whose output was sent a gradient is used, and one of zero suspends all counts.
+def mark_reached(missed: Floats, names: tuple[str, ...], sample: ActivationStats) -> Floats:
+    """The counts after a sample: a layer whose output received a gradient is used; one of zero resets all counts.
+
+    Args:
+        missed: Steps without a gradient for each layer, -1 for a used one, `[L]`.
+        names: Names of these layers, `[L]`.
+        sample: The activation statistics.
 
     Example:
-        >>> look = ActivationStats(layers=("a", "b"), grad_rms=np.array([0.0, np.nan]))
-        >>> mark_reached(np.array([5.0, 5.0, 5.0]), ("a", "b", "c"), look).tolist()
+        >>> sample = ActivationStats(layers=("a", "b"), grad_rms=np.array([0.0, np.nan]))
+        >>> mark_reached(np.array([5.0, 5.0, 5.0]), ("a", "b", "c"), sample).tolist()
         [-1.0, 0.0, 0.0]
     """
-    reached = {name for name, rms in zip(look.layers, look.grad_rms, strict=True) if not np.isnan(rms)}
+    reached = {name for name, rms in zip(sample.layers, sample.grad_rms, strict=True) if not np.isnan(rms)}
     missed = np.where([name in reached for name in names], -1.0, missed)
-    return np.minimum(missed, 0.0) if (look.grad_rms == 0).any() else missed
+    return np.minimum(missed, 0.0) if (sample.grad_rms == 0).any() else missed

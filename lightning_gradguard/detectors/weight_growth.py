@@ -8,40 +8,42 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.loss_trend import ENDLESS
+from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.tensors.norms import Floats
 
-#: What a sample adds to the state: step, weight norm, then running counts and sums of log gradient norms and losses.
+#: Columns of the samples in the state; the last three are running totals over all steps so far.
 _STEP, _WEIGHT, _COUNT, _LOG_GRAD, _LOSS = range(5)
 
 
 @dataclass(frozen=True)
 class WeightGrowth(AbstractDetector):
-    """Reports weights that grow on as fast as before, late in the run, while it takes ever larger gradients to do so.
+    """Reports weights that still grow as fast as before late in the run, while their gradients become larger.
 
-    That is how a net fits what contradicts itself, such as wrong labels: the loss goes on falling a little, but only
-    larger weights can do it, and they make the gradient larger where learning makes it smaller. The growth alone says
-    nothing: many healthy runs grow faster than the zoo's `weight_growth`, and with as steep a slope (`python
-    benchmarks/weight_growth.py`). So all of these must hold, at two samples of the weights in a row:
+    A net that fits contradictory data, such as wrong labels, behaves like this: the loss still decreases a little, but
+    only through larger weights, and these increase the gradient where learning would reduce it. Growth alone shows
+    nothing: many healthy runs grow faster, and as steadily, as the zoo's case `weight_growth` (`python
+    benchmarks/weight_growth.py`). So all of these must hold, on two samples of the weights in a row:
 
-    * half of the planned steps are over, and the weights have grown by `growth` since the first sample;
-    * in the last quarter of the steps so far they grew by at least `pace` of what they did in the quarter before;
-    * the gradient norm of that quarter is `effort` times that of the first fifth;
-    * the loss is above zero and has fallen since the quarter before, but by less than `slowly`: a run that leaves a
-      plateau grows its weights and gradients too, and its loss drops.
+    * half of the planned steps are over, and the weight norm is `growth` times its first value;
+    * in the last quarter of the steps so far the weights grew at least `pace` times as much as in the quarter before;
+    * the gradient norm of the last quarter is `grad_growth` times that of the first fifth;
+    * the loss is above zero and has decreased since the quarter before, but by less than `loss_drop`: a run that leaves
+      a plateau grows its weights and gradients too, but its loss decreases fast.
 
-    It is strict, and it must be: training data alone cannot tell wrong labels from hard ones. What comes nearest among
-    the healthy is a net that leaves its plateau late (`zoo.deep_tanh` with fewer layers), with an `effort` of 2.3.
+    The rule is strict because training data alone cannot tell wrong labels from hard ones. The closest healthy run is a
+    net that leaves its plateau late (`zoo.deep_tanh` with fewer layers), with a `grad_growth` of 2.3.
 
     Args:
-        growth: Weight norm now over the first. The limit of the zoo's case.
-        pace: See above. A random walk, which grows like the root of the steps, has 0.84, `zoo.weight_growth` 1.03
-            (`benchmarks/weight_growth.py`).
-        effort: See above. 3.4 there.
-        slowly: See above. 0.32 there.
+        growth: Weight norm over its first value. The limit of the zoo's case `weight_growth`.
+        pace: Growth of the last quarter over that of the quarter before. A random walk, whose norm grows like the
+            square root of the steps, has 0.84, `weight_growth` 1.03 (`python benchmarks/weight_growth.py`).
+        grad_growth: Gradient norm of the last quarter over that of the first fifth. `weight_growth` has 3.4 (same
+            command).
+        loss_drop: Largest relative decrease of the loss since the quarter before. `weight_growth` has 0.32 (same
+            command).
         name: Key of the state.
 
     Raises:
@@ -56,7 +58,7 @@ class WeightGrowth(AbstractDetector):
         ...     stats = GradStats.of({"a": grad}, step=step, loss=loss, total_steps=1000, param_norm=norm)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 999: weight_growth in a: weight norm over the first one, still growing as fast (1.95, limit 1.5)
+        step 999: weight_growth in a: weight norm is 1.95x its first value (limit 1.5x) and still grows as fast
 
     References:
         Krogh and Hertz 1991; Zhang et al. 2017, arXiv 1611.03530 (nets fit random labels).
@@ -65,21 +67,21 @@ class WeightGrowth(AbstractDetector):
     kind: ClassVar[str] = "weight_growth"
     growth: float = 1.5
     pace: float = 0.88
-    effort: float = 2.7
-    slowly: float = 0.4
+    grad_growth: float = 2.7
+    loss_drop: float = 0.4
     name: str = "weight_growth"
 
     def __post_init__(self) -> None:
-        for field in ("growth", "effort"):
+        for field in ("growth", "grad_growth"):
             require(getattr(self, field) > 1, f"WeightGrowth({field}=...)", "must be above 1", getattr(self, field))
         require(self.pace > 0, "WeightGrowth(pace=...)", "must be positive", self.pace)
-        require(0 < self.slowly < 1, "WeightGrowth(slowly=...)", "must be between 0 and 1", self.slowly)
+        require(0 < self.loss_drop < 1, "WeightGrowth(loss_drop=...)", "must be between 0 and 1", self.loss_drop)
 
     def init(self) -> State:
-        return {"rows": np.zeros((0, 5)), "sums": [0, 0.0, 0.0], "first": None, "now": None, "held": 0}
+        return {"rows": np.zeros((0, 5)), "sums": [0, 0.0, 0.0], "first": None, "now": None, "samples": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if state["first"] is not None and len(state["first"]) != len(stats.layers):
+        if state["first"] is not None and len(state["first"]) != len(stats.grad_norm):
             state = self.init()
         count, log_grad, losses = state["sums"]
         if stats.clean and stats.loss is not None and stats.global_norm > 0:
@@ -87,13 +89,13 @@ class WeightGrowth(AbstractDetector):
             state = {**state, "sums": sums}
         if stats.param_norm is not None and np.isfinite(stats.param_norm).all():
             state = self._sampled(state, stats, stats.param_norm)
-        if state["held"] < 2:
+        if state["samples"] < 2:
             return state, ()
         grown = state["now"] / np.maximum(state["first"], 1e-30)
         overall = state["rows"][-1, _WEIGHT] / state["rows"][0, _WEIGHT]
         names = stats.layers.pick((grown >= overall) & (state["first"] > 0), by=grown)
-        why = "weight norm over the first one, still growing as fast"
-        return state, (Finding(self.kind, stats.step, names, float(overall), self.growth, why),)
+        detail = f"weight norm is {overall:.3g}x its first value (limit {self.growth:.3g}x) and still grows as fast"
+        return state, (Finding(self.kind, stats.step, names, float(overall), self.growth, detail),)
 
     def _sampled(self, state: State, stats: GradStats, norms: Floats) -> State:
         """The state after one more sample of the weights."""
@@ -103,20 +105,26 @@ class WeightGrowth(AbstractDetector):
         rows = rows[::2] if len(rows) > 400 else rows
         first = norms if state["first"] is None else state["first"]
         state = {**state, "rows": rows, "first": first, "now": norms}
-        late = stats.step >= (stats.total_steps or ENDLESS) / 2 and len(rows) >= 8
-        return {**state, "held": state["held"] + 1 if late and self._endless(rows) else 0}
+        late = stats.step >= (stats.total_steps or DEFAULT_TOTAL_STEPS) / 2 and len(rows) >= 8
+        return {**state, "samples": state["samples"] + 1 if late and self._is_endless(rows) else 0}
 
-    def _endless(self, rows: Floats) -> bool:
-        """Whether all the signs are there."""
-        growth, pace, effort, loss = signs(rows)
-        return growth >= self.growth and pace >= self.pace and effort >= self.effort and 1 - self.slowly <= loss < 1
+    def _is_endless(self, rows: Floats) -> bool:
+        """Whether all conditions but the number of steps hold."""
+        growth, pace, grad_growth, loss = measure_growth(rows)
+        fast = growth >= self.growth and pace >= self.pace
+        return fast and grad_growth >= self.grad_growth and 1 - self.loss_drop <= loss < 1
 
 
-def signs(rows: Floats) -> tuple[float, float, float, float]:
-    """What the samples of a run say: growth, pace and effort as in `WeightGrowth`, and the loss of the last quarter.
+def measure_growth(rows: Floats) -> tuple[float, float, float, float]:
+    """Growth, pace and gradient growth as in `WeightGrowth`, and the loss of the last quarter over the one before.
 
-    The last is relative to the loss of the quarter before, and NaN where one of them is not above zero; a growth that
-    has no quarter before it to be compared with has no pace (0).
+    Args:
+        rows: Samples with the columns step, weight norm, and the running count of steps, sum of log gradient norms and
+            sum of losses, `[S, 5]`.
+
+    Returns:
+        The four ratios. The pace is 0 when the weights did not grow in the quarter before; the loss is NaN when one of
+        the two is not above zero.
     """
     end = rows[-1, _STEP]
     at = {
@@ -130,10 +138,10 @@ def signs(rows: Floats) -> tuple[float, float, float, float]:
     first = at[0.0][_WEIGHT]
     last, previous = at[1.0][_WEIGHT] - at[0.75][_WEIGHT], at[0.75][_WEIGHT] - at[0.5][_WEIGHT]
     before, after = mean(_LOSS, 0.5, 0.75), mean(_LOSS, 0.75, 1.0)
-    effort = mean(_LOG_GRAD, 0.75, 1.0) - mean(_LOG_GRAD, 0.0, 0.2)
+    log_grad_growth = mean(_LOG_GRAD, 0.75, 1.0) - mean(_LOG_GRAD, 0.0, 0.2)
     return (
         at[1.0][_WEIGHT] / first if first > 0 else math.nan,
         last / previous if previous > 0 else 0.0,
-        math.exp(min(effort, 700.0)),
+        math.exp(min(log_grad_growth, 700.0)),
         after / before if before > 0 and after > 0 else math.nan,
     )

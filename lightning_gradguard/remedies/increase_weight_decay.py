@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_gradguard.collect.loss_trend import ENDLESS
+from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.fixes.optimization import decay_rate
 from lightning_gradguard.remedies.base import AbstractRemedy
@@ -51,7 +51,10 @@ class IncreaseWeightDecay(AbstractRemedy):
             rate = decay_rate(group, step.lr_scale.base)
             if rate <= 0:
                 continue
-            before, after = float(group["weight_decay"]), self.times / (rate * (step.stats.total_steps or ENDLESS))
+            before, after = (
+                float(group["weight_decay"]),
+                self.times / (rate * (step.stats.total_steps or DEFAULT_TOTAL_STEPS)),
+            )
             if after > before:
                 if not before and "decoupled_weight_decay" in group:
                     group["decoupled_weight_decay"] = True

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.forward_state import ForwardState
-from lightning_gradguard.collect.loss_trend import ENDLESS
+from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, RemedySearch
@@ -141,7 +141,7 @@ class PendingStep:
         if self.course is None or self.course.active:
             return ""
         total_steps = self.stats.total_steps
-        window = min(max(round(share * (total_steps or ENDLESS)), SHORTEST), LONGEST)
+        window = min(max(round(share * (total_steps or DEFAULT_TOTAL_STEPS)), SHORTEST), LONGEST)
         left = math.inf if total_steps is None else total_steps - self.stats.step
         if left < 3 * window:
             return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import SAME, ActivationStats, decades_through_time
+from lightning_gradguard.collect.activation_stats import MIN_SPREAD, ActivationStats, decades_through_time
 from lightning_gradguard.step.saved_state import SavedState
 
 #: Decades that a gradient loses or gains over time until it says nothing; as in `VanishingThroughTime` and its twin.
@@ -65,4 +65,4 @@ def blocked(look: ActivationStats | None) -> bool:
     if look is None:
         return False
     decades = [decades_through_time(gradient) for gradient in look.time.values()]
-    return bool(look.constant_layers(SAME)) or any(d <= -FADED or d >= GROWN for d in decades)
+    return bool(look.constant_layers(MIN_SPREAD)) or any(d <= -FADED or d >= GROWN for d in decades)

@@ -1,4 +1,4 @@
-"""What the loss of a run says, and when a sight inside counts."""
+"""The loss trend of a run, and when activation statistics count as a symptom."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from torch import nn
 
 from lightning_gradguard import GradStats, remedies
 from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
-from lightning_gradguard.collect.loss_trend import NOTHING, SOON, LossTrend, follow, judge
+from lightning_gradguard.collect.loss_trend import INITIAL, LossTrend, follow, judge
 from lightning_gradguard.detectors import DeadUnits, LossIncrease, LossSpike, State, diagnose
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.findings import Finding
 
 
 def dead_layer(losses: list[float], spread: float) -> tuple:
-    """What `DeadUnits` says at the end of a run with an idle layer; `spread` reaches the last layer."""
-    idle = ActivationRecord("a", "relu", 1.0, np.array([True] * 40), 32)
-    look = ActivationStats(
-        layers=("a", "b"), spread=np.array([spread, 0.5]), last_input_spread=spread, activations=(idle,)
+    """Findings of `DeadUnits` at the end of a run with inactive units; `spread` is that of the last layer's input."""
+    dead = ActivationRecord("a", "relu", 1.0, np.array([True] * 40), 32)
+    first = ActivationStats(
+        layers=("a", "b"), spread=np.array([spread, 0.5]), last_input_spread=spread, activations=(dead,)
     )
-    detector, found = DeadUnits(looks=1), ()
-    state, progress = detector.init(), NOTHING
+    detector, found = DeadUnits(patience=1), ()
+    state, trend = detector.init(), INITIAL
     for step, loss in enumerate(losses):
-        progress = follow(progress, loss, total_steps=200)
-        seen = look if step == 0 else None
+        sample = first if step == 0 else None
+        trend = follow(trend, loss, total_steps=200, activation_stats=sample)
         state, found = detector.update(
-            state, GradStats.of({"a": 1.0}, step=step, loss=loss, loss_trend=judge(progress), activation_stats=seen)
+            state, GradStats.of({"a": 1.0}, step=step, loss=loss, loss_trend=judge(trend), activation_stats=sample)
         )
     return found
 
 
-def test_a_run_that_has_learnt_is_suspected_only_while_nothing_gets_through() -> None:
-    learnt = [2.3] * 4 + [0.5] * 96
-    assert not dead_layer(learnt, spread=0.3)
-    assert dead_layer(learnt, spread=0.0)
+def test_dead_units_of_a_converged_run_are_reported_only_if_all_samples_look_the_same() -> None:
+    learned = [2.3] * 4 + [0.5] * 96
+    assert not dead_layer(learned, spread=0.3)
+    assert dead_layer(learned, spread=0.0)
     assert dead_layer([2.3] * 100, spread=0.3)
 
 
-def test_one_spike_does_not_excuse_the_next() -> None:
+def test_a_first_high_loss_does_not_hide_a_spike_after_it() -> None:
     detector = LossSpike(warmup=5)
     state = detector.init()
     for step, loss in enumerate([2.0, 1.5, 1.2, 1.1, 1.0, 1.0, 1.0, 30.0]):
@@ -50,14 +50,14 @@ def test_one_spike_does_not_excuse_the_next() -> None:
 
 
 @pytest.mark.parametrize(("back", "found"), [(1.2, False), (1.9, True)])
-def test_a_relapse_is_most_of_the_way_back_for_long(back: float, found: bool) -> None:
+def test_a_loss_increase_is_a_lasting_loss_of_most_of_the_progress(back: float, found: bool) -> None:
     detector = LossIncrease()
     state, said = detector.init(), False
     for step in range(200):
         loss = 2.0 if step < 20 else 0.1 if step < 150 else back
         state, now = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
         said = said or bool(now)
-        assert state["worse"] == (150 <= step < 169)
+        assert state["hold_snapshots"] == (150 <= step < 169)
     assert said == found
 
 
@@ -84,20 +84,20 @@ def test_a_sick_cell_is_drawn_anew_alone_and_with_its_biases() -> None:
     assert biases[4:8].min() > 1.0
 
 
-def test_what_waits_is_asked_only_when_there_is_something_to_see() -> None:
-    class Asked(ActivationDetector):
-        kind, name = "asked", "asked"
+def test_a_detector_of_extra_stats_is_called_only_when_there_are_some() -> None:
+    class Counting(ActivationDetector):
+        kind, name = "counting", "counting"
 
-        def look(self, seen: State, probe: ActivationStats) -> State:
-            return {"looks": seen.get("looks", 0) + 1}
+        def observe(self, state: State, sample: ActivationStats) -> State:
+            return {"samples": state.get("samples", 0) + 1}
 
-        def verdict(self, seen: State, stats: GradStats) -> Finding | None:
-            return Finding(self.kind, stats.step, (), seen["looks"], 1.0)
+        def judge(self, state: State, stats: GradStats) -> Finding | None:
+            return Finding(self.kind, stats.step, (), state["samples"], 1.0)
 
-    detector, states, found = Asked(), {"asked": Asked().init()}, []
-    stuck = LossTrend(blocks=SOON, flat=True)
+    detector, states, found = Counting(), {"counting": Counting().init()}, []
+    stuck = LossTrend(is_stuck=True)
     for step, fields in enumerate(({}, {"activation_stats": ActivationStats()}, {}, {"loss_trend": stuck}, {})):
         states, now = diagnose([detector], states, GradStats.of({"a": 1.0}, step=step, **fields))
         found += [finding.step for finding in now]
-    assert states["asked"]["seen"] == {"looks": 1}
+    assert states["counting"] == {"samples": 1}
     assert found == [3]
