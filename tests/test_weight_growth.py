@@ -79,5 +79,5 @@ def test_repair_brings_the_weights_back_and_the_accuracy_up() -> None:
         ("IncreaseWeightDecay",),
         "resolved",
     )
-    assert not repaired.sick
+    assert not repaired.has_symptom
     assert repaired.metric > alone.metric + 0.05

@@ -1,4 +1,4 @@
-"""Every case keeps its promise: broken shows the symptom, a cure removes it and ends better."""
+"""Every case: the broken program shows the symptom, and a cure removes it and improves the metric."""
 
 import io
 import re
@@ -9,20 +9,20 @@ import pytest
 import torch
 
 from lightning_gradguard import zoo
-from lightning_gradguard.zoo import showing
+from lightning_gradguard.zoo import tables
 from lightning_gradguard.zoo.running import BROKEN
 
 CASES = {case.name: case for case in zoo.list_cases()}
 
 
 def representative() -> list[tuple[str, str]]:
-    """The first cure of every case, and more until every cure row that holds anywhere is trained."""
+    """The first cure of every case, and more until every advice that holds in any case is tested."""
     chosen = [(case.name, next(iter(case.cures))) for case in CASES.values()]
-    covered = {row for name, cure in chosen for row in CASES[name].cures[cure].rows}
+    covered = {row for name, cure in chosen for row in CASES[name].cures[cure].advice}
     for case in CASES.values():
         for name, cure in case.cures.items():
-            if cure.holds and not set(cure.rows) <= covered:
-                covered |= set(cure.rows)
+            if cure.holds and not set(cure.advice) <= covered:
+                covered |= set(cure.advice)
                 chosen.append((case.name, name))
     return chosen
 
@@ -30,7 +30,7 @@ def representative() -> list[tuple[str, str]]:
 QUICK = representative()
 REST = [(case.name, cure) for case in CASES.values() for cure in case.cures if (case.name, cure) not in QUICK]
 RESULTS: dict[tuple[str, str | None, int], zoo.Result] = {}
-#: Seeds other than 0 for the guard's word: with seed 0 this transformer still learns a little, and the guard is silent.
+#: Seeds other than 0 for GradGuard's findings: with seed 0 this transformer learns a little, and nothing is reported.
 SEEDS = {"post_ln_transformer": 1}
 
 
@@ -42,18 +42,18 @@ def run(name: str, cure: str | None = None, seed: int = 0) -> zoo.Result:
 
 def holds(name: str, cure: str, seed: int = 0) -> bool:
     case, broken, cured = CASES[name], run(name, seed=seed), run(name, cure, seed)
-    return not cured.sick and case.gain(broken.metric, cured.metric) >= case.margin
+    return not cured.has_symptom and case.gain(broken.metric, cured.metric) >= case.margin
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_broken_shows_the_symptom(name):
     result = run(name)
     assert result.variant == BROKEN
-    assert result.sick, f"{CASES[name].symptom.what}: {result.symptom}"
+    assert result.has_symptom, f"{CASES[name].symptom.description}: {result.symptom}"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_guard_names_it_at_the_right_layers(name):
+def test_gradguard_reports_it_at_the_right_layers(name):
     case = CASES[name]
     incidents = run(name, seed=SEEDS.get(name, 0)).incidents
     named = [incident for incident in incidents if incident.kind == case.kind]
@@ -63,7 +63,7 @@ def test_the_guard_names_it_at_the_right_layers(name):
 
 
 @pytest.mark.parametrize(("name", "cure"), QUICK)
-def test_a_cure_removes_the_symptom_and_ends_better(name, cure):
+def test_a_cure_removes_the_symptom_and_improves_the_metric(name, cure):
     assert CASES[name].cures[cure].holds
     assert run(name, cure).changes
     assert holds(name, cure), (run(name), run(name, cure))
@@ -83,12 +83,12 @@ def test_the_card_is_complete(name):
     for word in ("Symptom:", "Cause:", "Cures:", "References:"):
         assert word in case.card, word
     if not all(cure.holds for cure in case.cures.values()):
-        assert "Does not hold here" in case.card
+        assert "Does not help here" in case.card
     assert next(iter(case.cures.values())).holds
     assert case.build.__doc__
 
 
-def test_a_case_file_defines_one_case_of_its_own_name():
+def test_every_module_defines_the_case_of_its_name():
     modules = {case.build.__module__.rpartition(".")[2] for case in CASES.values()}
     assert modules == set(CASES)
 
@@ -105,7 +105,7 @@ def test_a_run_is_repeatable_and_leaves_the_callers_random_state_alone():
     assert first.ratio != other.ratio
 
 
-def test_policies_act_and_the_guarded_run_stays_finite():
+def test_a_policy_acts_on_the_failing_program():
     unguarded = zoo.run_case("nan_sqrt", policy="none", accelerator="cpu", max_steps=40)
     guarded = zoo.run_case("nan_sqrt", policy="protect", accelerator="cpu", max_steps=40)
     assert unguarded.incidents == ()
@@ -121,23 +121,34 @@ def test_compare_writes_one_tensorboard_run_for_each_variant(tmp_path):
         assert list((tmp_path / "nan_sqrt" / variant).glob("events.out.tfevents.*"))
 
 
-def test_names_that_do_not_exist_are_told_with_those_that_do():
-    with pytest.raises(KeyError, match=r"no case 'nothing'; it has: .*deep_sigmoid"):
+def test_an_unknown_name_is_reported_with_the_known_names():
+    with pytest.raises(KeyError, match=r"no zoo case 'nothing'. The cases are: .*deep_sigmoid"):
         zoo.get_case("nothing")
-    with pytest.raises(KeyError, match=r"deep_sigmoid has no cure 'magic'; it has: elu_he, .*"):
+    with pytest.raises(KeyError, match=r"'deep_sigmoid' has no cure 'magic'. Its cures are: elu_he, .*"):
         zoo.run_case("deep_sigmoid", "magic")
+
+
+def test_a_renamed_case_is_found_under_its_former_name():
+    with pytest.warns(DeprecationWarning, match="'unnormalised_inputs' is now 'unnormalized_inputs'"):
+        assert zoo.get_case("unnormalised_inputs") is CASES["unnormalized_inputs"]
+
+
+def test_the_former_name_of_has_symptom_works():
+    result = run("nan_sqrt")
+    with pytest.warns(DeprecationWarning, match="renamed to `has_symptom`"):
+        assert result.sick is result.has_symptom
 
 
 def test_tables_and_cards_can_be_printed():
     from rich.console import Console
 
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(showing.cases_table(CASES.values()))
+    console.print(tables.cases_table(CASES.values()))
     console.print(zoo.show("deep_sigmoid"))
-    console.print(showing.results_table(CASES["nan_sqrt"], [run("nan_sqrt"), run("nan_sqrt", "eps")]))
+    console.print(tables.results_table(CASES["nan_sqrt"], [run("nan_sqrt"), run("nan_sqrt", "eps")]))
     text = console.export_text()
     assert all(name in text for name in CASES)
-    assert "no: see the card" in text
+    assert "no, see above" in text
     assert "nonfinite" in text
 
 

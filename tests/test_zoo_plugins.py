@@ -1,4 +1,4 @@
-"""A third-party distribution brings cases and fixes; a broken one is named and left out."""
+"""Cases and fixes of another package are added; broken ones are left out with a warning."""
 
 import importlib.util
 import subprocess
@@ -42,7 +42,7 @@ def write_project(folder: Path) -> None:
 
 
 def install(project: Path, target: Path) -> None:
-    """With pip where it and the build backend are at hand, otherwise the two files that an installer would write."""
+    """Installs with pip and hatchling where available; otherwise writes the files that an installer would write."""
     if importlib.util.find_spec("hatchling") and importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
         subprocess.run([*pip, "--target", str(target), str(project)], check=True, capture_output=True, timeout=120)
@@ -68,26 +68,26 @@ def tiny_zoo(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_cases_join_and_what_cannot_join_is_named(tiny_zoo):
+def test_cases_are_added_and_broken_ones_are_reported(tiny_zoo):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         names = [case.name for case in zoo.list_cases()]
-    told = " ".join(str(warning.message) for warning in caught)
+    messages = " ".join(str(warning.message) for warning in caught)
     assert names[-1] == "tiny_case"
     assert names.count("lr_too_low") == 1
-    assert "'broken' of tiny-zoo (lightning_gradguard.zoo: tiny_zoo.missing) cannot be loaded" in told
-    assert "ModuleNotFoundError" in told
-    assert "'number' is left out" in told
-    assert "'lr_too_low' is taken" in told
+    assert "'broken' of tiny-zoo (lightning_gradguard.zoo: tiny_zoo.missing) cannot be loaded" in messages
+    assert "ModuleNotFoundError" in messages
+    assert "'number' is left out" in messages
+    assert "there is already a case 'lr_too_low'" in messages
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_plug_in_case_runs_like_any_other(tiny_zoo):
+def test_a_case_of_a_plugin_can_be_run(tiny_zoo):
     result = zoo.run_case("tiny_case", accelerator="cpu", max_steps=5)
     assert (result.case, result.steps) == ("tiny_case", 5)
 
 
-def test_fixes_join_and_never_replace_ours(tiny_zoo):
+def test_fixes_are_added_and_never_replace_existing_ones(tiny_zoo):
     with pytest.warns(UserWarning, match="'he' is left out: its name is taken"):
         found = fixes.list_fixes()
     assert found["tiny_fix"](None)[0].after == "after"
@@ -95,7 +95,7 @@ def test_fixes_join_and_never_replace_ours(tiny_zoo):
     assert "tiny_fix" not in fixes.__all__
 
 
-def test_without_plug_ins_nothing_is_said():
+def test_without_plugins_there_is_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "tiny_case" not in [case.name for case in zoo.list_cases()]

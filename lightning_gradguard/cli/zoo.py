@@ -1,4 +1,4 @@
-"""What `gradguard zoo ...` does: thin, over the public functions of `lightning_gradguard.zoo`."""
+"""The commands `zoo list`, `zoo show`, `zoo run` and `zoo compare`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from rich.console import Console
 
 from lightning_gradguard.zoo.registry import get_case, list_cases
 from lightning_gradguard.zoo.running import PolicyName, compare_case, run_case
-from lightning_gradguard.zoo.showing import card, cases_table, results_table
+from lightning_gradguard.zoo.tables import card, cases_table, results_table
 
 
 def list_() -> int:
-    """Every case, one line each."""
+    """Lists all cases."""
     Console().print(cases_table(list_cases()))
     return 0
 
 
 def show(case: str) -> int:
-    """A case's card: symptom, cause, cures, who recommends which numbers, references.
+    """Describes a case: symptom, cause, cures, references.
 
     Args:
-        case: The case's name, see `gradguard zoo list`.
+        case: Name of the case, see `gradguard zoo list`.
     """
     Console().print(card(get_case(case)))
     return 0
@@ -39,13 +39,13 @@ def run(
     """Trains one case, broken or with one of its cures.
 
     Args:
-        case: The case's name.
-        cure: One of its cures; without it the broken form is trained.
-        policy: What the guard may do; `none` trains without it.
-        accelerator: As for Lightning's Trainer.
+        case: Name of the case, see `gradguard zoo list`.
+        cure: Name of one of its cures, see `gradguard zoo show`; by default the broken program is trained.
+        policy: GradGuard's policy; `none` trains without GradGuard.
+        accelerator: As in Lightning's Trainer: `auto`, `cpu`, `gpu`, `mps`, ...
         devices: Number of devices.
-        logdir: Where TensorBoard's files go; without it nothing is written.
-        seed: Of weights, data and order.
+        logdir: Directory for TensorBoard's files; by default none are written.
+        seed: Seed of the weights, the data and its order.
     """
     result = run_case(case, cure, policy, accelerator, devices, logdir, seed, progress=True)
     console = Console()
@@ -63,19 +63,19 @@ def compare(
     logdir: Path | None = None,
     seed: int = 0,
 ) -> int:
-    """Trains a case broken and with every cure, and prints them side by side.
+    """Trains a case broken and with every cure, and prints the results.
 
     Args:
-        case: The case's name.
-        policy: What the guard may do in each run; `none` trains without it.
-        accelerator: As for Lightning's Trainer.
+        case: Name of the case, see `gradguard zoo list`.
+        policy: GradGuard's policy in each run; `none` trains without GradGuard.
+        accelerator: As in Lightning's Trainer: `auto`, `cpu`, `gpu`, `mps`, ...
         devices: Number of devices.
-        logdir: Where TensorBoard finds all the runs; without it nothing is written.
-        seed: Of weights, data and order.
+        logdir: Directory for TensorBoard's files, one run for each variant; by default none are written.
+        seed: Seed of the weights, the data and its order.
     """
     console = Console()
     results = compare_case(case, policy, accelerator, devices, logdir, seed)
     console.print(results_table(get_case(case), list(results)))
     if logdir is not None:
-        console.print(f"\nSee it: tensorboard --logdir {logdir}", highlight=False, soft_wrap=True)
+        console.print(f"\nTo compare the runs: tensorboard --logdir {logdir}", highlight=False, soft_wrap=True)
     return 0

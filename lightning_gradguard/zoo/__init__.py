@@ -1,7 +1,14 @@
-"""Programs that go wrong in their gradients, each with the cures that the documents name, applied and measured.
+"""Small training programs that fail, each with published cures, applied and measured.
 
-The folder is the registry: every module here that defines `CASE` is a case. Third parties add theirs by the
-entry-point group `lightning_gradguard.zoo`, whose objects are a `Case` or a module that has one as `CASE`.
+* `base`: what a `Case` consists of: `Program`, `Symptom`, `Cure`.
+* `cases/`: one module for each case, which defines `CASE`.
+* `registry`: finds the cases, also those of other packages.
+* `running`: trains a case; `measures` computes its symptom.
+* `learner`, `nets`, `data`: what the cases train, and on what.
+* `tables`: cards and tables for the terminal.
+
+Other packages add cases by the entry-point group `lightning_gradguard.zoo`. Its objects are `Case`s, or modules that
+define one as `CASE`.
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ __all__ = [
 
 
 def show(case: Case | str) -> Any:
-    """The case's card as a rich renderable: `rich.print(show("deep_sigmoid"))`."""
-    from lightning_gradguard.zoo.showing import card
+    """The description of a case, to be printed with rich: `rich.print(show("deep_sigmoid"))`."""
+    from lightning_gradguard.zoo.tables import card
 
     return card(get_case(case) if isinstance(case, str) else case)

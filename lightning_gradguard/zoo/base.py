@@ -1,4 +1,4 @@
-"""What a zoo case is: a program that goes wrong, the symptom that shows it, and the cures that are applied to it."""
+"""The parts of a zoo case: a training program that fails, the symptom of the failure, and cures."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Program:
-    """One training run, ready to start; a cure changes it in place.
+    """A training run, ready to start. A cure changes it in place.
 
     Args:
-        module: What is trained.
+        module: The module to train.
         train: Training batches `(inputs, targets)`.
-        valid: Validation batches.
-        max_steps: Optimizer steps.
-        trainer: Further arguments for the Trainer.
+        valid: Validation batches `(inputs, targets)`.
+        max_steps: Number of optimizer steps.
+        trainer: More arguments for the Trainer.
     """
 
     module: Learner
@@ -40,50 +40,52 @@ class Program:
 
     @property
     def net(self) -> nn.Module:
-        """The network, where fixes of the model are applied."""
+        """The network, to which fixes of the model are applied."""
         return self.module.net
 
     @property
     def example(self) -> Tensor:
-        """Inputs of the first two validation samples."""
+        """The inputs of the first two validation samples."""
         inputs: Tensor = next(iter(self.valid))[0][:2]
         return inputs
 
     def tune(self, edit: Callable[[Optimizer], Changes]) -> Changes:
-        """Applies a fix to the optimizer whenever one is made; tried at once, so that its changes are known."""
+        """Applies a fix to every optimizer that the module creates, and to a first one now for the list of changes."""
         self.module.edits.append(edit)
         trial = self.module.optimizer_factory(self.net.parameters())
         return edit(trial)
 
     def switch(self, new: type[Optimizer], **settings: Any) -> Changes:
-        """Trains with another optimizer."""
+        """Replaces the optimizer."""
         old = self.module.optimizer_factory
         self.module.optimizer_factory = lambda p: fixes.switch_optimizer(old(p), new, **settings).optimizer
         return fixes.switch_optimizer(old(self.net.parameters()), new, **settings).changes
 
     def warm_up(self, steps: int) -> Changes:
-        """Raises the learning rate linearly over the first steps, by torch's `LinearLR`."""
+        """Increases the learning rate linearly over the first steps, with torch's `LinearLR`."""
         self.module.warmup_steps = steps
-        return (Change("lr_scheduler", "none", f"linear warm-up over {steps} steps"),)
+        return (Change("lr_scheduler", "none", f"linear warmup over {steps} steps"),)
 
     def rebatch(self, batch_size: int) -> Changes:
-        """Trains with another batch size."""
+        """Replaces the batch size."""
         self.train, changes = fixes.set_batch_size(self.train, batch_size)
         return changes
 
 
 def on_optimizer(fix: Callable[..., Changes], *args: Any, **settings: Any) -> Callable[[Program], Changes]:
-    """A cure that applies a fix of the optimizer: `on_optimizer(fixes.clip_by_norm, 1.0)`."""
+    """A cure that applies a fix to the optimizer: `on_optimizer(fixes.clip_by_norm, 1.0)`."""
     return lambda program: program.tune(lambda optimizer: fix(optimizer, *args, **settings))
 
 
 def on_net(fix: Callable[..., Changes], *args: Any, **settings: Any) -> Callable[[Program], Changes]:
-    """A cure that applies a fix of the net that wants an example: `on_net(fixes.he, seed=0)`."""
+    """A cure that applies a fix to the network and an example batch: `on_net(fixes.he, seed=0)`."""
     return lambda program: fix(program.net, program.example, *args, **settings)
 
 
-def swapped(new: Callable[[], nn.Module], init: Callable[..., Changes] | None = None) -> Callable[[Program], Changes]:
-    """A cure that replaces the activations and, if asked, initialises for the new ones."""
+def swap_activations(
+    new: Callable[[], nn.Module], init: Callable[..., Changes] | None = None
+) -> Callable[[Program], Changes]:
+    """A cure that replaces the activations and, with `init`, re-initializes the weights for the new ones."""
 
     def cure(program: Program) -> Changes:
         changes = fixes.replace_activations(program.net, program.example, new)
@@ -94,25 +96,25 @@ def swapped(new: Callable[[], nn.Module], init: Callable[..., Changes] | None = 
 
 @dataclass(frozen=True)
 class Symptom:
-    """A number that tells a sick run from a healthy one.
+    """A number that distinguishes the failing program from a cured one.
 
     Args:
-        what: The number in words, with its unit.
-        measure: Takes a finished run.
-        limit: Where sickness begins.
-        above: Whether a run is sick above the limit rather than below it.
+        description: What the number is, with its unit.
+        measure: Computes the number from a finished run.
+        limit: The symptom is present beyond this value.
+        above: Whether "beyond" means above the limit; otherwise below.
     """
 
-    what: str
+    description: str
     measure: Callable[[Run], float]
     limit: float
     above: bool = True
 
-    def sick(self, value: float) -> bool:
-        """Whether this value is the symptom; what cannot be measured counts as sick.
+    def is_present(self, value: float) -> bool:
+        """Whether `value` shows the symptom. NaN, which cannot be compared, does.
 
         Example:
-            >>> Symptom("share", lambda run: 0.0, limit=0.5).sick(0.7)
+            >>> Symptom("fraction of dead units", lambda run: 0.0, limit=0.5).is_present(0.7)
             True
         """
         return math.isnan(value) or (value > self.limit if self.above else value < self.limit)
@@ -120,43 +122,44 @@ class Symptom:
 
 @dataclass(frozen=True)
 class Cure:
-    """One way out, applied to the broken program.
+    """A published way to repair the broken program.
 
     Args:
         apply: Changes the program with functions of `lightning_gradguard.fixes` and returns what they changed.
-        rows: The rows of the documents' list that it proves, `"F4"`.
-        holds: Whether measurement agrees with the advice here. Where it does not, the case's card says so with
-            figures, and a test checks that it still does not.
+        advice: The published advice that it follows, as rows of `docs/documents.md`, e.g. `"F4"`.
+        holds: Whether the cure works in this case. If not, the case's card says so, and a test checks that it still
+            does not.
     """
 
     apply: Callable[[Program], Changes]
-    rows: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     holds: bool = True
 
 
 @dataclass(frozen=True)
 class Case:
-    """A problem of the documents as a program that shows it, with its cures.
+    """A training program that fails in one way, with its cures.
 
     Args:
-        name: As in `gradguard zoo run NAME`.
-        title: One line.
-        kind: What a detector of the guard calls the symptom.
-        symptom: How the case measures it by itself.
-        rows: The rows of the documents' list that the broken form shows, `"S1"`.
-        build: Makes the broken program for a seed.
-        cures: Each by name.
+        name: Its name, as in `gradguard zoo run NAME`.
+        title: A description in one line.
+        kind: The kind of the finding that GradGuard reports.
+        symptom: How the case measures the failure, independently of GradGuard.
+        statements: The published statements that the broken program demonstrates, as rows of `docs/documents.md`,
+            e.g. `"S1"`.
+        build: Builds the broken program from a seed.
+        cures: The cures by name.
         metric: Name of the final metric.
-        margin: By how much a cure's metric must be better than the broken run's.
+        margin: How much better a cured run's metric must be than the broken run's.
         higher: Whether a larger metric is better.
-        layers: Regular expression that the layers named by the guard must match, all of them.
+        layers: Regular expression that every layer reported by GradGuard must match.
     """
 
     name: str
     title: str
     kind: str
     symptom: Symptom
-    rows: tuple[str, ...]
+    statements: tuple[str, ...]
     build: Callable[[int], Program]
     cures: Mapping[str, Cure]
     metric: str
@@ -166,16 +169,16 @@ class Case:
 
     @property
     def card(self) -> str:
-        """The case's docstring: symptom, cause, cures, who recommends which numbers, references."""
+        """The docstring of the case's module: symptom, cause, cures, references."""
         return (sys.modules[self.build.__module__].__doc__ or self.title).strip()
 
     @property
-    def documented(self) -> tuple[str, ...]:
-        """Every row of the documents' list that this case covers."""
-        return tuple(dict.fromkeys([*self.rows, *(row for cure in self.cures.values() for row in cure.rows)]))
+    def covers(self) -> tuple[str, ...]:
+        """The rows of `docs/documents.md` that this case tests: its statements, and the advice of its cures."""
+        return tuple(dict.fromkeys([*self.statements, *(row for cure in self.cures.values() for row in cure.advice)]))
 
     def gain(self, broken: float, cured: float) -> float:
-        """By how much the cured metric is better; a broken run that ended in NaN is infinitely worse.
+        """How much better the cured metric is: -inf if it is NaN, else inf if the broken run's is NaN.
 
         Example:
             >>> from lightning_gradguard import zoo

@@ -1,4 +1,4 @@
-"""Data of the zoo: scikit-learn's bundled sets and generated sequences; nothing is downloaded."""
+"""Data of the cases: scikit-learn's bundled datasets and generated sequences. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 @lru_cache
 def _bundled(name: str) -> tuple[Tensor, Tensor]:
-    """Features and targets of `sklearn.datasets.load_NAME`, shuffled once and for all."""
+    """Features and targets of `sklearn.datasets.load_NAME`, in one fixed random order."""
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise ImportError("the zoo needs scikit-learn: pip install 'lightning-gradguard[zoo]'") from error
+        raise ImportError("The zoo needs scikit-learn: pip install 'lightning-gradguard[zoo]'") from error
     features, targets = getattr(datasets, f"load_{name}")(return_X_y=True)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(7))
     x = torch.tensor(features, dtype=torch.float32)[order]
@@ -25,7 +25,7 @@ def _bundled(name: str) -> tuple[Tensor, Tensor]:
 
 
 def digits(images: bool = False) -> tuple[Tensor, Tensor]:
-    """1797 handwritten digits, pixels in [0, 1]: `[1797, 64]`, or `[1797, 1, 8, 8]`, and labels.
+    """1,797 handwritten digits with pixels in [0, 1], `[1797, 64]` or as images `[1797, 1, 8, 8]`, and labels.
 
     Example:
         >>> digits(images=True)[0].shape
@@ -36,17 +36,17 @@ def digits(images: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def wine() -> tuple[Tensor, Tensor]:
-    """178 wines, 13 raw features up to 1680, 3 classes."""
+    """178 wines with 13 raw features up to 1,680, in 3 classes."""
     return _bundled("wine")
 
 
 def breast_cancer() -> tuple[Tensor, Tensor]:
-    """569 tumours, 30 raw features up to 4254, 2 classes."""
+    """569 tumors with 30 raw features up to 4,254, in 2 classes."""
     return _bundled("breast_cancer")
 
 
 def diabetes() -> tuple[Tensor, Tensor]:
-    """442 patients, 10 features standardised, and a target standardised too, `[442, 1]`."""
+    """442 patients with 10 standardized features, and a standardized target `[442, 1]`."""
     x, y = _bundled("diabetes")
     return (x - x.mean(0)) / x.std(0), ((y - y.mean()) / y.std()).unsqueeze(1)
 
@@ -54,7 +54,7 @@ def diabetes() -> tuple[Tensor, Tensor]:
 def loaders(
     data: tuple[Tensor, Tensor], seed: int, batch_size: int = 64, share: float = 0.7
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """A shuffled train loader over the first `share` of the samples and a validation loader over the rest."""
+    """A shuffled training loader over the first `share` of the samples, and a validation loader over the rest."""
     x, y = data
     cut = int(share * len(x))
     order = torch.Generator().manual_seed(seed)
@@ -63,9 +63,9 @@ def loaders(
 
 
 def temporal_order(seed: int, length: int, samples: int = 2000) -> tuple[Tensor, Tensor]:
-    """Which of four symbols came first, then only noise: `[samples, length, 5]` and labels 0 to 3.
+    """One of four symbols followed by noise, `[samples, length, 5]`, and the symbol as the label, 0 to 3.
 
-    The last channel marks the end of the sequence. A net must carry two bits over `length - 1` steps.
+    The last channel marks the end of the sequence. The network must remember two bits for `length - 1` steps.
     """
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(0, 4, (samples,), generator=generator)

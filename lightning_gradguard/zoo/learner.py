@@ -1,4 +1,4 @@
-"""What every case trains: a network with its loss, metric and optimizer."""
+"""The module that every case trains."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Learner(pl.LightningModule):
-    """A network with its loss, metric and optimizer: what every case trains.
+    """A network with its loss, metric and optimizer.
 
     Args:
-        net: Called with a batch's inputs.
-        loss: Called with the net's output and the targets; a function, so that a cure can exchange it.
-        metric: Updated with the same two on the validation data.
-        optimizer: Makes the optimizer from parameters.
+        net: The network.
+        loss: Called with the network's output and the targets. A function, so that a cure can replace it.
+        metric: Updated with the network's output and the targets of the validation data.
+        optimizer: Creates the optimizer from parameters.
     """
 
     def __init__(self, net: nn.Module, loss: Loss, metric: torchmetrics.Metric, optimizer: MakeOptimizer) -> None:
@@ -33,7 +33,7 @@ class Learner(pl.LightningModule):
         self.warmup_steps = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """The net's output."""
+        """The network's output."""
         out: Tensor = self.net(x)
         return out
 
@@ -74,5 +74,5 @@ def classifier(net: nn.Module, classes: int, optimizer: MakeOptimizer) -> Learne
 
 
 def regressor(net: nn.Module, optimizer: MakeOptimizer) -> Learner:
-    """A learner with squared error and the coefficient of determination."""
+    """A learner with the mean squared error and the coefficient of determination."""
     return Learner(net, nn.functional.mse_loss, torchmetrics.R2Score(), optimizer)

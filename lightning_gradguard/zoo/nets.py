@@ -1,4 +1,4 @@
-"""Networks that several cases build on; all weights are drawn anew from the case's seed."""
+"""Networks that several cases use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
-    """Linear layers with an activation after each but the last.
+    """Linear layers, with an activation after each but the last.
 
     Example:
         >>> mlp([64, 32, 10], nn.ReLU)
@@ -30,8 +30,8 @@ class LastStep(nn.Module):
     """A recurrent layer and a linear head on its last output.
 
     Args:
-        rnn: `batch_first`, called as `nn.RNN` is.
-        classes: Outputs of the head.
+        rnn: The recurrent layer, `batch_first`.
+        classes: Number of outputs.
     """
 
     def __init__(self, rnn: nn.RNNBase, classes: int) -> None:
@@ -39,12 +39,12 @@ class LastStep(nn.Module):
         self.rnn, self.head = rnn, nn.Linear(rnn.hidden_size, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[batch, time, features]` to `[batch, classes]`."""
+        """Maps `[batch, time, features]` to `[batch, classes]`."""
         out: Tensor = self.head(self.rnn(x)[0][:, -1])
         return out
 
 
-def seeded(seed: int) -> torch.Generator:
-    """Seeds torch's global generator, from which new layers draw, and returns one of its own for everything else."""
+def seed_torch(seed: int) -> torch.Generator:
+    """Seeds torch's global generator, which initializes new layers, and returns a separate generator for the data."""
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Finds the cases: modules of this folder with a `CASE`, and plug-ins."""
+"""Finds the cases: the modules in `cases/`, and those of other packages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from lightning_gradguard.plugins import load_plugins
 from lightning_gradguard.zoo.base import Case
 
 FOLDER = Path(__file__).parent / "cases"
+#: Former name -> current name. The former names work for one release, with a warning.
+RENAMED = {"unnormalised_inputs": "unnormalized_inputs"}
 
 
 @cache
@@ -24,9 +26,9 @@ def _own_cases() -> tuple[Case, ...]:
 
 
 def list_cases() -> list[Case]:
-    """Every case: the zoo's own by name, then those of installed plug-ins.
+    """Every case: GradGuard's own ordered by name, then those of other packages.
 
-    A plug-in that cannot be loaded, is no case, or takes a name that exists is reported by name and left out.
+    A plugin that cannot be loaded, is not a case, or has a name that is already taken is left out with a warning.
 
     Example:
         >>> [case.name for case in list_cases()][:2]
@@ -36,25 +38,32 @@ def list_cases() -> list[Case]:
     for name, loaded in load_plugins("lightning_gradguard.zoo").items():
         case: Any = getattr(loaded, "CASE", loaded)
         if not isinstance(case, Case):
-            warnings.warn(f"the plug-in case {name!r} is left out: {loaded!r} is no zoo.Case.", stacklevel=2)
+            warnings.warn(f"The zoo plugin {name!r} is left out: {loaded!r} is not a `zoo.Case`.", stacklevel=2)
         elif case.name in cases:
-            warnings.warn(f"the plug-in case {name!r} is left out: the name {case.name!r} is taken.", stacklevel=2)
+            warnings.warn(f"The zoo plugin {name!r} is left out: there is already a case {case.name!r}.", stacklevel=2)
         else:
             cases[case.name] = case
     return list(cases.values())
 
 
 def get_case(name: str) -> Case:
-    """The case of that name.
+    """The case with the given name.
 
     Args:
-        name: As `gradguard zoo list` shows it.
+        name: A name that `gradguard zoo list` shows.
 
     Raises:
-        KeyError: If there is none; the message lists all.
+        KeyError: If there is no such case; the message lists all names.
     """
+    if name in RENAMED:
+        warnings.warn(
+            f"The zoo case {name!r} is now {RENAMED[name]!r}; the old name will be removed in the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = RENAMED[name]
     own = {case.name: case for case in _own_cases()}
     cases = own if name in own else {case.name: case for case in list_cases()}
     if name not in cases:
-        raise KeyError(f"the zoo has no case {name!r}; it has: {', '.join(cases)}")
+        raise KeyError(f"There is no zoo case {name!r}. The cases are: {', '.join(cases)}")
     return cases[name]

@@ -1,4 +1,4 @@
-"""Running a case: with or without a cure, with or without the guard."""
+"""Trains a case, broken or with a cure, with or without GradGuard."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ PolicyName = Literal["none", "monitor", "protect", "repair"]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run, for measures to look at.
+    """A finished run, from which a symptom is measured.
 
     Args:
-        stats: Gradients of every step as they came from backward.
-        initial: The net before training.
-        net: The net after training.
-        inputs: Validation inputs, on the host.
-        targets: Their targets.
-        loss: The program's loss.
+        stats: Gradient statistics of every step, measured after the backward pass.
+        initial: The network before training.
+        net: The network after training.
+        inputs: Validation inputs, on the CPU.
+        targets: Validation targets, on the CPU.
+        loss: The loss function.
     """
 
     stats: list[GradStats]
@@ -57,22 +57,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one run of a case.
+    """The outcome of one run of a case.
 
     Args:
         case: The case's name.
         variant: `"broken"` or the cure's name.
-        seed: Of weights, data and order.
-        policy: The guard's policy; `"none"` for no guard.
-        symptom: The symptom's number.
-        sick: Whether that number is the symptom.
+        seed: Seed of the weights, the data and its order.
+        policy: GradGuard's policy; `"none"` if it was not used.
+        symptom: The value of the case's symptom.
+        has_symptom: Whether this value shows the symptom.
         metric: The final metric on the validation data; NaN if it could not be computed.
-        ratio: First layer's RMS gradient over the last one's, median over the steps.
-        slope: Decades of RMS gradient per layer, median over the steps.
-        steps: Optimizer steps taken or skipped.
-        seconds: Wall time of training.
-        changes: What the cure changed, layer by layer.
-        incidents: What the guard reported.
+        ratio: The first layer's RMS gradient divided by the last layer's, median over the steps.
+        slope: Decades by which the RMS gradient grows per layer towards the output, median over the steps.
+        steps: Number of optimizer steps, including skipped ones.
+        seconds: Training time.
+        changes: What the cure changed.
+        incidents: What GradGuard reported.
     """
 
     case: str
@@ -80,7 +80,7 @@ class Result:
     seed: int
     policy: str
     symptom: float
-    sick: bool
+    has_symptom: bool
     metric: float
     ratio: float
     slope: float
@@ -89,9 +89,15 @@ class Result:
     changes: Changes = ()
     incidents: tuple[Incident, ...] = ()
 
+    @property
+    def sick(self) -> bool:
+        """Deprecated: `has_symptom`."""
+        warnings.warn("`zoo.Result.sick` has been renamed to `has_symptom`.", DeprecationWarning, stacklevel=2)
+        return self.has_symptom
+
 
 class Recorder(pl.Callback):
-    """Keeps the gradient statistics of every step, as they come from backward."""
+    """Keeps the gradient statistics of every step, measured after the backward pass."""
 
     def __init__(self) -> None:
         self.stats: list[GradStats] = []
@@ -123,30 +129,30 @@ def run_case(
     max_steps: int | None = None,
     progress: bool = False,
 ) -> Result:
-    """Trains one case, broken or cured, and measures what came of it.
+    """Trains one case, broken or with a cure, and measures the outcome.
 
     Args:
         case: A case, or its name.
-        cure: Name of one of its cures; None trains the broken form.
-        policy: What the guard may do; `none` trains without it.
+        cure: Name of one of its cures; None trains the broken program.
+        policy: GradGuard's policy; `none` trains without GradGuard.
         accelerator: As in Lightning's Trainer: `auto`, `cpu`, `gpu`, `mps`, ...
         devices: Number of devices.
-        logdir: Where TensorBoard's files go; None writes nothing.
-        seed: Of weights, data and order.
-        max_steps: Optimizer steps instead of the case's own number.
-        progress: Whether to draw Lightning's progress bar.
+        logdir: Directory for TensorBoard's files; None writes nothing.
+        seed: Seed of the weights, the data and its order.
+        max_steps: Number of optimizer steps; None for the case's own number.
+        progress: Whether to show Lightning's progress bar.
 
     Raises:
-        KeyError: If the case has no such cure.
+        KeyError: If there is no such case or cure.
 
     Example:
         >>> from lightning_gradguard import zoo
-        >>> zoo.run_case("deep_sigmoid", accelerator="cpu", max_steps=20).sick
+        >>> zoo.run_case("deep_sigmoid", accelerator="cpu", max_steps=20).has_symptom
         True
     """
     case = get_case(case) if isinstance(case, str) else case
     if cure is not None and cure not in case.cures:
-        raise KeyError(f"{case.name} has no cure {cure!r}; it has: {', '.join(case.cures)}")
+        raise KeyError(f"The zoo case {case.name!r} has no cure {cure!r}. Its cures are: {', '.join(case.cures)}")
     with _isolated(seed):
         program = case.build(seed)
         changes = case.cures[cure].apply(program) if cure else ()
@@ -154,7 +160,7 @@ def run_case(
         run, metric, seconds = _trained(program, case, guard, accelerator, devices, logdir, cure, max_steps, progress)
         value = case.symptom.measure(run)
     return Result(
-        case.name, cure or BROKEN, seed, policy, value, case.symptom.sick(value), metric,
+        case.name, cure or BROKEN, seed, policy, value, case.symptom.is_present(value), metric,
         measures.first_last_ratio(run), measures.depth_slope(run), len(run.stats), seconds, changes,
         guard.report().incidents if guard else (),
     )  # fmt: skip
@@ -166,13 +172,13 @@ def _trained(
 ) -> tuple[Run, float, float]:  # fmt: skip
     recorder, module = Recorder(), program.module
     initial = copy.deepcopy(module.net)
-    with tempfile.TemporaryDirectory() as nowhere:
+    with tempfile.TemporaryDirectory() as root:
         trainer = pl.Trainer(
             max_steps=max_steps or program.max_steps, max_epochs=-1, accelerator=accelerator, devices=devices,
             logger=TensorBoardLogger(logdir, name=case.name, version=cure or BROKEN) if logdir else False,
             callbacks=[recorder, *([guard] if guard else [])], log_every_n_steps=1, num_sanity_val_steps=0,
             limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=progress, enable_model_summary=False,
-            default_root_dir=nowhere, **program.trainer,
+            default_root_dir=root, **program.trainer,
         )  # fmt: skip
         start = time.perf_counter()
         trainer.fit(module, program.train)
@@ -187,7 +193,7 @@ def _trained(
 
 @contextmanager
 def _isolated(seed: int) -> Iterator[None]:
-    """Seeds torch for a run and gives the caller's random state back; hides Lightning's advice and banners."""
+    """Seeds torch, restores the caller's random state afterwards, and hides Lightning's warnings and banners."""
     quiet = logging.root.manager.disable
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -207,15 +213,15 @@ def compare_case(
     logdir: str | Path | None = None,
     seed: int = 0,
 ) -> list[Result]:
-    """Trains a case broken and with every cure; with a log directory TensorBoard shows them side by side.
+    """Trains a case broken and with every cure.
 
     Args:
         case: A case, or its name.
-        policy: As in `run_case`.
-        accelerator: As in `run_case`.
-        devices: As in `run_case`.
-        logdir: As in `run_case`: one run for each variant below `logdir/CASE`.
-        seed: As in `run_case`.
+        policy: GradGuard's policy; `none` trains without GradGuard.
+        accelerator: As in Lightning's Trainer: `auto`, `cpu`, `gpu`, `mps`, ...
+        devices: Number of devices.
+        logdir: Directory for TensorBoard's files, one run for each variant in `logdir/CASE`; None writes nothing.
+        seed: Seed of the weights, the data and its order.
     """
     case = get_case(case) if isinstance(case, str) else case
     return [run_case(case, cure, policy, accelerator, devices, logdir, seed) for cure in (None, *case.cures)]

@@ -1,1 +1,1 @@
-"""The cases: every module here defines `CASE`."""
+"""The cases, one module each, which defines `CASE`."""

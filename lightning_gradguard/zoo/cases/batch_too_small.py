@@ -1,11 +1,11 @@
 """Batches of one sample.
 
-Symptom: every step follows one sample; the loss is scattered over decades and does not set_permanent.
-Cause: the noise of a single sample's gradient at a learning rate made for a batch.
-Cures: a larger batch, a smaller learning rate, clipping by norm, Adam. (Document 001 advises a *smaller* batch against
-explosion: `lr_too_high`, `exploding_relu` and `exploding_rnn` try it, and it cures none of them.)
-Does not hold here: layer normalisation.
-References: documents 000, 001, 004.
+Symptom: the loss varies over several orders of magnitude and does not converge.
+Cause: a learning rate that suits a batch, applied to the noisy gradient of a single sample.
+Cures: a larger batch, a smaller learning rate, clipping by norm, Adam. (Source note 001 recommends a *smaller* batch
+against exploding gradients. `lr_too_high`, `exploding_relu` and `exploding_rnn` try it, and it helps in none of them.)
+Does not help here: layer normalization.
+References: source notes 000, 001, 004 (docs/documents.md).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer
 from lightning_gradguard.zoo.data import digits, loaders
 from lightning_gradguard.zoo.learner import classifier
-from lightning_gradguard.zoo.nets import mlp, seeded
+from lightning_gradguard.zoo.nets import mlp, seed_torch
 
 
 def build(seed: int) -> Program:
     """Two layers on digits, one sample at a time, SGD with momentum."""
-    seeded(seed)
+    seed_torch(seed)
     learner = classifier(mlp([64, 64, 10], nn.ReLU), 10, partial(torch.optim.SGD, lr=0.03, momentum=0.9))
     return Program(learner, *loaders(digits(), seed, batch_size=1), max_steps=600)
 
@@ -34,8 +34,8 @@ CASE = Case(
     name="batch_too_small",
     title="batches of one sample",
     kind="diverging",
-    symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.5),
-    rows=("S4",),
+    symptom=Symptom("final loss / initial loss", measures.final_loss_ratio, limit=0.5),
+    statements=("S4",),
     build=build,
     cures={
         "larger_batch": Cure(lambda program: program.rebatch(64)),

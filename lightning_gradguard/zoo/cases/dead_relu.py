@@ -1,12 +1,12 @@
-"""ReLU units that are silent for every input.
+"""ReLU units that output zero for every input.
 
-Symptom: the whole first layer outputs zero for every sample; no gradient passes, the loss stays where it was.
-Cause: a bias far below the inputs. A ReLU's gradient is zero wherever its output is.
-Cures: activations with a slope on the negative side: leaky ReLU (0.1 in document 000, 0.1 or 0.2 in 003), RReLU, ELU;
-tanh; a new initialisation; batch normalisation, which removes the bias.
-Does not hold here: PReLU and SELU, whose units live again but whose training fails at this learning rate; a smaller
-learning rate (document 003). It can keep units from dying, see `dying_relu`, but times zero it wakes none.
-References: documents 000, 001, 003; Maas et al., 2013; Clevert et al., 2016, arXiv:1511.07289.
+Symptom: every unit of the first layer outputs zero for every sample. No gradient passes, and the loss stays constant.
+Cause: biases far below the range of the inputs. A ReLU's gradient is zero wherever its output is zero.
+Cures: activations with a slope on the negative side: leaky ReLU (slope 0.1 in source note 000, 0.1 or 0.2 in 003),
+RReLU, ELU; tanh; re-initialized weights; batch normalization, which removes the bias.
+Does not help here: PReLU and SELU revive the units, but training fails at this learning rate. A smaller learning rate
+(source note 003) can keep units from dying, see `dying_relu`, but cannot revive dead ones: their gradient is zero.
+References: source notes 000, 001, 003 (docs/documents.md); Maas et al., 2013; Clevert et al., 2016, arXiv:1511.07289.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from lightning_gradguard import fixes
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer, swapped
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer, swap_activations
 from lightning_gradguard.zoo.data import digits, loaders
 from lightning_gradguard.zoo.learner import classifier
 from lightning_gradguard.zoo.nets import mlp
@@ -36,19 +36,19 @@ def build(seed: int) -> Program:
 
 CASE = Case(
     name="dead_relu",
-    title="ReLU units that are silent for every input",
+    title="ReLU units that output zero for every input",
     kind="dead_units",
-    symptom=Symptom("share of dead hidden units", measures.dead_share, limit=0.4),
-    rows=("S7",),
+    symptom=Symptom("fraction of dead hidden units", measures.dead_fraction, limit=0.4),
+    statements=("S7",),
     build=build,
     cures={
-        "leaky_relu": Cure(swapped(partial(nn.LeakyReLU, 0.1)), ("F3",)),
-        "leaky_relu_0.2": Cure(swapped(partial(nn.LeakyReLU, 0.2)), ("F3",)),
-        "prelu": Cure(swapped(nn.PReLU), ("F3",), holds=False),
-        "rrelu": Cure(swapped(nn.RReLU), ("F3",)),
-        "elu": Cure(swapped(nn.ELU), ("F3",)),
-        "selu": Cure(swapped(nn.SELU), ("F3",), holds=False),
-        "tanh": Cure(swapped(nn.Tanh), ("F3",)),
+        "leaky_relu": Cure(swap_activations(partial(nn.LeakyReLU, 0.1)), ("F3",)),
+        "leaky_relu_0.2": Cure(swap_activations(partial(nn.LeakyReLU, 0.2)), ("F3",)),
+        "prelu": Cure(swap_activations(nn.PReLU), ("F3",), holds=False),
+        "rrelu": Cure(swap_activations(nn.RReLU), ("F3",)),
+        "elu": Cure(swap_activations(nn.ELU), ("F3",)),
+        "selu": Cure(swap_activations(nn.SELU), ("F3",), holds=False),
+        "tanh": Cure(swap_activations(nn.Tanh), ("F3",)),
         "he": Cure(on_net(fixes.he, seed=0), ("F4",)),
         "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5",)),
         "lr_down": Cure(on_optimizer(fixes.scale_lr, 0.1), ("F9",), holds=False),

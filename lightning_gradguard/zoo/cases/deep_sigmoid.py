@@ -1,15 +1,15 @@
-"""Deep sigmoid net with N(0, 1) weights.
+"""Deep sigmoid network with N(0, 1) weights.
 
-Symptom: the layers near the output learn, the layers near the input receive almost nothing, the loss hardly moves.
-Cause: a sigmoid's derivative is at most 0.25, and units driven by N(0, 1) weights sit where it is smaller still; both
-are multiplied once for each layer. How much that is depends on the width: in mean-field theory the gradient keeps
-`n·E[sigmoid'^2]` of its square in a layer of n units, so that wide N(0, 1) layers fade less than narrow ones.
-Cures: better activations with their own initialisation, batch normalisation before or after the activation (Ioffe
-and Szegedy, 2015), residual connections, fewer layers. Document 000 ranks ELU > leaky ReLU > ReLU > tanh > sigmoid
-and calls BatchNorm with ReLU probably the best choice; 001, 002, 003 and 004 agree on the list.
-Does not hold here: Glorot weights alone, which the documents recommend for sigmoid, even with the gain of 4 that makes
-up for the derivative; a tenfold learning rate; Adam. See docs/zoo.md for the figures.
-References: documents 000, 001, 003; Glorot and Bengio, 2010.
+Symptom: layers near the output learn, layers near the input receive almost no gradient, and the loss hardly decreases.
+Cause: the derivative of a sigmoid is at most 0.25, and less for the large inputs that N(0, 1) weights produce. The
+gradient is multiplied by it once per layer. The factor depends on the width: in mean-field theory a layer of n units
+keeps `n·E[sigmoid'^2]` of the squared gradient, so the gradient vanishes faster in narrow layers.
+Cures: other activations with matching initialization, batch normalization before or after the activation (Ioffe and
+Szegedy, 2015), residual connections, fewer layers. Source note 000 ranks ELU > leaky ReLU > ReLU > tanh > sigmoid and
+calls BatchNorm with ReLU probably the best choice; 001, 002, 003 and 004 recommend similar lists.
+Does not help here: Glorot weights alone, which the source notes recommend for sigmoid, even with a gain of 4 that
+compensates for the derivative; a tenfold learning rate; Adam. docs/zoo.md has the numbers.
+References: source notes 000, 001, 003 (docs/documents.md); Glorot and Bengio, 2010.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 
 from lightning_gradguard import fixes
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer, swapped
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer, swap_activations
 from lightning_gradguard.zoo.data import digits, loaders
 from lightning_gradguard.zoo.learner import classifier
 from lightning_gradguard.zoo.nets import mlp
@@ -37,13 +37,13 @@ def build(seed: int) -> Program:
 
 CASE = Case(
     name="deep_sigmoid",
-    title="deep sigmoid net with N(0, 1) weights",
+    title="deep sigmoid network with N(0, 1) weights",
     kind="vanishing",
-    symptom=Symptom("first/last gradient ratio", measures.first_last_ratio, limit=1e-2, above=False),
-    rows=("S1", "S3", "S6"),
+    symptom=Symptom("RMS gradient of the first layer / last layer", measures.first_last_ratio, limit=1e-2, above=False),
+    statements=("S1", "S3", "S6"),
     build=build,
     cures={
-        "elu_he": Cure(swapped(nn.ELU, fixes.he), ("F3", "F4")),
+        "elu_he": Cure(swap_activations(nn.ELU, fixes.he), ("F3", "F4")),
         "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5",)),
         "batch_norm_after": Cure(on_net(fixes.add_batch_norm, before=False), ("F5",)),
         "residual": Cure(on_net(fixes.add_residual, every=1), ("F6",)),

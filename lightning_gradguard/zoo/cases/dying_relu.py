@@ -1,9 +1,9 @@
-"""ReLU units that die in training, under a large learning rate.
+"""ReLU units that die during training, under a large learning rate.
 
-Symptom: after a few large steps most units are zero for every input and stay so; the loss rests at chance.
-Cause: one step throws biases and weights so far that no input reaches the unit again.
-Cures: a smaller learning rate, batch normalisation before the activation.
-References: documents 000, 003; Lu et al., 2019, arXiv:1903.06733.
+Symptom: after a few large steps most units output zero for every input and remain so. The loss stays at chance level.
+Cause: a single step moves biases and weights so far that no input activates the unit any more.
+Cures: a smaller learning rate, batch normalization before the activation.
+References: source notes 000, 003 (docs/documents.md); Lu et al., 2019, arXiv:1903.06733.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CASE = Case(
     name="dying_relu",
     title="ReLU units that die under a large learning rate",
     kind="dead_units",
-    symptom=Symptom("share of dead hidden units", measures.dead_share, limit=0.4),
-    rows=("S7",),
+    symptom=Symptom("fraction of dead hidden units", measures.dead_fraction, limit=0.4),
+    statements=("S7",),
     build=build,
     cures={
         "lr_down": Cure(on_optimizer(fixes.scale_lr, 0.1), ("F9",)),

@@ -1,14 +1,14 @@
-"""ReLU net whose weights are too large.
+"""ReLU network whose weights are too large.
 
-Symptom: activations and gradients double with every layer; loss and weights overflow within a few steps.
-Cause: weights N(0, 0.5²) in layers of 32 units, four times He's variance of 2/32.
-Cures: initialisation with the right scale (He, orthogonal), batch normalisation.
-Does not hold here: clipping by norm (2, document 000) or against each unit's weights, a thousandth of the learning
-rate, Adam, L2, a smaller batch (document 001), and small random weights N(0, 0.05²) (document 004), which overshoot
-into vanishing. Most of them prevent the overflow, but not the bad start: accuracy ends between 0.09 and 0.73,
-depending on the seed, against 0.88 to 0.96. AUTOTRAINER's own table
-agrees: of 50 repaired explosions clipping repaired one (Zhang et al., 2021).
-References: documents 001, 002, 004; He et al., 2015, arXiv:1502.01852; Zhang et al., 2021, ICSE.
+Symptom: activations and gradients double with every layer. Loss and weights overflow within a few steps.
+Cause: N(0, 0.5²) weights in layers of 32 units, four times He's variance of 2/32.
+Cures: initialization with the right scale (He, orthogonal), batch normalization.
+Does not help here: clipping by norm (at 2, source note 000) or relative to each unit's weights, a thousandth of the
+learning rate, Adam, L2 regularization, a smaller batch (source note 001), and small random weights N(0, 0.05²) (source
+note 004), with which the gradient vanishes. Most of them prevent the overflow, but do not repair the initial weights:
+the final accuracy is 0.09 to 0.73, depending on the seed, compared with 0.88 to 0.96. This agrees with the results of
+AUTOTRAINER, where clipping repaired one of 50 repaired explosions (Zhang et al., 2021).
+References: source notes 001, 002, 004 (docs/documents.md); He et al., 2015, arXiv:1502.01852; Zhang et al., 2021, ICSE.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ def build(seed: int) -> Program:
 
 CASE = Case(
     name="exploding_relu",
-    title="ReLU net with weights that are too large",
+    title="ReLU network whose weights are too large",
     kind="nonfinite",
-    symptom=Symptom("decades of hidden gradient gained over depth", lambda r: -measures.activation_fall(r), limit=2.0),
-    rows=("S2", "S4", "S5", "S11"),
+    symptom=Symptom(
+        "decades of activation gradient gained over depth", lambda r: -measures.decades_lost_over_depth(r), limit=2.0
+    ),
+    statements=("S2", "S4", "S5", "S11"),
     build=build,
     cures={
         "he": Cure(on_net(fixes.he, seed=0), ("F4",)),

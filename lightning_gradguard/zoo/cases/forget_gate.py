@@ -1,12 +1,13 @@
-"""LSTM whose forget gate begins closed.
+"""LSTM whose forget gate is closed at initialization.
 
-Symptom: the gradient fades through time although there is a cell path: its gate multiplies it at every step.
-Cause: a forget bias of -3, so that 0.05 of the cell survives a step. Document 003 (point 5) notes that a gate near 0
-cuts the flow on purpose when the data ask for it; as a start it is a fault.
+Symptom: the gradient vanishes through time although the LSTM has a cell, because the forget gate multiplies it at every
+step.
+Cause: a forget bias of -3, so that 0.05 of the cell survives a step. Source note 003 (point 5) notes that a trained
+gate near 0 cuts the gradient on purpose, where the data require it. As an initialization it is a fault.
 Cures: a forget bias of 3.
-Does not hold here: torch's default of about 0, and the usual 1: over thirty steps they keep 0.5^30 and 0.73^30 of the
-state.
-References: document 003; Gers, Schmidhuber and Cummins, 2000; Jozefowicz et al., 2015.
+Does not help here: torch's default of about 0. Over thirty steps it keeps 0.5^30 of the state, and the usual bias of 1
+would keep 0.73^30.
+References: source note 003 (docs/documents.md); Gers, Schmidhuber and Cummins, 2000; Jozefowicz et al., 2015.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom
 from lightning_gradguard.zoo.data import loaders, temporal_order
 from lightning_gradguard.zoo.learner import classifier
-from lightning_gradguard.zoo.nets import LastStep, seeded
+from lightning_gradguard.zoo.nets import LastStep, seed_torch
 
 
 def build(seed: int) -> Program:
-    """24 LSTM units that name, after 30 steps, which of four symbols came first."""
-    seeded(seed)
+    """24 LSTM units that output, after 30 steps, which of four symbols came first."""
+    seed_torch(seed)
     net = LastStep(DropInLSTM(5, 24, batch_first=True), 4)
     fixes.set_forget_bias(net, -3.0)
     learner = classifier(net, 4, partial(torch.optim.Adam, lr=2e-3))
@@ -35,10 +36,10 @@ def build(seed: int) -> Program:
 
 CASE = Case(
     name="forget_gate",
-    title="LSTM whose forget gate begins closed",
+    title="LSTM whose forget gate is closed at initialization",
     kind="vanishing_through_time",
-    symptom=Symptom("decades of gradient lost through time", measures.time_fade, limit=4.0),
-    rows=("S9",),
+    symptom=Symptom("decades of gradient lost through time", measures.decades_lost_over_time, limit=4.0),
+    statements=("S9",),
     build=build,
     cures={
         "bias_3": Cure(lambda program: fixes.set_forget_bias(program.net, 3.0), ("F7",)),

@@ -1,10 +1,10 @@
 """Learning rate too low.
 
-Symptom: the loss stands still although gradients are healthy in every layer.
+Symptom: the loss hardly changes, although the gradients of all layers are healthy.
 Cause: SGD at 1e-4.
 Cures: a larger learning rate, Adam, Adagrad.
-Does not hold here: batch normalisation.
-References: documents 001, 002, 004; Duchi et al., 2011; Kingma and Ba, 2015, arXiv:1412.6980.
+Does not help here: batch normalization.
+References: source notes 001, 002, 004 (docs/documents.md); Duchi et al., 2011; Kingma and Ba, 2015, arXiv:1412.6980.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer
 from lightning_gradguard.zoo.data import digits, loaders
 from lightning_gradguard.zoo.learner import classifier
-from lightning_gradguard.zoo.nets import mlp, seeded
+from lightning_gradguard.zoo.nets import mlp, seed_torch
 
 
 def build(seed: int) -> Program:
     """Two hidden layers of 64 tanh units on digits, SGD at 1e-4."""
-    seeded(seed)
+    seed_torch(seed)
     learner = classifier(mlp([64, 64, 64, 10], nn.Tanh), 10, partial(torch.optim.SGD, lr=1e-4))
     return Program(learner, *loaders(digits(), seed), max_steps=200)
 
@@ -33,8 +33,8 @@ CASE = Case(
     name="lr_too_low",
     title="learning rate too low",
     kind="no_progress",
-    symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.5),
-    rows=("S3",),
+    symptom=Symptom("final loss / initial loss", measures.final_loss_ratio, limit=0.5),
+    statements=("S3",),
     build=build,
     cures={
         "lr_up": Cure(on_optimizer(fixes.scale_lr, 3000), ("F9",)),

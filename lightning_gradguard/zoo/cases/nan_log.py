@@ -1,11 +1,12 @@
-"""log(0) in a hand-written cross-entropy.
+"""log(0) in a custom cross-entropy.
 
-Symptom: the loss is inf and every gradient NaN, in the first steps.
-Cause: `-log(softmax(x))` with logits more than 104 apart: the probability underflows to 0 in fp32. Here weights six
-times too large make the net that confident from the start.
-Cures: `log_softmax`, which never leaves the logarithm (`cross_entropy` has it), or weights of the right size.
-Does not hold here: clipping and a smaller learning rate. Clipping NaN gives NaN, and the loss is inf before any step.
-References: document 001 (the loss becomes NaN); GRIST (Yan et al., 2021) counts log(0) first among numerical bugs.
+Symptom: the loss is inf and every gradient is NaN within the first steps.
+Cause: `-log(softmax(x))` with logits more than 104 apart: the probability underflows to 0 in fp32. Here the weights
+are six times too large, which makes the network that confident from the start.
+Cures: `log_softmax`, which avoids the underflow (`cross_entropy` uses it), or weights of the right scale.
+Does not help here: clipping and a smaller learning rate. Clipped NaN is NaN, and the loss is inf before the first step.
+References: source note 001 (docs/documents.md; the loss becomes NaN); GRIST (Yan et al., 2021) lists log(0) first among
+numerical bugs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lightning_gradguard.zoo.nets import mlp
 
 
 def naive_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """What the formula says, and what underflows."""
+    """Computes the formula literally, which underflows."""
     probabilities = logits.softmax(1)
     return -probabilities.gather(1, labels.unsqueeze(1)).log().mean()
 
@@ -38,21 +39,21 @@ def build(seed: int) -> Program:
     return Program(learner, *loaders(digits(), seed), max_steps=200)
 
 
-def stable(program: Program) -> fixes.Changes:
-    """The same loss computed in the logarithm."""
+def use_log_softmax(program: Program) -> fixes.Changes:
+    """The same loss, computed without leaving the logarithm."""
     program.module.loss = nn.functional.cross_entropy
     return (fixes.Change("loss", "-log(softmax)", "log_softmax"),)
 
 
 CASE = Case(
     name="nan_log",
-    title="log(0) in a hand-written cross-entropy",
+    title="log(0) in a custom cross-entropy",
     kind="nonfinite",
-    symptom=Symptom("share of steps with NaN or Inf", measures.nonfinite_share, limit=0.0),
-    rows=("S5",),
+    symptom=Symptom("fraction of steps with NaN or Inf", measures.nonfinite_fraction, limit=0.0),
+    statements=("S5",),
     build=build,
     cures={
-        "log_softmax": Cure(stable),
+        "log_softmax": Cure(use_log_softmax),
         "he": Cure(on_net(fixes.he, seed=0), ("F4",)),
         "clip_norm": Cure(on_optimizer(fixes.clip_by_norm, 1.0), ("F1",), holds=False),
         "lr_down": Cure(on_optimizer(fixes.scale_lr, 0.1), ("F9",), holds=False),

@@ -1,10 +1,11 @@
-"""Post-LN transformer without warm-up.
+"""Post-LN transformer without warmup.
 
-Symptom: the loss stays near chance.
-Cause: with LayerNorm after the addition the expected gradient near the output is large at the start, and Adam's first
-steps at full learning rate destroy what they meet.
-Cures: warm-up, LayerNorm inside the residual branch, a tenth of the learning rate. Shallow post-LN nets train either
-way. References: Xiong et al., 2020, arXiv:2002.04745; documents 001, 002 (learning rate).
+Symptom: the loss stays near chance level.
+Cause: with LayerNorm after the residual addition, the expected gradient near the output is large at initialization, and
+Adam's first steps at the full learning rate ruin the weights.
+Cures: warmup, LayerNorm inside the residual branch, a tenth of the learning rate. Shallow post-LN networks train
+without them.
+References: Xiong et al., 2020, arXiv:2002.04745; source notes 001, 002 (docs/documents.md; learning rate).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_optimizer
 from lightning_gradguard.zoo.data import digits, loaders
 from lightning_gradguard.zoo.learner import classifier
-from lightning_gradguard.zoo.nets import seeded
+from lightning_gradguard.zoo.nets import seed_torch
 
 
 class RowReader(nn.Module):
@@ -31,7 +32,7 @@ class RowReader(nn.Module):
         self.place = nn.Parameter(0.1 * torch.randn(8, 32))
         layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, num_layers=8, enable_nested_tensor=False)
-        for parameter in self.encoder.parameters():  # torch copies one layer; every one must be drawn anew
+        for parameter in self.encoder.parameters():  # torch has copied one layer's weights into all
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
         self.head = nn.Linear(32, 10)
@@ -45,17 +46,17 @@ class RowReader(nn.Module):
 
 def build(seed: int) -> Program:
     """Adam at 5e-3 from the first step."""
-    seeded(seed)
+    seed_torch(seed)
     learner = classifier(RowReader(), 10, partial(torch.optim.Adam, lr=5e-3))
     return Program(learner, *loaders(digits(), seed, batch_size=32), max_steps=150)
 
 
 CASE = Case(
     name="post_ln_transformer",
-    title="post-LN transformer without warm-up",
+    title="post-LN transformer without warmup",
     kind="collapsed",
-    symptom=Symptom("late loss over the early one", measures.loss_left, limit=0.6),
-    rows=("S3",),
+    symptom=Symptom("final loss / initial loss", measures.final_loss_ratio, limit=0.6),
+    statements=("S3",),
     build=build,
     cures={
         "warm_up": Cure(lambda program: program.warm_up(100), ("F9",)),

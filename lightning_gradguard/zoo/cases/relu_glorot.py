@@ -1,16 +1,16 @@
-"""30-layer ReLU net with Glorot's weights instead of He's.
+"""30-layer ReLU network with Glorot instead of He weights.
 
-Symptom: signal and gradient shrink by √½ in every layer, 10^-4.5 over the depth; training crawls.
-Cause: Glorot's variance 1/n leaves out that ReLU sets half of its inputs to zero; He's is 2/n.
+Symptom: signal and gradient shrink by √½ per layer, 10^-4.5 over the whole depth. Training is very slow.
+Cause: Glorot's variance of 1/n does not account for ReLU, which sets half of its inputs to zero. He's is 2/n.
 Cures: He weights, SELU with LeCun weights, residual connections.
-Does not hold here: two of document 001's three steps for a ReLU net that vanishes. PReLU alone: with torch's slope of
-0.25 it still loses a factor of √((1 + 0.25²)/2) = 0.73 a layer. BatchNorm "straight away": thirty of them behind ReLUs
-make the gradient *explode*, by √(π/(π - 1)) = 1.21 a layer (Yang et al., 2019; measured 1.20), and accuracy ends at
-0.1. The second step, better initial weights, is the one that works.
-A slip in document 000: ReLU's variance is given as 1/n_in, which is LeCun's; He's is 2/n_in, with the uniform bound
-√(6/n_in).
-References: documents 000, 001, 004; He et al., 2015, arXiv:1502.01852; Klambauer et al., 2017, arXiv:1706.02515; Yang
-et al., 2019, "A mean field theory of batch normalization", arXiv:1902.08129.
+Does not help here: two of the three steps of source note 001 against vanishing gradients in a ReLU network. With PReLU
+alone and torch's slope of 0.25 the gradient still shrinks by √((1 + 0.25²)/2) = 0.73 per layer. With batch
+normalization "straight away" it *explodes* by √(π/(π - 1)) = 1.21 per layer (Yang et al., 2019; measured: 1.20), and
+the accuracy ends at 0.1. The other step, better initial weights, works.
+An error in source note 000: it gives the variance for ReLU as 1/n_in, which is LeCun's. He's is 2/n_in, with the
+uniform bound √(6/n_in).
+References: source notes 000, 001, 004 (docs/documents.md); He et al., 2015, arXiv:1502.01852; Klambauer et al., 2017,
+arXiv:1706.02515; Yang et al., 2019, "A mean field theory of batch normalization", arXiv:1902.08129.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import nn
 
 from lightning_gradguard import fixes
 from lightning_gradguard.zoo import measures
-from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, swapped
+from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, swap_activations
 from lightning_gradguard.zoo.data import digits, loaders
 from lightning_gradguard.zoo.learner import classifier
 from lightning_gradguard.zoo.nets import mlp
@@ -38,16 +38,16 @@ def build(seed: int) -> Program:
 
 CASE = Case(
     name="relu_glorot",
-    title="30-layer ReLU net with Glorot instead of He weights",
+    title="30-layer ReLU network with Glorot instead of He weights",
     kind="no_progress",
-    symptom=Symptom("decades of hidden gradient lost over depth", measures.activation_fall, limit=2.0),
-    rows=("S1", "S3", "S11"),
+    symptom=Symptom("decades of activation gradient lost over depth", measures.decades_lost_over_depth, limit=2.0),
+    statements=("S1", "S3", "S11"),
     build=build,
     cures={
         "he": Cure(on_net(fixes.he, seed=0), ("F4", "F14")),
-        "selu_lecun": Cure(swapped(nn.SELU, fixes.lecun), ("F3", "F4")),
+        "selu_lecun": Cure(swap_activations(nn.SELU, fixes.lecun), ("F3", "F4")),
         "residual": Cure(on_net(fixes.add_residual), ("F6",)),
-        "prelu": Cure(swapped(nn.PReLU), ("F3", "F14"), holds=False),
+        "prelu": Cure(swap_activations(nn.PReLU), ("F3", "F14"), holds=False),
         "batch_norm": Cure(on_net(fixes.add_batch_norm), ("F5", "F14"), holds=False),
     },
     metric="accuracy",

@@ -1,11 +1,11 @@
-"""Raw features that differ by factors of a thousand.
+"""Raw features whose scales differ by factors of a thousand.
 
-Symptom: the first losses are hundreds of times larger than those to come; most units die in the first steps.
-Cause: features of the wines reach 1680, others stay below 1; the largest one drowns the rest.
-Cures: standardised inputs, with statistics of the training data.
-Does not hold here: BatchNorm behind the first layer, a thousandth of the learning rate, Adam, and clipping avoid the
-crash and learn something, but not what standardised inputs reach.
-References: document 002; LeCun et al., 1998, "Efficient BackProp".
+Symptom: the loss of the first steps is up to hundreds of times the initial loss. Most units die in these steps.
+Cause: some features of the wines reach 1,680 and others stay below 1, so that the largest dominates the rest.
+Cures: inputs standardized with the statistics of the training data.
+Does not help here: BatchNorm after the first layer, a thousandth of the learning rate, Adam, and clipping. They avoid
+the large losses, but do not reach the accuracy of standardized inputs.
+References: source note 002 (docs/documents.md); LeCun et al., 1998, "Efficient BackProp".
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_net, on_optimizer
 from lightning_gradguard.zoo.data import loaders, wine
 from lightning_gradguard.zoo.learner import classifier
-from lightning_gradguard.zoo.nets import mlp, seeded
+from lightning_gradguard.zoo.nets import mlp, seed_torch
 
 
 def build(seed: int) -> Program:
-    """Two hidden layers of 32 ReLU units on raw wines."""
-    seeded(seed)
+    """Two hidden layers of 32 ReLU units on the raw features of the wines."""
+    seed_torch(seed)
     learner = classifier(mlp([13, 32, 32, 3], nn.ReLU), 3, partial(torch.optim.SGD, lr=0.05, momentum=0.9))
     return Program(learner, *loaders(wine(), seed, batch_size=16), max_steps=200)
 
 
 CASE = Case(
     name="unnormalized_inputs",
-    title="raw features that differ by factors of a thousand",
+    title="raw features whose scales differ by factors of a thousand",
     kind="unnormalized_input",
-    symptom=Symptom("largest loss over the first", measures.worst_loss, limit=10.0),
-    rows=("S2", "S4"),
+    symptom=Symptom("largest loss / first loss", measures.peak_loss_ratio, limit=10.0),
+    statements=("S2", "S4"),
     build=build,
     cures={
         "normalize": Cure(lambda program: fixes.normalize_inputs(program.net, program.train), ("F13",)),

@@ -1,9 +1,9 @@
-"""Weights that grow without end on noisy labels.
+"""Weights that keep growing on noisy labels.
 
-Symptom: the norm of the weights nearly doubles while the training loss goes to zero; validation gets worse.
-Cause: three training labels in ten are wrong, and only ever larger weights can fit them.
-Cures: L2 regularisation, `α‖W‖²` in the loss, here as weight decay 2α = 0.03.
-References: documents 001, 003; Krogh and Hertz, 1991.
+Symptom: the norm of the weights nearly doubles while the training loss goes to zero and validation gets worse.
+Cause: 30 % of the training labels are wrong, and only ever larger weights can fit them.
+Cures: L2 regularization, `α‖W‖²` in the loss, here as weight decay 2α = 0.03.
+References: source notes 001, 003 (docs/documents.md); Krogh and Hertz, 1991.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from lightning_gradguard.zoo import measures
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom, on_optimizer
 from lightning_gradguard.zoo.data import breast_cancer, loaders
 from lightning_gradguard.zoo.learner import classifier
-from lightning_gradguard.zoo.nets import mlp, seeded
+from lightning_gradguard.zoo.nets import mlp, seed_torch
 
 
 def build(seed: int) -> Program:
-    """Two hidden layers of 64 ReLU units on tumours, three training labels in ten flipped."""
-    generator = seeded(seed)
+    """Two hidden layers of 64 ReLU units on tumors, with 30 % of the training labels flipped."""
+    generator = seed_torch(seed)
     x, y = breast_cancer()
     train = int(0.7 * len(x))
     flipped = torch.rand(len(y), generator=generator) < 0.3
@@ -35,10 +35,10 @@ def build(seed: int) -> Program:
 
 CASE = Case(
     name="weight_growth",
-    title="weights that grow without end on noisy labels",
+    title="weights that keep growing on noisy labels",
     kind="weight_growth",
-    symptom=Symptom("weight norm after training over before", measures.weight_growth, limit=1.5),
-    rows=("S10",),
+    symptom=Symptom("weight norm after training / before training", measures.weight_growth, limit=1.5),
+    statements=("S10",),
     build=build,
     cures={"weight_decay": Cure(on_optimizer(fixes.set_weight_decay, 0.03), ("F2",))},
     metric="accuracy",
