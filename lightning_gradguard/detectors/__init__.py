@@ -1,5 +1,12 @@
 """DIAGNOSE: one file for each symptom; pure reducers from a stream of `GradStats` to findings."""
 
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from typing import Any
+
 from lightning_gradguard.detectors.bad_batch import BadBatch
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.collapsed import Collapsed
@@ -22,6 +29,7 @@ from lightning_gradguard.detectors.unnormalized_input import UnnormalizedInput
 from lightning_gradguard.detectors.unused import Unused
 from lightning_gradguard.detectors.vanishing import Vanishing
 from lightning_gradguard.detectors.weight_growth import WeightGrowth
+from lightning_gradguard.plugins import load_plugins
 
 __all__ = [
     "DETECTORS",
@@ -50,6 +58,7 @@ __all__ = [
     "VanishingThroughTime",
     "WeightGrowth",
     "diagnose",
+    "list_detectors",
 ]
 
 #: The detectors of `GradGuard()`. Causes come before their effects: a loss spike before the explosion, because a step
@@ -78,3 +87,28 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     WeightGrowth(),
     Unused(),
 )
+
+
+@functools.cache
+def list_detectors() -> tuple[AbstractDetector, ...]:
+    """What `GradGuard()` runs by default: `DETECTORS`, then those of installed distributions (`gradguard.detectors`).
+
+    The first call in a process writes a log line that names the installed ones.
+
+    Example:
+        >>> list_detectors()[0]
+        NonFinite(name='nonfinite')
+    """
+    own = {detector.name: detector for detector in DETECTORS}
+    plugins = load_plugins("gradguard.detectors", _as_detector, own)
+    if plugins and os.environ.get("LOCAL_RANK", "0") == "0":  # not once more for every process of a machine
+        named = ", ".join(f"{name!r} of {plugin.distribution}" for name, plugin in plugins.items())
+        logging.getLogger("lightning_gradguard").info("GradGuard also runs the installed detectors %s.", named)
+    return (*DETECTORS, *(plugin.offer for plugin in plugins.values()))
+
+
+def _as_detector(_: str, loaded: Any) -> tuple[str, AbstractDetector]:
+    detector = loaded() if isinstance(loaded, type) else loaded
+    if not isinstance(detector, AbstractDetector) or not getattr(detector, "kind", ""):
+        raise TypeError("a detector must extend `AbstractDetector` and have a `kind`")
+    return detector.name, detector

@@ -1,12 +1,11 @@
 """The documents' cures as functions on a model, an optimizer or a data loader, in the order a user would try them.
 
 Each returns what it changed, layer by layer, and raises `NothingToChange` rather than doing nothing. Third parties
-add theirs by the entry-point group `lightning_gradguard.fixes`; `list_fixes` has them all by name.
+add theirs by the entry-point group `gradguard.fixes`; `list_fixes` has them all by name.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -71,17 +70,17 @@ _FIXES: tuple[Callable[..., Any], ...] = (
 
 
 def list_fixes() -> dict[str, Callable[..., Any]]:
-    """Every fix by name: this package's, then those of installed plug-ins; a name that is taken is left out.
+    """Every fix by name: those of this package, then those of installed distributions (`gradguard.fixes`).
 
     Example:
         >>> "he" in list_fixes()
         True
     """
-    found = {fix.__name__: fix for fix in _FIXES}
-    for name, fix in load_plugins("lightning_gradguard.fixes").items():
-        if name in found or not callable(fix):
-            reason = "its name is taken" if name in found else "it is not callable"
-            warnings.warn(f"the plug-in fix {name!r} is left out: {reason}.", stacklevel=2)
-        else:
-            found[name] = fix
-    return found
+    own = {fix.__name__: fix for fix in _FIXES}
+    return own | {name: plugin.offer for name, plugin in load_plugins("gradguard.fixes", _as_fix, own).items()}
+
+
+def _as_fix(name: str, loaded: Any) -> tuple[str, Callable[..., Any]]:
+    if not callable(loaded):
+        raise TypeError("a fix must be callable")
+    return name, loaded

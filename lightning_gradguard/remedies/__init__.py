@@ -1,5 +1,10 @@
 """ACT: one file a remedy; stateless, and in touch with the run only through `PendingStep`."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_gradguard.plugins import load_plugins
 from lightning_gradguard.remedies.adaptive_clip import AdaptiveClip
 from lightning_gradguard.remedies.base import AbstractClip, AbstractRemedy
 from lightning_gradguard.remedies.cap_lr import CapLR
@@ -51,4 +56,23 @@ __all__ = [
     "SwitchToAdam",
     "TryEach",
     "ZClip",
+    "list_remedies",
 ]
+
+
+def list_remedies() -> dict[str, type[AbstractRemedy]]:
+    """Every remedy by name: those of this package, then those of installed distributions (`gradguard.remedies`).
+
+    Example:
+        >>> list_remedies()["SkipStep"]()
+        SkipStep()
+    """
+    exported = ((name, globals()[name]) for name in __all__ if name != "AbstractRemedy")
+    own = {name: value for name, value in exported if isinstance(value, type) and issubclass(value, AbstractRemedy)}
+    return own | {name: plugin.offer for name, plugin in load_plugins("gradguard.remedies", _as_remedy, own).items()}
+
+
+def _as_remedy(name: str, loaded: Any) -> tuple[str, type[AbstractRemedy]]:
+    if not (isinstance(loaded, type) and issubclass(loaded, AbstractRemedy)):
+        raise TypeError("a remedy must be a class that extends `AbstractRemedy`")
+    return name, loaded

@@ -26,24 +26,21 @@ def _own_cases() -> tuple[Case, ...]:
 
 
 def list_cases() -> list[Case]:
-    """Every case: GradGuard's own ordered by name, then those of other packages.
-
-    A plugin that cannot be loaded, is not a case, or has a name that is already taken is left out with a warning.
+    """Every case: those of this package by name, then those of other installed packages (`gradguard.zoo`).
 
     Example:
         >>> [case.name for case in list_cases()][:2]
         ['batch_too_small', 'dead_relu']
     """
-    cases = {case.name: case for case in sorted(_own_cases(), key=lambda case: case.name)}
-    for name, loaded in load_plugins("lightning_gradguard.zoo").items():
-        case: Any = getattr(loaded, "CASE", loaded)
-        if not isinstance(case, Case):
-            warnings.warn(f"The zoo plugin {name!r} is left out: {loaded!r} is not a `zoo.Case`.", stacklevel=2)
-        elif case.name in cases:
-            warnings.warn(f"The zoo plugin {name!r} is left out: there is already a case {case.name!r}.", stacklevel=2)
-        else:
-            cases[case.name] = case
-    return list(cases.values())
+    own = {case.name: case for case in sorted(_own_cases(), key=lambda case: case.name)}
+    return [*own.values(), *(plugin.offer for plugin in load_plugins("gradguard.zoo", _as_case, own).values())]
+
+
+def _as_case(_: str, loaded: Any) -> tuple[str, Case]:
+    case: Any = getattr(loaded, "CASE", loaded)
+    if not isinstance(case, Case):
+        raise TypeError("a zoo case must be a `zoo.Case`, or a module with one named `CASE`")
+    return case.name, case
 
 
 def get_case(name: str) -> Case:
