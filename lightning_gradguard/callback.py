@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.batch_stats import BatchStats, dataset_indices, find_bad_micro_batch, sample_sizes
 from lightning_gradguard.collect.forward_state import ForwardState
-from lightning_gradguard.detectors import DETECTORS, AbstractDetector
+from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.engine import PROGRESS, StepEngine
 from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
 from lightning_gradguard.policy.ladders import Policy
@@ -69,7 +69,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
     Args:
         policy: `"monitor"` never touches anything; `"protect"` uses only remedies that can be undone (clip, skip,
             reduce the learning rate, roll back, stop); `"repair"` may also change the model; or a `Policy`.
-        detectors: What to look for; `lightning_gradguard.detectors.DETECTORS` when None.
+        detectors: What to look for; when None the built-in detectors (`detectors.DETECTORS`), then those that other
+            installed packages offer (`docs/extending.md`).
         clip: Adaptive clipping for every step (`AutoClip`, `ZClip` or `AGC`); none by default.
         name: Distinguishes several guards in one Trainer and in checkpoints.
         sample_every: Steps between two measurements of the update-to-weight ratio. Chosen.
@@ -98,7 +99,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         record: bool = True,
     ) -> None:
         super().__init__()
-        self.detectors = tuple(DETECTORS if detectors is None else detectors)
+        self.detectors = tuple(list_detectors() if detectors is None else detectors)
         self.policy = check_policy(policy, self.detectors)
         for field, value in {
             "sample_every": sample_every,

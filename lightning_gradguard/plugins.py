@@ -51,10 +51,8 @@ def load_plugins(
                 raise TypeError(f"the name {name!r} is taken")
         except Exception as error:
             reason = str(error) if type(error) is TypeError else f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"The entry point {point.name!r} of {distribution} ({point.group}: {point.value}) is left out: {reason}.",
-                stacklevel=3,
-            )
+            place = f"The entry point {point.name!r} of {distribution} ({point.group}: {point.value})"
+            warnings.warn(f"{place} is left out: {reason}.", stacklevel=3)
         else:
             found[name] = Plugin(distribution, offer)
     return found

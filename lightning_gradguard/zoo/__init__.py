@@ -7,7 +7,7 @@
 * `learner`, `nets`, `data`: what the cases train, and on what.
 * `tables`: cards and tables for the terminal.
 
-Other packages add cases by the entry-point group `lightning_gradguard.zoo`. Its objects are `Case`s, or modules that
+Other packages add cases by the entry-point group `gradguard.zoo`. Its objects are `Case`s, or modules that
 define one as `CASE`.
 """
 
