@@ -213,7 +213,9 @@ def test_progress_within_the_noise_cannot_be_lost(noise: float, lost: bool) -> N
 @pytest.mark.parametrize(("between", "lost"), [(9, True), (10, False)])
 def test_a_drift_over_more_than_ten_blocks_is_not_a_loss_of_progress(between: int, lost: bool) -> None:
     assert trend(*LEARNED, *[0.9] * between, *[1.5] * 4).is_regressing == lost
-    assert trend(*LEARNED, *[0.5] * between, *[0.9] * 9, *[1.5] * 4).is_regressing  # a quarter up is still near the best
+    assert trend(
+        *LEARNED, *[0.5] * between, *[0.9] * 9, *[1.5] * 4
+    ).is_regressing  # a quarter up is still near the best
 
 
 def test_a_loss_above_the_first_steps_from_the_beginning_has_no_progress_to_lose() -> None:

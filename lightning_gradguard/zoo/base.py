@@ -145,12 +145,12 @@ class Case:
         title: A description in one line.
         kind: The kind of the finding that GradGuard reports.
         symptom: How the case measures the failure, independently of GradGuard.
-        statements: The published statements that the broken program demonstrates, as rows of `docs/documents.md`,
-            e.g. `"S1"`.
         build: Builds the broken program from a seed.
         cures: The cures by name.
         metric: Name of the final metric.
         margin: How much better a cured run's metric must be than the broken run's.
+        statements: The published statements that the broken program demonstrates, as rows of `docs/documents.md`,
+            e.g. `"S1"`.
         higher: Whether a larger metric is better.
         layers: Regular expression that every layer reported by GradGuard must match.
     """
@@ -159,11 +159,11 @@ class Case:
     title: str
     kind: str
     symptom: Symptom
-    statements: tuple[str, ...]
     build: Callable[[int], Program]
     cures: Mapping[str, Cure]
     metric: str
     margin: float
+    statements: tuple[str, ...] = ()
     higher: bool = True
     layers: str = ".*"
 
