@@ -1,0 +1,798 @@
+"""Every clause of every detector: its boundary, its first step, and what it leaves in the state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain, repeat
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_gradguard import GradStats, detectors
+from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
+from lightning_gradguard.collect.batch_stats import BatchStats
+from lightning_gradguard.collect.loss_trend import LossTrend
+from lightning_gradguard.detectors import AbstractDetector, State
+
+STUCK, REGRESSING = LossTrend(is_stuck=True), LossTrend(is_regressing=True)
+OVER_ONE = math.nextafter(1.0, 2.0)
+
+
+def reported(detector: AbstractDetector, steps: Sequence[dict[str, Any]]) -> tuple[list[int], State]:
+    """On which steps the detector reports, and its last state; a step's fields are those of `GradStats`."""
+    state, found = detector.init(), []
+    for step, fields in enumerate(steps):
+        stats = GradStats.of(**{"grad_norm": {"a": 1.0}, "loss": 1.0, "lr": 0.1, "step": step, **fields})
+        state, findings = detector.update(state, stats)
+        found += [step] if findings else []
+    return found, state
+
+
+def losses(*values: float) -> list[dict[str, Any]]:
+    return [{"loss": value} for value in values]
+
+
+def norms(*values: float, loss: float = 1.0) -> list[dict[str, Any]]:
+    return [{"grad_norm": {"a": value}, "loss": loss} for value in values]
+
+
+# ---------------------------------------------------------------- Exploding
+
+
+@pytest.mark.parametrize(("norm", "flagged"), [(10.0, False), (10.0 * OVER_ONE, True)])
+def test_a_jump_is_above_factor_times_the_highest_norm(norm: float, flagged: bool) -> None:
+    found, _ = reported(detectors.Exploding(factor=10, warmup=3), norms(1.0, 0.5, 1.0, norm))
+    assert found == [3] * flagged
+
+
+@pytest.mark.parametrize(("at", "flagged"), [(3, False), (4, True)])
+def test_an_explosion_is_reported_from_the_first_step_after_warmup(at: int, flagged: bool) -> None:
+    values = [1.0] * 6
+    values[at] = 50.0
+    found, _ = reported(detectors.Exploding(factor=10, warmup=4), norms(*values))
+    assert found == [at] * flagged
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "layers"),
+    [
+        (1e-3, 0.9, None),  # a thousand times its own record, but below the highest global norm
+        (1e-3, 1.2, ("b",)),
+        (0.3, 1.2, None),  # above the highest global norm, but only four times its own record
+        (0.0, 1.2, None),  # no record to compare with
+    ],
+)
+def test_a_layer_jumps_above_its_own_record_and_the_global_one(before: float, now: float, layers: Any) -> None:
+    detector, state = detectors.Exploding(factor=10, warmup=3), detectors.Exploding().init()
+    for step in range(3):
+        state, _ = detector.update(state, GradStats.of({"a": 1.0, "b": before}, step=step, loss=1.0))
+    found = detector.update(state, GradStats.of({"a": 0.1, "b": now}, step=3, loss=1.0))[1]
+    assert [finding.layers for finding in found] == [layers] * (layers is not None)
+
+
+#: A record of 5 over a median of 1, so that a norm of 20 is no jump but above ten times the median.
+RECORD = [1.0, 1.0, 5.0, 1.0, 1.0]
+GROWTH = detectors.Exploding(factor=10, warmup=5, window=9, sustained=3)
+
+
+def grown(*values: float, loss: float = 2.0) -> list[int]:
+    return reported(GROWTH, [*norms(*RECORD), *norms(*values, loss=loss)])[0]
+
+
+def test_growth_is_reported_once_it_lasts_and_the_loss_is_above_its_median() -> None:
+    assert grown(20.0, 21.0, 22.0, 23.0) == [7, 8]
+    assert grown(20.0, 21.0, 22.0, 23.0, loss=1.0) == []  # the median of the losses
+    assert grown(20.0, 21.0, 1.0, 22.0, 23.0) == []  # not in a row
+    assert grown(20.0, 21.0, 1.0, 22.0, 23.0, 24.0) == [10]
+
+
+@pytest.mark.parametrize(
+    ("norm", "flagged"), [(10.0, False), (10.0 * OVER_ONE, True), (5.0, False), (5.0 * OVER_ONE, False)]
+)
+def test_growth_is_above_factor_times_the_median_norm(norm: float, flagged: bool) -> None:
+    assert bool(grown(norm, norm, norm)) == flagged
+
+
+@pytest.mark.parametrize(("record", "flagged"), [(12.0, False), (11.99, True)])
+def test_growth_is_above_the_highest_norm(record: float, flagged: bool) -> None:
+    steps = [*norms(1.0, 1.0, 9.0, 1.0, 1.0), *norms(record), *norms(12.0, 12.0, 12.0, loss=2.0)]
+    assert bool(reported(GROWTH, steps)[0]) == flagged
+
+
+def test_a_growing_step_enters_no_baseline() -> None:
+    _, state = reported(GROWTH, [*norms(*RECORD), *norms(20.0, loss=2.0)])
+    assert (state["limit"], state["norms"], state["losses"]) == (5.0, RECORD, [1.0] * 5)
+
+
+def test_the_medians_are_those_of_the_last_window() -> None:
+    _, state = reported(GROWTH, norms(*map(float, range(1, 21))))
+    assert (state["norms"], len(state["losses"])) == ([float(i) for i in range(12, 21)], 9)
+
+
+@pytest.mark.parametrize(("loss", "last"), [(1.0, 8), (1.0 * OVER_ONE, 29)])
+def test_only_a_level_with_an_ordinary_loss_becomes_normal(loss: float, last: int) -> None:
+    detector = detectors.Exploding(factor=10, warmup=5, patience=5)
+    found, state = reported(detector, [*norms(*[1.0] * 5), *norms(*[100.0] * 25, loss=loss)])
+    assert found == list(range(5, last + 1))
+    assert math.isnan(state["limit"]) or state["limit"] == (100.0 if last == 8 else 1.0)
+
+
+def test_zero_gradients_enter_no_baseline() -> None:
+    _, state = reported(detectors.Exploding(warmup=2), norms(0.0, 1.0, 0.0))
+    assert state["norms"] == [1.0]
+    assert math.isnan(state["limit"])
+
+
+def test_without_a_jump_of_a_layer_those_with_at_least_half_of_the_decades_are_named() -> None:
+    detector, state = detectors.Exploding(factor=10, warmup=1), detectors.Exploding().init()
+    state, _ = detector.update(state, GradStats.of({"a": 100.0, "b": 1.0, "c": 1.0}, loss=1.0))
+    stats = GradStats.of({"a": 1.1e3, "b": 33.0, "c": 1.0}, loss=1.0)
+    ((finding,), (quiet,)) = detector.update(state, stats)[1], [GradStats.of({"a": 999.0, "b": 33.0, "c": 1.0}, loss=1)]
+    assert finding.layers == ("a",)
+    assert detector.update(state, quiet)[1] == ()
+
+
+# ---------------------------------------------------------------- ExplodingBuffer
+
+
+def buffers(*values: float) -> list[dict[str, Any]]:
+    return [{"buffers": ("mean", "var"), "buffer_norm": np.array([1.0, value])} for value in values]
+
+
+@pytest.mark.parametrize(("norm", "flagged"), [(20.0, False), (20.0 * OVER_ONE, True)])
+def test_a_buffer_explodes_above_factor_times_its_highest_norm(norm: float, flagged: bool) -> None:
+    found, state = reported(detectors.ExplodingBuffer(factor=10, warmup=3), buffers(1.0, 2.0, 1.0, norm))
+    assert found == [3] * flagged
+    assert state["highest"].tolist() == [1.0, 2.0 if flagged else norm]
+
+
+@pytest.mark.parametrize(("at", "flagged"), [(3, False), (4, True)])
+def test_a_buffer_is_judged_from_the_first_step_after_warmup(at: int, flagged: bool) -> None:
+    values = [1.0] * 6
+    values[at] = 50.0
+    assert reported(detectors.ExplodingBuffer(factor=10, warmup=4), buffers(*values))[0] == [at] * flagged
+
+
+def test_a_buffer_is_judged_on_clean_steps_with_finite_buffers() -> None:
+    detector, start = detectors.ExplodingBuffer(factor=10, warmup=2), buffers(1.0, 1.0)
+    assert reported(detector, [*start, {**buffers(50.0)[0], "loss": math.nan}])[0] == []
+    found, state = reported(detector, [*start, *buffers(math.inf, math.nan)])
+    assert found == []
+    assert state["highest"].tolist() == [1.0, 1.0]
+
+
+def test_a_buffer_that_was_zero_has_no_limit() -> None:
+    assert reported(detectors.ExplodingBuffer(factor=10, warmup=2), buffers(0.0, 0.0, 50.0, 60.0))[0] == []
+
+
+# ---------------------------------------------------------------- LossSpike
+
+SPIKE = detectors.LossSpike(factor=50, warmup=5, window=9)
+
+
+@pytest.mark.parametrize(
+    ("before", "loss", "flagged"),
+    [
+        ((1.0, 1.0, 1.0, 1.0, 2.0), 51.0, False),  # 50 times the largest healthy excess of 1
+        ((1.0, 1.0, 1.0, 1.0, 2.0), 51.0 * OVER_ONE, True),
+        ((1.0, 1.0, 1.0, 1.0, 1.0), 6.0, False),  # the excess counts as a tenth of the median at least
+        ((1.0, 1.0, 1.0, 1.0, 1.0), 6.01, True),
+        ((-1.0, -1.0, -1.0, -1.0, -1.0), 4.0, False),
+        ((-1.0, -1.0, -1.0, -1.0, -1.0), 4.01, True),
+        ((1.0, 1.0, 1.0, 1.0), 1e9, False),  # still warmup
+        ((1.0, 1.0, 1.0, 1.0, math.nan, 1.0), 1e9, True),
+    ],
+)
+def test_a_spike_is_above_factor_times_the_largest_healthy_excess(
+    before: tuple[float, ...], loss: float, flagged: bool
+) -> None:
+    found, state = reported(SPIKE, losses(*before, loss))
+    assert found == [len(before)] * flagged
+    assert (loss in state["losses"]) == (not flagged)
+
+
+@pytest.mark.parametrize(("loss", "highest"), [(3.0, 3.0), (40.0, 4.0)])
+def test_one_step_at_most_triples_the_healthy_excess(loss: float, highest: float) -> None:
+    found, state = reported(SPIKE, losses(1.0, 1.0, 1.0, 1.0, 2.0, loss))
+    assert (found, state["highest"]) == ([], highest)
+
+
+@pytest.mark.parametrize(("loss", "highest"), [(2.0, 2.0), (2.01, 1.0)])
+def test_outliers_of_the_warmup_are_left_out(loss: float, highest: float) -> None:
+    assert reported(SPIKE, losses(1.0, loss, 1.0, 1.0, 1.0))[1]["highest"] == highest
+
+
+def test_outliers_of_the_warmup_are_relative_to_its_scatter() -> None:
+    assert reported(SPIKE, losses(0.9, 1.0, 1.1, 1.2, 12.0))[1]["highest"] == 12.0
+
+
+def test_the_median_of_the_loss_is_that_of_the_last_window() -> None:
+    assert reported(SPIKE, losses(*map(float, range(20, 0, -1))))[1]["losses"] == [float(i) for i in range(9, 0, -1)]
+
+
+@pytest.mark.parametrize("detector", [SPIKE, detectors.LossIncrease(), detectors.Oscillating()])
+@pytest.mark.parametrize("fields", [{"loss": None}, {"multiple_optimizers": True}, {"scaler_overflow": True}])
+def test_steps_whose_loss_says_nothing_are_ignored(detector: AbstractDetector, fields: dict[str, Any]) -> None:
+    assert reported(detector, [fields] * 9)[1] == detector.init()
+
+
+# ---------------------------------------------------------------- LossIncrease
+
+INCREASE = detectors.LossIncrease(sustained=4, share=0.5, window=10)
+START = [3.0] * 20 + [1.0] * 10  # the way back to the first loss is 2, so the limit is 2
+
+
+@pytest.mark.parametrize(("level", "flagged"), [(2.0, False), (2.0 * OVER_ONE, True)])
+def test_an_increase_is_above_the_share_of_the_way_back(level: float, flagged: bool) -> None:
+    found, _ = reported(INCREASE, losses(*START, *[level] * 5))
+    assert found == [33, 34] * flagged
+
+
+def test_an_increase_lasts_and_is_above_every_recent_loss() -> None:
+    assert reported(INCREASE, losses(*START, 2.5, 2.5, 2.5, 1.0, 2.5, 2.5, 2.5))[0] == []
+    _, state = reported(INCREASE, losses(*START, 2.5, 2.5, 1.0))
+    assert state["losses"][-3:] == [2.5, 2.5, 1.0]  # what came down again was healthy
+    assert (state["high"], len(state["losses"])) == ([], 10)
+    assert reported(INCREASE, losses(*START, 2.5, 1.0, *[2.5] * 9))[0] == []  # no higher than a recent healthy loss
+
+
+@pytest.mark.parametrize(
+    ("high", "flagged"),
+    [
+        ((2.6, 2.6, 2.4, 2.4), False),  # it recovers
+        ((2.4, 2.4, 2.4, 2.4), True),
+        ((2.4, 2.4, 2.6, 2.6), True),
+        ((2.4, 2.6, 2.6, 2.4), True),
+    ],
+)
+def test_an_increase_that_recovers_is_not_reported(high: tuple[float, ...], flagged: bool) -> None:
+    assert reported(INCREASE, losses(*START, *high))[0] == [33] * flagged
+
+
+def test_the_last_losses_decide_and_not_the_first_high_ones() -> None:
+    assert reported(INCREASE, losses(*START, 2.9, 2.9, 2.2, 2.2, 2.2, 2.2))[0] == [35]
+
+
+def test_an_increase_needs_half_a_window_of_losses() -> None:
+    assert reported(INCREASE, losses(*[1.0] * 4, *[9.0] * 6))[0] == []
+    steps = losses(3.0, 3.0, 1.0, 1.0, 1.0)  # the median of the first losses is no higher than that of the recent ones
+    assert reported(INCREASE, [*steps, *losses(*[9.0] * 6)])[0] == []
+
+
+def test_an_increase_of_a_run_without_progress_is_not_reported() -> None:
+    assert reported(INCREASE, losses(*[1.0] * 30, *[9.0] * 9))[0] == []
+
+
+@pytest.mark.parametrize(("loss", "accepted"), [(2.0, False), (2.0 * OVER_ONE, True)])
+def test_a_high_loss_on_restored_weights_is_the_new_level(loss: float, accepted: bool) -> None:
+    _, state = reported(INCREASE, [*losses(*START), {"loss": loss, "restored": True}])
+    assert (state == INCREASE.init()) == accepted
+    _, state = reported(INCREASE, [*losses(*START), {"loss": loss}])
+    assert state["high"] == [loss]
+
+
+def test_the_progress_is_measured_from_the_first_twenty_losses() -> None:
+    assert len(reported(INCREASE, losses(*START))[1]["first"]) == 20
+
+
+# ---------------------------------------------------------------- LRJump
+
+
+def rates(*values: float, ratio: float = 0.02) -> list[dict[str, Any]]:
+    return [{"lr": lr, "param_norm": np.array([2.0]), "update_ratio": np.array([ratio])} for lr in values]
+
+
+JUMP = detectors.LRJump(factor=8, update_ratio=0.25, warmup=3)
+
+
+@pytest.mark.parametrize(
+    ("lr", "ratio", "flagged"),
+    [
+        (8.0, 0.5, False),  # eight times the highest so far
+        (8.0 * OVER_ONE, 0.5, True),
+        (16.0, 1 / 64, False),  # an update-to-weight ratio of a quarter
+        (16.0 * OVER_ONE, 1 / 64, True),
+        (math.inf, 0.5, False),
+    ],
+)
+def test_a_jump_of_the_learning_rate(lr: float, ratio: float, flagged: bool) -> None:
+    found, state = reported(JUMP, [*rates(1.0, 1.0, 1.0, ratio=ratio), {"lr": lr}])
+    assert found == [3] * flagged
+    assert state["highest"] == (1.0 if flagged or math.isinf(lr) else lr)
+
+
+@pytest.mark.parametrize(("before", "flagged"), [(2, False), (3, True)])
+def test_a_jump_of_the_learning_rate_is_reported_from_the_first_step_after_warmup(before: int, flagged: bool) -> None:
+    assert reported(JUMP, rates(*[1.0] * before, 50.0))[0] == [before] * flagged
+
+
+def test_the_update_ratio_belongs_to_the_learning_rate_of_the_step_before() -> None:
+    steps = [*rates(4.0, 1.0, 1.0), {"lr": 4.0}, *rates(1.0, ratio=0.5), {"lr": 1.0}]
+    assert reported(JUMP, steps)[1]["ratio_per_lr"] == 0.5 / 4.0
+
+
+def test_a_flagged_learning_rate_does_not_become_the_highest() -> None:
+    assert reported(JUMP, [*rates(1.0, 1.0, 1.0), *rates(*[50.0] * 3)])[0] == [3, 4, 5]
+
+
+# ---------------------------------------------------------------- Overshooting
+
+
+@pytest.mark.parametrize(
+    ("ratio", "several", "flagged"),
+    [(3.0, False, False), (3.0 * OVER_ONE, False, True), (2.0, True, False), (2.0 * OVER_ONE, True, True)],
+)
+def test_an_update_is_too_large_above_the_limit(ratio: float, several: bool, flagged: bool) -> None:
+    detector = detectors.Overshooting(limit=3.0, multi_optimizer_limit=2.0)
+    sample = dict(param_norm=np.array([1.0]), update_ratio=np.array([ratio]), multiple_optimizers=several)
+    assert reported(detector, [sample])[0] == [0] * flagged
+
+
+# ---------------------------------------------------------------- Vanishing
+
+FADING = {f"net.{i}": 10.0 ** (i - 3) for i in range(3)}  # two decades over three layers
+
+
+def fading(loss: float = 1.0, **fields: Any) -> dict[str, Any]:
+    return {"grad_norm": FADING, "loss": loss, **fields}
+
+
+@pytest.mark.parametrize(("decades", "flagged"), [(1.99, True), (2.01, False)])
+def test_gradients_vanish_by_decades_for_patience_steps_of_a_stuck_run(decades: float, flagged: bool) -> None:
+    detector = detectors.Vanishing(decades=decades, patience=3, window=10)
+    # The window is full and judged on step 9; the third step in a row is 11.
+    assert reported(detector, [fading()] * 13)[0] == [11, 12] * flagged
+
+
+def test_vanishing_gradients_must_last() -> None:
+    detector = detectors.Vanishing(patience=3, window=10)
+    other = {"grad_norm": dict.fromkeys(FADING, 1.0)}
+    assert reported(detector, [*[fading()] * 11, other, *[fading()] * 3])[0] == [14]
+
+
+def test_vanishing_gradients_are_harmless_while_the_loss_decreases() -> None:
+    detector = detectors.Vanishing(patience=3, window=10)
+    assert reported(detector, [fading(loss=2 - step / 10) for step in range(15)])[0] == []
+    # The later half is below the earlier one by no more than its median deviation (1.2).
+    noisy = [4.0, 1.6, 2.8, 4.0, 1.6]
+    assert reported(detector, [fading(loss=x) for x in (*noisy, *[1.6] * 5, 1.6, 1.6)])[0] == [11]
+    assert reported(detector, [fading(loss=x) for x in (*noisy, *[1.59] * 5, 1.59, 1.59)])[0] == []
+
+
+def test_the_loss_is_judged_ten_times_per_window() -> None:
+    state = reported(detectors.Vanishing(window=40), [fading()] * 40)[1]
+    assert not state["stuck"]  # the window is full only on step 39, and judged on steps 36 and 40
+    assert reported(detectors.Vanishing(window=40), [fading()] * 41)[1]["stuck"]
+
+
+@pytest.mark.parametrize(("ratio", "lr", "flagged"), [(1e-7, 0.1, False), (0.99e-7, 0.1, True), (0.0, 0.0, False)])
+def test_a_first_layer_that_cannot_move_counts_as_stuck(ratio: float, lr: float, flagged: bool) -> None:
+    detector = detectors.Vanishing(patience=3)
+    sample = dict(update_ratio=np.array([ratio, 1.0, 1.0]), param_norm=np.ones(3), lr=lr)
+    found, _ = reported(detector, [fading(loss=3 - i, **(sample if i == 0 else {})) for i in range(4)])
+    assert found == [2, 3] * flagged
+
+
+def test_vanishing_looks_at_no_loss_of_several_optimizers() -> None:
+    detector = detectors.Vanishing(patience=3, window=10)
+    assert reported(detector, [fading(multiple_optimizers=True)] * 20)[1]["losses"] == []
+
+
+def test_all_layers_as_small_as_the_limit_are_named() -> None:
+    detector, state = detectors.Vanishing(patience=1, window=2), detectors.Vanishing().init()
+    for step in range(2):
+        state, found = detector.update(state, GradStats.of(FADING, step=step * 2, loss=1.0))
+    assert found[0].layers == ("net.0",)
+
+
+# ---------------------------------------------------------------- Stalled
+
+STALLED = detectors.Stalled(patience=3, converged=0.5)
+
+
+def test_a_scaler_that_skips_every_step() -> None:
+    skip: dict[str, Any] = {"scaler_overflow": True, "grad_norm": {"a": math.inf}}
+    assert reported(STALLED, [skip] * 4)[0] == [2, 3]
+    assert reported(STALLED, [skip, skip, {}, skip, skip])[0] == []
+
+
+def test_zero_gradients_in_a_row() -> None:
+    zero = norms(0.0)
+    assert reported(STALLED, zero * 4)[0] == [2, 3]
+    assert reported(STALLED, [*zero * 2, {}, *zero * 2])[0] == []
+    assert reported(STALLED, [*zero * 2, {"loss": math.nan}, *zero])[0] == [3]  # such a step does not count
+    assert reported(STALLED, [{"lr": 0.0, **zero[0]}] * 9)[0] == []
+    assert reported(STALLED, [{"grad_norm": {}}] * 9)[0] == []  # an optimizer without parameters
+
+
+@pytest.mark.parametrize(("loss", "flagged"), [(0.5, True), (0.49, False), (-0.49, False)])
+def test_a_run_that_has_converged_may_stall(loss: float, flagged: bool) -> None:
+    found, _ = reported(STALLED, [{"loss": 1.0}, *norms(0.0, 0.0, 0.0, loss=loss)])
+    assert found == [3] * flagged
+
+
+def test_updates_that_are_lost_in_rounding() -> None:
+    def sample(ratio: float, **fields: Any) -> dict[str, Any]:
+        return {"param_norm": np.ones(1), "update_ratio": np.array([ratio]), **fields}
+
+    assert reported(STALLED, [sample(0.0), {}, sample(0.0), {}])[0] == [2, 3]
+    assert reported(STALLED, [sample(0.0), sample(1.0), sample(0.0)])[0] == []
+    assert reported(STALLED, [sample(0.0, lr=0.0)] * 4)[0] == []
+    assert reported(STALLED, [sample(0.0, grad_norm={"a": 0.0})] * 2)[0] == []
+
+
+# ---------------------------------------------------------------- Oscillating
+
+
+def swings(count: int, size: float = 1.0, start: float = 1.5) -> list[float]:
+    """A loss that stays at `start` for 20 steps and then swings `count` times between 1 and 1 + `size`."""
+    return [start] * 20 + [1.0 + size * (i % 2) for i in range(count + 1) for _ in range(10)]
+
+
+@pytest.mark.parametrize(("count", "flagged"), [(4, False), (5, True)])
+def test_a_number_of_swings_is_an_oscillation(count: int, flagged: bool) -> None:
+    steps = losses(*[*swings(count), *[1.5] * 70][:140])
+    # The window is full on step 99; on step 129 the first of the levels has left it.
+    assert reported(detectors.Oscillating(), steps)[0] == list(range(99, 129)) * flagged
+
+
+@pytest.mark.parametrize(("size", "flagged"), [(0.5, False), (0.7, True)])
+def test_swings_are_compared_with_the_progress(size: float, flagged: bool) -> None:
+    around_zero = [loss - 1 for loss in swings(9, size, start=2.0)]  # progress of 1, median loss of at most `size`
+    assert bool(reported(detectors.Oscillating(share=0.6), losses(*around_zero))[0]) == flagged
+
+
+def test_swings_are_compared_with_the_loss() -> None:
+    up = [loss + 10 for loss in swings(9)]
+    assert reported(detectors.Oscillating(), losses(*up))[0] == []
+
+
+@pytest.mark.parametrize(("noise", "flagged"), [(0.3, True), (0.4, False)])
+def test_swings_are_compared_with_the_noise(noise: float, flagged: bool) -> None:
+    noisy = [loss + noise * (i % 5 == 0) for i, loss in enumerate(swings(9))]
+    assert bool(reported(detectors.Oscillating(), losses(*noisy))[0]) == flagged
+
+
+def test_swings_within_the_inner_half_of_the_range_do_not_count() -> None:
+    steps = [2.0] * 20 + [1.0] * 10 + [2.0] * 10 + [1.3, 1.3, 1.3, 1.3, 1.3, 1.7, 1.7, 1.7, 1.7, 1.7] * 8
+    assert reported(detectors.Oscillating(), losses(*steps))[1]["count"] == 1
+
+
+# ---------------------------------------------------------------- NonFinite
+
+
+@pytest.mark.parametrize(
+    ("fields", "layers", "detail"),
+    [
+        ({"loss": math.nan}, (), "loss is nan"),
+        ({"grad_norm": {"a": 1.0, "b": math.inf}}, ("b",), "gradient is not finite"),
+        ({"grad_norm": {"a": math.inf}, "scaler_overflow": True}, None, ""),
+        ({"buffers": ("var",), "buffer_norm": np.array([math.nan])}, ("var",), "buffer is not finite"),
+        (
+            {"buffers": ("var",), "buffer_norm": np.array([math.nan]), "loss": math.inf},
+            (),
+            "loss is inf, buffer is not finite",
+        ),
+        ({"loss": None}, None, ""),
+        ({}, None, ""),
+    ],
+)
+def test_what_is_not_finite_is_named(fields: dict[str, Any], layers: Any, detail: str) -> None:
+    stats = GradStats.of(**{"grad_norm": {"a": 1.0}, "loss": 1.0, **fields})
+    found = detectors.NonFinite().update({}, stats)[1]
+    assert [(f.layers, f.detail) for f in found] == ([] if layers is None else [(layers, detail)])
+
+
+# ---------------------------------------------------------------- BadBatch
+
+BAD = detectors.BadBatch(limit=100.0, factor=10.0, warmup=3, patience=4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"grad_norm": {"a": 10.0}}, False),
+        ({"grad_norm": {"a": 10.0 * OVER_ONE}}, True),
+        ({"loss": 10.0}, False),
+        ({"loss": -10.0 * OVER_ONE}, True),
+        ({"loss": math.nan}, True),
+        ({"loss": math.nan, "scaler_overflow": True}, False),
+        ({"loss": None}, False),
+    ],
+)
+def test_a_step_is_suspicious_far_above_all_before(fields: dict[str, Any], wanted: bool) -> None:
+    _, state = reported(BAD, [{}] * 3)
+    stats = GradStats.of(**{"grad_norm": {"a": 1.0}, "loss": 1.0, **fields})
+    assert BAD.wants_batch_stats(state, stats) == wanted
+
+
+def test_only_what_is_not_finite_is_suspicious_during_warmup() -> None:
+    _, state = reported(BAD, [{}] * 2)
+    assert not BAD.wants_batch_stats(state, GradStats.of({"a": 99.0}, loss=1.0))
+    assert BAD.wants_batch_stats(state, GradStats.of({"a": math.nan}, loss=1.0))
+
+
+@pytest.mark.parametrize(("size", "flagged"), [(100.0, False), (100.0 * OVER_ONE, True), (math.inf, True)])
+def test_a_sample_is_bad_above_the_limit(size: float, flagged: bool) -> None:
+    step = {"grad_norm": {"a": 50.0}, "batch_stats": BatchStats(np.array([1.0, size]))}
+    found, state = reported(BAD, [*[{}] * 3, step])
+    assert found == [3] * flagged
+    assert (state["norm"], state["suspicious"]) == (1.0, 0 if flagged else 1)
+
+
+@pytest.mark.parametrize(("count", "accepted"), [(3, False), (4, True)])
+def test_a_level_without_a_bad_sample_is_accepted_after_patience_steps(count: int, accepted: bool) -> None:
+    step = {"grad_norm": {"a": 50.0}, "batch_stats": BatchStats(np.ones(2))}
+    _, state = reported(BAD, [*[{}] * 3, *[step] * count])
+    assert (state["norm"] == 50.0) == accepted
+    broken = {"grad_norm": {"a": math.nan}, "batch_stats": BatchStats(np.ones(2))}
+    assert reported(BAD, [*[{}] * 3, *[broken] * 9])[1]["norm"] == 1.0  # what is not finite is never accepted
+
+
+def test_suspicious_steps_are_counted_in_a_row() -> None:
+    step = {"grad_norm": {"a": 50.0}, "batch_stats": BatchStats(np.ones(2))}
+    assert reported(BAD, [*[{}] * 3, step, step, {}, step])[1]["suspicious"] == 1
+
+
+@pytest.mark.parametrize(("micro_batch", "flagged"), [(1, True), (0, True), (-1, False)])
+def test_a_micro_batch_that_is_gone_is_named(micro_batch: int, flagged: bool) -> None:
+    step = {"loss": math.nan, "batch_stats": BatchStats(micro_batch=micro_batch, micro_batches=4)}
+    assert reported(BAD, [step])[0] == [0] * flagged
+    assert reported(BAD, [{"loss": math.nan}])[0] == []
+
+
+# ---------------------------------------------------------------- Unused
+
+
+def spare(count: int, **fields: Any) -> list[dict[str, Any]]:
+    """Steps on which layer `b` receives no gradient."""
+    first = {"trainable": np.array([True, True])}
+    return [{"grad_norm": {"a": 1.0, "b": 0.0}, **(first if i == 0 else {}), **fields} for i in range(count)]
+
+
+@pytest.mark.parametrize(("total", "first"), [(None, 49), (600, 49), (499, 48), (300, 29), (100, 19)])
+def test_a_layer_is_unused_after_a_number_of_steps(total: int | None, first: int) -> None:
+    found, _ = reported(detectors.Unused(steps=50, min_steps=20), spare(60, total_steps=total))
+    assert found == list(range(first, 60))
+
+
+def test_one_gradient_ends_the_count_for_good() -> None:
+    used = {"grad_norm": {"a": 1.0, "b": 1e-30}}
+    assert reported(detectors.Unused(steps=5, min_steps=5), [*spare(4), used, *spare(40)])[0] == []
+
+
+def test_a_step_on_which_no_layer_has_a_gradient_is_not_reported() -> None:
+    nothing = {"grad_norm": {"a": 0.0, "b": 0.0}}
+    found, _ = reported(detectors.Unused(steps=5, min_steps=5), [*spare(5), nothing, *spare(1)])
+    assert found == [4, 6]
+
+
+def test_a_frozen_layer_is_counted_from_the_step_on_which_it_is_unfrozen() -> None:
+    frozen, free = np.array([True, False]), np.array([True, True])
+    steps = [*spare(1, trainable=frozen), *spare(9)[1:], *spare(1, trainable=free), *spare(9)[1:]]
+    assert reported(detectors.Unused(steps=5, min_steps=5), steps)[0][0] == 9 + 4
+
+
+def test_a_layer_behind_a_gradient_of_zero_is_not_counted() -> None:
+    blocked = ActivationStats(layers=("a", "b"), grad_rms=np.array([0.0, math.nan]))
+    steps = [*spare(4), *spare(1, activation_stats=blocked), *spare(5)[1:], *spare(1)]
+    assert reported(detectors.Unused(steps=5, min_steps=5), steps)[0] == [9]
+
+
+# ---------------------------------------------------------------- activation detectors
+
+
+def samples(count: int, trend: LossTrend = STUCK, **fields: Any) -> list[dict[str, Any]]:
+    """Steps of a stuck run, each with the same activation statistics."""
+    return [{"loss_trend": trend, "activation_stats": ActivationStats(**fields)}] * count
+
+
+def record(kind: str = "relu", layer: str = "a", flat: float = 1.0, dead: Sequence[int] = (1,) * 8) -> ActivationRecord:
+    return ActivationRecord(layer, kind, flat, np.array(dead, bool), 10)
+
+
+DEAD = {"layers": ("a", "b"), "activations": (record(),)}
+
+
+@pytest.mark.parametrize(("trend", "flagged"), [(STUCK, True), (REGRESSING, True), (LossTrend(blocks=9), False)])
+def test_activation_statistics_count_only_while_the_run_is_stuck_or_regressing(trend: LossTrend, flagged: bool) -> None:
+    found, state = reported(detectors.DeadUnits(patience=1, rows=1), samples(1, trend, **DEAD))
+    assert found == [0] * flagged
+    assert state  # it is observed all the same
+    found, _ = reported(detectors.DeadUnits(patience=1, rows=1), [*samples(1, **DEAD), {"loss_trend": STUCK}])
+    assert found == [0, 1]
+
+
+@pytest.mark.parametrize(("dead", "flagged"), [(6, True), (5, False)])
+def test_a_share_of_the_units_is_dead(dead: int, flagged: bool) -> None:
+    detector = detectors.DeadUnits(share=0.75, patience=1, rows=1)
+    units = record(dead=[1] * dead + [0] * (8 - dead))
+    assert reported(detector, samples(1, layers=("a", "b"), activations=(units,)))[0] == [0] * flagged
+
+
+def test_units_are_dead_for_patience_samples_and_enough_rows() -> None:
+    assert reported(detectors.DeadUnits(patience=3, rows=1), samples(4, **DEAD))[0] == [2, 3]
+    assert reported(detectors.DeadUnits(patience=1, rows=30), samples(4, **DEAD))[0] == [2, 3]
+    assert reported(detectors.DeadUnits(patience=1, rows=31), samples(4, **DEAD))[0] == [3]
+    awake = samples(1, layers=("a", "b"), activations=(record(dead=[0] * 8),))
+    assert reported(detectors.DeadUnits(patience=3, rows=1), [*samples(2, **DEAD), *awake, *samples(3, **DEAD)])[0] == [
+        5
+    ]
+    other = samples(1, layers=("a", "b"), activations=(record(kind="tanh"),))
+    assert reported(detectors.DeadUnits(patience=1, rows=1), other)[0] == []
+
+
+def test_the_worst_activation_of_a_layer_counts_and_the_worst_layer_comes_first() -> None:
+    some, most = record(dead=[1] * 7 + [0]), record(dead=[0] * 8)
+    fields = dict(layers=("a", "b", "c"), activations=(some, most, record(layer="b")))
+    detector, state = detectors.DeadUnits(share=0.8, patience=1, rows=1), {}
+    stats = GradStats.of({"a": 1.0}, loss=1.0, **samples(1, **fields)[0])
+    (finding,) = detector.update(state, stats)[1]
+    assert (finding.layers, finding.value) == (("b", "a"), 1.0)
+
+
+@pytest.mark.parametrize(("flat", "flagged"), [(0.75, True), (0.74, False)])
+def test_an_activation_is_saturated_from_its_share_on(flat: float, flagged: bool) -> None:
+    detector = detectors.Saturated(share=0.75, patience=2)
+    fields = dict(layers=("a", "b"), activations=(record("tanh", flat=flat),))
+    assert reported(detector, samples(3, **fields))[0] == [1, 2] * flagged
+
+
+def test_saturation_must_last_in_a_hidden_layer_with_two_flat_sides() -> None:
+    detector = detectors.Saturated(patience=2)
+    flat, fine = ({"layers": ("a", "b"), "activations": (record("tanh", flat=x),)} for x in (1.0, 0.5))
+    assert reported(detector, [*samples(1, **flat), *samples(1, **fine), *samples(2, **flat)])[0] == [3]
+    assert reported(detector, samples(3, layers=("b", "a"), activations=(record("tanh"),)))[0] == []  # the output layer
+    assert reported(detector, samples(3, layers=("a", "b"), activations=(record("relu"),)))[0] == []
+
+
+@pytest.mark.parametrize(("spread", "flagged"), [(0.005, False), (0.00499, True)])
+def test_a_layer_is_collapsed_below_its_spread(spread: float, flagged: bool) -> None:
+    fields = dict(layers=("a", "b"), spread=np.array([spread, 1.0]))
+    assert reported(detectors.Collapsed(patience=2), samples(3, **fields))[0] == [1, 2] * flagged
+
+
+def test_a_collapse_must_last_and_reach_the_last_layer() -> None:
+    same, other = ({"layers": ("a", "b"), "spread": np.array([x, 1.0])} for x in (1e-6, 1.0))
+    steps = [*samples(1, **same), *samples(1, **other), *samples(2, **same)]
+    assert reported(detectors.Collapsed(patience=2), steps)[0] == [3]
+    around = samples(3, **same, last_input_spread=0.005)  # a residual connection
+    assert reported(detectors.Collapsed(patience=1), around)[0] == []
+    assert (
+        reported(detectors.Collapsed(patience=1), samples(1, layers=("a", "b"), spread=np.array([1.0, 1e-6])))[0] == []
+    )
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("decades", "flagged"), [(3.0, True), (2.99, False)])
+def test_gradients_change_by_decades_through_time(sign: int, decades: float, flagged: bool) -> None:
+    cls = detectors.ExplodingThroughTime if sign > 0 else detectors.VanishingThroughTime
+    gradient = 10.0 ** np.array([sign * decades, 0.0, 0.0, 0.0])
+    detector = cls(decades=3.0, patience=2)
+    assert reported(detector, samples(3, time={"rnn": gradient}))[0] == [1, 2] * flagged
+    calm = samples(1, time={"rnn": np.ones(4)})
+    steps = [*samples(1, time={"rnn": gradient}), *calm, *samples(1, time={"rnn": gradient})]
+    assert reported(detector, steps)[0] == []
+
+
+@pytest.mark.parametrize(("mean", "flagged"), [(4.0, False), (4.01, True)])
+def test_a_feature_is_unnormalized_above_the_limit(mean: float, flagged: bool) -> None:
+    fields = dict(layers=("a",), input_mean=np.array([0.0, mean]), input_std=np.array([1.0, 3.0]))
+    assert reported(detectors.UnnormalizedInput(limit=5.0), samples(1, **fields))[0] == [0] * flagged
+
+
+def test_only_the_first_finite_inputs_count() -> None:
+    inputs = [dict(layers=("a",), input_mean=np.array([x]), input_std=np.ones(1)) for x in (math.nan, 1.0, 99.0)]
+    steps = list(chain.from_iterable(samples(1, **fields) for fields in inputs))
+    assert reported(detectors.UnnormalizedInput(), steps)[1]["rms"] == pytest.approx(math.sqrt(2))
+
+
+# ---------------------------------------------------------------- PoorInitialization
+
+
+def initial(rms: Sequence[float], spread: float = 1.0, identical: float = 0.0, std: float = 1.0) -> dict[str, Any]:
+    count = len(rms)
+    return dict(
+        layers=tuple("abcd"[:count]), output_rms=np.array(rms), spread=np.full(count, spread),
+        identical_units=np.full(count, identical), input_std=np.array([std]),
+    )  # fmt: skip
+
+
+HEALTHY = LossTrend(blocks=9)
+POOR = detectors.PoorInitialization(decades=4.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "at_once", "when_stuck"),
+    [
+        (initial([1.0, 1e4]), True, True),
+        (initial([1.0, 0.99e4]), False, False),
+        (initial([1.0, math.inf]), True, True),
+        (initial([1.0, 1e4], std=math.inf), False, False),  # the input itself overflows
+        (initial([1.0, 1e-4]), False, True),
+        (initial([1.0, 1.01e-4]), False, False),
+        (initial([1.0, 1.0], spread=0.00499), False, True),
+        (initial([1.0, 1.0], spread=0.005), False, False),
+        (initial([1.0, 1.0], identical=1.0), False, True),
+        (initial([0.0, 1.0], identical=1.0), False, False),  # a branch that is initialized to zero
+        (initial([1.0, 1.0]), False, False),
+    ],
+)
+def test_initial_weights(fields: dict[str, Any], at_once: bool, when_stuck: bool) -> None:
+    first = samples(1, HEALTHY, **fields)
+    assert reported(POOR, [*first, *repeat({}, 3)])[0] == [0] * at_once
+    assert reported(POOR, [*first, {}, {"loss_trend": STUCK}])[0] == [0] * at_once + [2] * when_stuck
+
+
+def test_only_the_first_sample_shows_the_initial_weights() -> None:
+    fine, poor = samples(1, **initial([1.0, 1.0])), samples(1, **initial([1.0, 1e8]))
+    assert reported(POOR, [*fine, *poor])[0] == []
+    detector = detectors.PoorInitialization()
+    _, state = reported(detector, poor)
+    assert not detector.update(detector.renew(state, improved=False), GradStats.of({"a": 1.0}, **poor[0]))[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "layers"),
+    [
+        (initial([1.0, 1.0, 1e2, 1e4]), ("d", "c")),
+        (initial([1.0, 1.0, 0.99e-2, 1e-4]), ("d", "c")),
+        (initial([1.0, 1.0, 1.0], spread=1e-6), ("b", "a")),
+        (initial([1.0, 1.0, 1.0], identical=1.0), ("b", "a")),
+        (initial([1.0], identical=1.0), ("a",)),
+    ],
+)
+def test_the_deepest_layer_with_poor_weights_comes_first(fields: dict[str, Any], layers: tuple[str, ...]) -> None:
+    (finding,) = POOR.update({}, GradStats.of({"a": 1.0}, loss=1.0, **samples(1, **fields)[0]))[1][:1]
+    assert finding.layers == layers
+
+
+# ---------------------------------------------------------------- NoProgress and Diverging
+
+
+def never(blocks: int, **fields: Any) -> dict[str, Any]:
+    return {"loss_trend": LossTrend(blocks=blocks, is_stuck=True, never_decreased=True), **fields}
+
+
+def test_a_loss_that_never_decreased_is_reported_after_13_blocks() -> None:
+    detector = detectors.NoProgress()
+    assert reported(detector, [never(12), never(13), {"loss_trend": LossTrend(blocks=50, is_stuck=True)}])[0] == [1]
+    assert reported(detector, [never(13, loss=None), never(13, grad_norm={"a": 0.0})])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("ratios", "lr", "total", "flagged"),
+    [
+        ((0.002,), 0.1, 100, True),  # all updates together: 0.2 of the weights
+        ((0.003,), 0.1, 100, False),
+        ((0.002, 0.004, 0.001), 0.1, 100, False),  # the largest counts
+        ((0.002,), 0.0, 100, False),  # no step was taken
+        ((0.002,), 0.1, None, False),
+        ((), 0.1, 100, False),
+    ],
+)
+def test_updates_that_are_too_small_are_reported_early(
+    ratios: tuple[float, ...], lr: float, total: int | None, flagged: bool
+) -> None:
+    steps = [{"param_norm": np.ones(1), "update_ratio": np.array([x]), "lr": lr} for x in ratios]
+    found, _ = reported(detectors.NoProgress(travel=0.3), [*steps, never(5, total_steps=total)])
+    assert found == [len(steps)] * flagged
+
+
+@pytest.mark.parametrize(("total", "after"), [(1000, "26 % of the planned steps"), (None, "260 steps")])
+def test_how_long_there_was_no_progress(total: int | None, after: str) -> None:
+    stats = GradStats.of({"a": 1.0}, step=259, loss=1.0, total_steps=total, **never(13))
+    (finding,) = detectors.NoProgress().update({"ratio": None}, stats)[1]
+    assert finding.detail == f"loss has not decreased after {after}"
+
+
+@pytest.mark.parametrize(("above", "limit", "where"), [(True, 2.0, "on the first step"), (False, 0.5, "at its best")])
+def test_a_diverging_loss_is_compared_with_its_start_or_its_best(above: bool, limit: float, where: str) -> None:
+    trend = LossTrend(is_regressing=True, above_start=above, start=2.0, best=0.5, last=9.0)
+    stats = GradStats.of({"a": 1.0}, loss=9.0, loss_trend=trend)
+    (finding,) = detectors.Diverging().update({}, stats)[1]
+    assert (finding.value, finding.limit) == (9.0, limit)
+    assert finding.detail == f"mean loss is 9, up from {limit} {where}".replace("2.0", "2")
+    assert reported(detectors.Diverging(), [{"loss_trend": STUCK}, {"loss_trend": trend, "loss": None}])[0] == []
