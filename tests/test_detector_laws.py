@@ -7,22 +7,25 @@ import copy
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import Faults, Net, fit
 
-from lightning_gradguard import detectors, remedies
+from lightning_gradguard import GradGuard, detectors, remedies
 from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.loss_trend import INITIAL, follow, judge
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
+from lightning_gradguard.detectors import DETECTORS, AbstractDetector, State, diagnose
+from lightning_gradguard.detectors.activation_detector import ActivationDetector
+from lightning_gradguard.findings import Finding
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
 from lightning_gradguard.tensors.norms import Floats
 
@@ -237,3 +240,41 @@ def test_every_class_of_a_file_is_exported(package: Any) -> None:
 def test_the_guard_runs_every_detector() -> None:
     assert {type(detector) for detector in DETECTORS} == {type(detector) for detector in EVERY}
     assert len(DETECTORS) == len(EVERY)
+
+
+@dataclass(frozen=True)
+class Counter(AbstractDetector):
+    """Reports on every step how many it has counted."""
+
+    kind: ClassVar[str] = "counted"
+    name: str = "counter"
+
+    def init(self) -> State:
+        return {"steps": 0}
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        steps = state["steps"] + 1
+        return {"steps": steps}, (Finding(self.kind, stats.step, (), steps, detail=f"{steps} steps"),)
+
+
+@dataclass(frozen=True)
+class TakenSteps(Counter):
+    """Counts only the steps that were taken."""
+
+    ignore_cancelled: ClassVar[bool] = True
+    kind: ClassVar[str] = "taken"
+    name: str = "taken"
+
+
+def test_a_cancelled_step_leaves_no_trace_in_a_detector_that_ignores_it() -> None:
+    guard = GradGuard("protect", [detectors.NonFinite(), Counter(), TakenSteps()])
+    fit(Net(), Faults({4: math.nan, 7: math.nan}), guard, max_steps=10)
+    assert {i.kind: i.detail for i in guard.incidents if i.kind in ("counted", "taken")} == {
+        "counted": "10 steps", "taken": "8 steps",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("detector", EVERY, ids=ids)
+def test_which_detectors_ignore_cancelled_steps(detector: AbstractDetector) -> None:
+    follows_the_loss_trend = isinstance(detector, ActivationDetector | detectors.NoProgress | detectors.Diverging)
+    assert detector.ignore_cancelled == follows_the_loss_trend
