@@ -1,4 +1,4 @@
-"""Which samples spoiled a step: named in real runs, by micro-batch and place in the dataset, and never guessed."""
+"""Bad samples are reported in real runs with their micro-batch and dataset index, and never guessed."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def plain() -> Net:
 
 
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (-math.inf, "Inf")])
-def test_samples_are_named_with_their_place_in_the_dataset(value: float, word: str) -> None:
+def test_samples_are_reported_with_their_index_in_the_dataset(value: float, word: str) -> None:
     details = told(Spoil(5, [3, 11], value))
     assert details == [f"samples 3 and 11 of the batch (83 and 91 in the dataset) contain {word}"]
 
 
-def test_a_sample_far_above_the_others_is_named() -> None:
+def test_a_sample_far_larger_than_the_others_is_reported() -> None:
     guard = GradGuard()
     fit(plain(), Spoil(30, [7], 1e7), guard)
     (incident,) = [i for i in guard.incidents if i.kind == "bad_batch"]
@@ -62,7 +62,7 @@ def test_a_sample_far_above_the_others_is_named() -> None:
     assert (incident.limit, incident.actions, incident.outcome) == (1e3, (), "resolved")
 
 
-def test_a_shuffled_loader_shows_positions_only_and_its_order_is_not_disturbed() -> None:
+def test_a_shuffled_loader_gives_no_dataset_index_and_keeps_its_order() -> None:
     def shuffled() -> DataLoader[Any]:
         return DataLoader(loader().dataset, 16, shuffle=True, generator=torch.Generator().manual_seed(1))
 
@@ -83,7 +83,7 @@ def test_a_shuffled_loader_shows_positions_only_and_its_order_is_not_disturbed()
     assert one.sums == other.sums
 
 
-def test_nothing_is_said_of_sound_batches_and_nan_weights() -> None:
+def test_no_sample_is_reported_when_the_model_and_not_the_batch_gives_nan() -> None:
     class Broken(Net):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return super().training_step(batch, batch_idx) * (math.nan if batch_idx == 9 else 1.0)
@@ -91,12 +91,12 @@ def test_nothing_is_said_of_sound_batches_and_nan_weights() -> None:
     assert told(module=Broken()) == []
 
 
-def test_no_batch_is_looked_at_in_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_gradguard.callback.sample_sizes", lambda batch: pytest.fail("looked"))
+def test_no_batch_is_measured_in_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_gradguard.callback.sample_sizes", lambda batch: pytest.fail("measured"))
     assert told() == []
 
 
-def test_the_micro_batch_is_named_and_its_samples_while_it_is_there() -> None:
+def test_the_micro_batch_is_reported_and_its_samples_while_in_memory() -> None:
     last = told(Spoil(11, [4], math.nan), accumulate_grad_batches=4)
     assert last == ["sample 4 of the batch (micro-batch 4 of 4, 180 in the dataset) contains NaN"]
     gone = told(Spoil(9, [4], math.nan), accumulate_grad_batches=4)
@@ -133,7 +133,7 @@ def test_nested_batches_and_other_tensors() -> None:
     assert sample_sizes(mostly_zero).tolist() == [1.0] * 4
 
 
-def test_a_distributed_order_is_known_and_others_are_not() -> None:
+def test_dataset_indices_are_known_for_a_distributed_sampler_and_unknown_for_other_loaders() -> None:
     data = TensorDataset(torch.arange(20))
     sampler = DistributedSampler(data, num_replicas=2, rank=1, shuffle=True, seed=3)
     batches = DataLoader(data, 4, sampler=sampler)
@@ -146,7 +146,7 @@ def suspicious(**fields: Any) -> GradStats:
     return GradStats.of({"a": 1e5}, loss=1.0, **fields)
 
 
-def test_a_level_that_stays_with_sound_batches_is_accepted() -> None:
+def test_a_level_that_lasts_without_bad_samples_is_accepted() -> None:
     detector = BadBatch()
     state = detector.init()
     for step in range(30):
@@ -165,7 +165,7 @@ def test_an_overflow_of_fp16_is_routine() -> None:
 
 
 class OnOne(Spoil):
-    """Spoils the batch of process 1 alone, and writes down what the guard of each process has said."""
+    """Spoils the batch of process 1 only, and writes the findings of each process to a file."""
 
     def __init__(self, guard: GradGuard, folder: Path) -> None:
         super().__init__(5, [3], math.nan)
@@ -184,7 +184,7 @@ class OnOne(Spoil):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_all_processes_name_the_one_that_was_at_fault(tmp_path: Path) -> None:
+def test_all_processes_report_the_one_with_the_bad_sample(tmp_path: Path) -> None:
     guard = GradGuard()
     fit(plain(), OnOne(guard, tmp_path), guard, strategy="ddp_fork", devices=2, data=loader(20), max_steps=8)
     said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]

@@ -48,7 +48,7 @@ def test_a_sample_is_weight_and_update_of_each_layer(sizes: tuple[int, ...], fro
             assert all(torch.equal(a, b) for a, b in zip(snapshot.params, before[::-1], strict=True))
 
 
-def test_a_sample_that_was_given_up_leaves_none() -> None:
+def test_a_sample_that_was_dropped_is_not_measured() -> None:
     net, optimizer = trained((3, 4))
     collector = Collector(net, optimizer, ForwardState(net), ProcessGroupInfo())
     collector.keep_weights()

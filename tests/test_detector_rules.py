@@ -218,6 +218,15 @@ def test_steps_whose_loss_says_nothing_are_ignored(detector: AbstractDetector, f
     assert reported(detector, [fields] * 9)[1] == detector.init()
 
 
+def test_a_first_high_loss_does_not_hide_a_spike_after_it() -> None:
+    detector = detectors.LossSpike(warmup=5)
+    state = detector.init()
+    for step, loss in enumerate([2.0, 1.5, 1.2, 1.1, 1.0, 1.0, 1.0, 30.0]):
+        state, found = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
+        assert not found
+    assert detector.update(state, GradStats.of({"a": 1.0}, step=8, loss=1000.0))[1]
+
+
 # ---------------------------------------------------------------- LossIncrease
 
 INCREASE = detectors.LossIncrease(sustained=4, share=0.5, window=10)
@@ -275,6 +284,18 @@ def test_a_high_loss_on_restored_weights_is_the_new_level(loss: float, accepted:
 
 def test_the_progress_is_measured_from_the_first_twenty_losses() -> None:
     assert len(reported(INCREASE, losses(*START))[1]["first"]) == 20
+
+
+@pytest.mark.parametrize(("back", "found"), [(1.2, False), (1.9, True)])
+def test_a_loss_increase_is_a_lasting_loss_of_most_of_the_progress(back: float, found: bool) -> None:
+    detector = detectors.LossIncrease()
+    state, said = detector.init(), False
+    for step in range(200):
+        loss = 2.0 if step < 20 else 0.1 if step < 150 else back
+        state, now = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
+        said = said or bool(now)
+        assert state["hold_snapshots"] == (150 <= step < 169)
+    assert said == found
 
 
 # ---------------------------------------------------------------- LRJump

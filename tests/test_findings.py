@@ -12,7 +12,7 @@ def test_incident_survives_json_with_nan_and_inf() -> None:
     assert repr(again) == repr(incident)
 
 
-def test_actions_are_folded_however_long_the_episode() -> None:
+def test_repeated_actions_are_listed_once_however_long_the_incident() -> None:
     incident = Incident.start(Finding("exploding", 0), ("AdaptiveClip",))
     for step in range(1, 1000):
         incident = incident.extended(Finding("exploding", step), ("AdaptiveClip",))

@@ -1,4 +1,4 @@
-"""Users read the names that they gave: no wrapper's prefix reaches them, and no name of theirs is cut."""
+"""Names of layers and buffers are the user's own: prefixes of wrappers are removed, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def names(module: nn.Module) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
-def test_wrappers_leave_no_trace(wrapper: str) -> None:
+def test_prefixes_of_wrappers_are_removed(wrapper: str) -> None:
     plain, wrapped = nn.ModuleDict({"net": body()}), nn.ModuleDict({"net": WRAPPED[wrapper](body())})
     assert names(wrapped) == names(plain) == ("net.0", "net.1", "net.2")
     assert [slot.name for slot in ForwardState(wrapped).slots] == [slot.name for slot in ForwardState(plain).slots]
@@ -61,13 +61,13 @@ def test_a_wrapped_root() -> None:
     assert clean_paths(nn.DataParallel(body()))["module"] == ""
 
 
-def test_prefixes_anywhere() -> None:
+def test_prefixes_are_removed_anywhere_in_a_name() -> None:
     name = "_fsdp_wrapped_module.a._checkpoint_wrapped_module._orig_mod.b.weight"
     assert clean_name(name) == "a.b.weight"
     assert clean_name("a_orig_mod.weight") == "a_orig_mod.weight"
 
 
-def test_what_the_user_reads_is_clean() -> None:
+def test_a_report_has_clean_names() -> None:
     guard, module = GradGuard(), Net()
     module.net = compiled(module.net)
     fit(module, guard, limit_train_batches=3)

@@ -55,7 +55,7 @@ def test_norms_of_mixed_layouts() -> None:
     np.testing.assert_allclose(norms, [float(sparse.to_dense().norm()), 5.0, 2.0, 3.0])
 
 
-def test_overflowing_norm_is_told_apart_from_a_nonfinite_gradient() -> None:
+def test_a_norm_that_overflows_differs_from_a_gradient_that_is_not_finite() -> None:
     norms, _ = read_norms([torch.full((4,), 3e38), torch.tensor([1.0, math.inf]), torch.tensor([1.0, math.nan])])
     assert norms[0] == pytest.approx(6e38, rel=1e-6)
     assert math.isinf(norms[1])
@@ -65,7 +65,7 @@ def test_overflowing_norm_is_told_apart_from_a_nonfinite_gradient() -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [1.0, 1e30])  # the second overflows fp32 when squared
-def test_gradients_of_a_double_backward_pass_are_read_as_any(size: float) -> None:
+def test_gradients_of_a_double_backward_pass_are_read_like_any_other(size: float) -> None:
     weight = torch.ones(4, requires_grad=True)
     grads = torch.autograd.grad((weight**3).sum() * size, weight, create_graph=True)
     assert grads[0].requires_grad
@@ -73,7 +73,7 @@ def test_gradients_of_a_double_backward_pass_are_read_as_any(size: float) -> Non
     assert read_norms([*grads, *(torch.full((2,), float(i)) for i in range(MANY))])[0][0] == pytest.approx(6 * size)
 
 
-def test_losses_ride_along_and_the_scale_is_divided_out() -> None:
+def test_losses_are_read_with_the_norms_and_the_scale_is_divided_out() -> None:
     weight = torch.zeros(4)
     norms, values = read_norms([torch.full((4,), 512.0)], [torch.tensor(0.5), torch.tensor(1.5)])
     assert ParamTable([("a.weight", weight)], [weight]).per_layer(norms, scale=1024.0).tolist() == [1.0]
@@ -136,7 +136,7 @@ def test_the_update_ratio_of_all_layers() -> None:
     assert math.isnan(GradStats.of({"a": 1.0}).global_update_ratio)
 
 
-def test_wrapper_prefixes_never_show() -> None:
+def test_wrapper_prefixes_are_removed() -> None:
     name = "_forward_module.net._fsdp_wrapped_module._checkpoint_wrapped_module.0._orig_mod.weight"
     assert "_orig_mod" not in clean_name(name)
     assert clean_name("net._fsdp_wrapped_module.0.weight") == "net.0.weight"

@@ -1,4 +1,4 @@
-"""Layers that nobody trains are named, in real runs; those that only rest are not."""
+"""Layers that never receive a gradient are reported in real runs; frozen or rarely used ones are not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_gradguard.detectors import Unused
 
 
 class Extra(Net):
-    """A net beside a spare layer that `use` may bring in."""
+    """A net with a spare layer, which is used on every `every`-th batch."""
 
     def __init__(self, every: int = 0, frozen: bool = False) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ def test_one_open_incident_names_the_layer_that_forward_never_calls() -> None:
 
 
 @pytest.mark.parametrize("module", [lambda: Extra(every=40), lambda: Extra(frozen=True)], ids=["rare", "frozen"])
-def test_a_layer_that_is_used_now_and_then_or_frozen_is_left_alone(module: Any) -> None:
+def test_a_layer_that_is_used_rarely_or_frozen_is_not_reported(module: Any) -> None:
     assert guarded(module()).incidents == ()
 
 
-def test_a_layer_that_is_called_at_last_is_resolved() -> None:
+def test_the_incident_is_resolved_when_the_layer_is_used() -> None:
     guard = GradGuard()
     module = Extra(every=150)
     fit(module, guard, data=loader(200))
@@ -54,23 +54,23 @@ def test_a_layer_that_is_called_at_last_is_resolved() -> None:
     assert (incident.outcome, incident.first_step, incident.last_step) == ("resolved", 99, 148)
 
 
-def test_the_count_begins_when_a_layer_is_thawed() -> None:
-    class Thaw(Extra):
+def test_the_count_begins_when_a_layer_is_unfrozen() -> None:
+    class Unfreeze(Extra):
         def on_train_epoch_start(self) -> None:
             self.spare.requires_grad_(self.current_epoch >= 2)
 
-    (incident,) = guarded(Thaw(frozen=True)).incidents
+    (incident,) = guarded(Unfreeze(frozen=True)).incidents
     assert incident.first_step > 199
 
 
-def test_nobody_is_unused_where_nothing_says_who_is_frozen() -> None:
+def test_no_layer_is_reported_while_it_is_unknown_which_are_frozen() -> None:
     detector = Unused(steps=1, min_steps=1)
     state, found = detector.update(detector.init(), GradStats.of({"a": 1.0, "b": 0.0}))
     assert found == ()
     assert torch.tensor(state["missed"]).tolist() == [-1, 1]
 
 
-def test_layers_cut_off_by_a_dead_one_are_not_called_unused() -> None:
+def test_layers_before_a_dead_one_are_not_reported() -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
     nn.init.constant_(net[2].bias, -100.0)
     assert "unused" not in {incident.kind for incident in guarded(Net(net)).incidents}

@@ -1,4 +1,4 @@
-"""Weights that grow without end: every sign is needed, and a guard that repairs brings the run back."""
+"""Weights that grow without end: every condition is needed, and `policy="repair"` cures the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def easing(t: float) -> float:
 
 
 def first_step(weight: Curve = steady, grad: Curve = rising, loss: Curve = easing, steps: int = 1000) -> int | None:
-    """First step at which the detector speaks of these curves over the share of the run."""
+    """First step on which the detector reports these curves, functions of the share of the run."""
     detector = WeightGrowth()
     state = detector.init()
     for step in range(steps):
@@ -41,7 +41,7 @@ def first_step(weight: Curve = steady, grad: Curve = rising, loss: Curve = easin
     return None
 
 
-def test_it_speaks_once_half_of_the_run_is_over_and_at_two_samples_in_a_row() -> None:
+def test_it_reports_after_half_of_the_run_and_on_two_samples_in_a_row() -> None:
     assert first_step() == 601
 
 
@@ -50,13 +50,13 @@ def test_it_speaks_once_half_of_the_run_is_over_and_at_two_samples_in_a_row() ->
     [
         dict(weight=lambda t: 10 + 10 * math.sqrt(t)),  # a random walk's growth slows down
         dict(weight=lambda t: 10 + 4 * t),  # not much
-        dict(grad=lambda t: 1.0),  # learning goes on as it did
+        dict(grad=lambda t: 1.0),  # the gradients do not grow
         dict(loss=lambda t: 0.7 * math.exp(-8 * t)),  # the run leaves a plateau
-        dict(loss=lambda t: 0.7),  # nothing is gained: another symptom
+        dict(loss=lambda t: 0.7),  # the loss does not decrease: another symptom
         dict(loss=lambda t: -t),  # a likelihood below zero
     ],
 )
-def test_each_sign_is_needed(healthy: dict[str, Curve]) -> None:
+def test_each_condition_is_needed(healthy: dict[str, Curve]) -> None:
     assert first_step(**healthy) is None
 
 
@@ -70,7 +70,7 @@ def test_a_long_run_keeps_a_bounded_state() -> None:
     assert state["rows"][0, 0] == 0
 
 
-def test_repair_brings_the_weights_back_and_the_accuracy_up() -> None:
+def test_repair_reduces_the_weights_and_increases_the_accuracy() -> None:
     alone = zoo.run_case("weight_growth", policy="monitor", accelerator="cpu")
     repaired = zoo.run_case("weight_growth", policy="repair", accelerator="cpu")
     (incident,) = repaired.incidents
