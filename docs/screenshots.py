@@ -1,6 +1,6 @@
-"""Trains four small runs, opens them in TensorBoard and takes the pictures in `docs/img`.
+"""Trains two small runs, opens them in TensorBoard and takes the screenshots in `docs/img`.
 
-python docs/screenshots.py [folder]      # needs chromium, chromedriver, selenium and scikit-learn
+python docs/screenshots.py [directory]    # needs chromium, chromedriver, selenium and scikit-learn
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -26,30 +27,28 @@ from torch import nn
 from lightning_gradguard import GradGuard
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-STEPS, BAD = 600, range(300, 308)
-PICTURES = {
+STEPS, FAULTY = 600, range(300, 308)
+#: Name of the file: the runs shown, whether dark, whether zoomed to the first incident.
+SCREENSHOTS = {
     "guarded_unguarded": (("guarded", "unguarded"), False, False),
-    "healthy": (("healthy",), False, False),
-    "exploding": (("unguarded",), False, False),
-    "vanishing": (("vanishing",), False, False),
     "rescued": (("guarded",), True, True),
 }
 
 
 class Digits(pl.LightningModule):
-    def __init__(self, layers: OrderedDict[str, nn.Module], lr: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.net, self.lr = nn.Sequential(layers), lr
+        self.net = nn.Sequential(cnn())
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+        return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
 
 
 def cnn() -> OrderedDict[str, nn.Module]:
-    """Eight convolutions with He's initialisation."""
+    """Eight convolutions with He's initialization."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(8):
         conv = nn.Conv2d(1 if i == 0 else 16, 16, 3, padding=1)
@@ -58,40 +57,36 @@ def cnn() -> OrderedDict[str, nn.Module]:
     return OrderedDict(**layers, pool=nn.AdaptiveAvgPool2d(2), flat=nn.Flatten(), head=nn.Linear(64, 10))
 
 
-def sigmoids() -> OrderedDict[str, nn.Module]:
-    """Twenty sigmoid layers with torch's own initialisation: the gradient vanishes on its way to the input."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(flat=nn.Flatten())
-    for i in range(20):
-        layers[f"hidden{i}"] = nn.Sequential(OrderedDict(linear=nn.Linear(64, 64), act=nn.Sigmoid()))
-    return OrderedDict(**layers, head=nn.Linear(64, 10))
-
-
-def batches(bad: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The same batches every time; those in `bad` as a broken reader would give them."""
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The same batches in every run; those in `FAULTY` have a wrong scale and sign."""
     x, y = load_digits(return_X_y=True)
     images, labels = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16, torch.tensor(y)
-    draw = torch.Generator().manual_seed(0)
-    picks = [torch.randint(len(y), (32,), generator=draw) for _ in range(STEPS)]
-    return [(images[p] * (-300.0 if i in bad else 1.0), labels[p]) for i, p in enumerate(picks)]
+    generator = torch.Generator().manual_seed(0)
+    picks = [torch.randint(len(y), (32,), generator=generator) for _ in range(STEPS)]
+    return [(images[p] * (-300.0 if i in FAULTY else 1.0), labels[p]) for i, p in enumerate(picks)]
 
 
-def train(root: Path, name: str, layers: OrderedDict[str, nn.Module], lr: float, policy: str, bad: range) -> None:
+def train(root: Path, name: str, policy: str) -> None:
     torch.manual_seed(0)
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=TensorBoardLogger(root, name="", version=name), log_every_n_steps=2,
         callbacks=[GradGuard(policy)], enable_progress_bar=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.fit(Digits(layers, lr), torch.utils.data.DataLoader(batches(bad), batch_size=None))
+    trainer.fit(Digits(), torch.utils.data.DataLoader(batches(), batch_size=None))
 
 
+@contextmanager
 def serve(logdir: Path) -> Iterator[str]:
+    """Runs TensorBoard and yields its address."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0", "--host", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        yield next(match[0] for line in process.stderr or () if (match := re.search(r"http://\S+:\d+/", line)))
-        process.terminate()
+        try:
+            yield next(match[0] for line in process.stderr or () if (match := re.search(r"http://\S+:\d+/", line)))
+        finally:
+            process.terminate()
 
 
-def photograph(address: str, out: Path) -> None:
+def take_screenshots(address: str, out: Path) -> None:
     options = webdriver.ChromeOptions()
     for flag in [*FLAGS.split(), f"--user-data-dir={tempfile.mkdtemp()}"]:
         options.add_argument(flag)
@@ -100,12 +95,12 @@ def photograph(address: str, out: Path) -> None:
     idle = "return document.querySelector('main').getAttribute('aria-busy') === 'false'"
     screen = {"width": 1280, "height": 720, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    for name, (runs, dark, focus) in PICTURES.items():
+    for name, (runs, dark, focus) in SCREENSHOTS.items():
         driver.get("about:blank")
         driver.get(f"{address}?darkMode={str(dark).lower()}#gradguard")
         wait.until(lambda d: d.switch_to.frame(d.find_element(By.CSS_SELECTOR, "iframe[src*='gradguard']")) or True)
-        wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, ".run")) == 4 and d.execute_script(idle))
-        for run in ("guarded", "healthy", "unguarded", "vanishing"):
+        wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, ".run")) == 2 and d.execute_script(idle))
+        for run in ("guarded", "unguarded"):
             box = f"//label[contains(@class, 'run')][.//span[text()='{run}']]/input"
             if driver.find_element(By.XPATH, box).is_selected() != (run in runs):
                 driver.find_element(By.XPATH, box).click()
@@ -127,9 +122,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        train(root, "healthy", cnn(), 0.02, "protect", range(0))
-        train(root, "unguarded", cnn(), 0.02, "monitor", BAD)
-        train(root, "guarded", cnn(), 0.02, "protect", BAD)
-        train(root, "vanishing", sigmoids(), 0.02, "monitor", range(0))
-        for address in serve(root):
-            photograph(address, Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "img")
+        train(root, "unguarded", "monitor")
+        train(root, "guarded", "protect")
+        out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "img"
+        out.mkdir(parents=True, exist_ok=True)
+        with serve(root) as address:
+            take_screenshots(address, out)
