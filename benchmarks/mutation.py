@@ -12,9 +12,10 @@ class-level defaults, which are the detectors' thresholds, nor module constants,
 properties of `Policy` and `LossTrend`, and drops no statement; cosmic-ray 8.7 starts a new Python for each mutant, of
 which importing torch and Lightning takes 4 seconds.
 
-How: the slow imports are done once. A first child runs the tests of a file unchanged and records which test executes
-which line. Then each mutant gets a forked child in which importing the module gives the changed code, and runs the
-tests that execute the changed line, fastest first, until one fails. Hypothesis draws the same examples every time.
+How: one process per file imports everything, collects the tests, runs them once unchanged and records which test
+executes which line. Each mutant then gets a forked child in which the function has its new code, and runs the tests
+that execute the changed line, fastest first, until one fails. For a change outside of functions (a default, a constant)
+the child imports everything again. Hypothesis draws the same examples every time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import copy
 import gc
 import importlib
 import importlib.machinery
+import inspect
 import os
 import pickle
 import random
@@ -32,12 +34,17 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import _pytest.config
+import _pytest.main
+import pytest
 from mutation_explained import EXPLAINED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,8 +99,23 @@ class Mutant:
     end: int  # last line of the changed statement, or of the head of a compound one
     where: str  # qualified name of the function or class; empty at module level
     change: str
-    code: Any = field(repr=False)
+    code: CodeType = field(repr=False)
     survives: bool = False
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module."""
+        return f"{PACKAGE}.{self.file[:-3].replace('/', '.')}"
+
+    @property
+    def function(self) -> CodeType | None:
+        """The new code of the outermost function that is changed; None for a change outside of functions."""
+        code = self.code
+        for name in filter(None, self.where.split(".")):
+            code = next(const for const in code.co_consts if isinstance(const, CodeType) and const.co_name == name)
+            if code.co_flags & inspect.CO_OPTIMIZED:  # not the body of a class
+                return code
+        return None
 
     @property
     def reason(self) -> str | None:
@@ -263,25 +285,83 @@ def head(statement: ast.AST) -> str:
 # ---------------------------------------------------------------- runs
 
 
+@dataclass
+class Recording:
+    """Which test executes which lines of a file, and how long each test takes, by its node id."""
+
+    path: str
+    lines: dict[str, set[int]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def choose(self, mutant: Mutant) -> list[str]:
+        """The tests that execute the changed lines, fastest first; for a line outside of functions all."""
+        wanted = range(mutant.line, mutant.end + 1)
+        tests = [test for test, lines in self.lines.items() if lines.intersection(wanted)]
+        tests = tests or [test for test, lines in self.lines.items() if lines]
+        return sorted(tests, key=lambda test: (self.seconds[test], test))
+
+    def limit(self, tests: list[str]) -> int:
+        """Seconds of processor time after which a mutant counts as noticed: it loops."""
+        return 20 + int(5 * sum(self.seconds[test] for test in tests))
+
+
+class Session:
+    """Pytest plug-in that collects the tests of a file, records them, and runs them for each mutant of a function."""
+
+    def __init__(self, file: str, todo: list[Mutant], jobs: int, folder: Path) -> None:
+        self.todo, self.jobs, self.folder = todo, jobs, folder
+        self.recording = Recording(str(ROOT / PACKAGE / file))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Instead of the tests themselves."""
+        gc.freeze()
+        output = self.folder / "recording"
+        if wait(fork(lambda: self.record(session, output))):
+            return False
+        self.recording = pickle.loads(output.read_bytes())
+        run_all(self.todo, self.jobs, lambda mutant, number: self.test(session, mutant, number))
+        return True
+
+    def record(self, session: pytest.Session, output: Path) -> int:
+        """Runs all tests on the unchanged code."""
+        session.config.pluginmanager.register(Recorder(self.recording))
+        run_items(session, session.items, self.folder / "unchanged")
+        output.write_bytes(pickle.dumps(self.recording))
+        return int(session.testsfailed > 0)
+
+    def test(self, session: pytest.Session, mutant: Mutant, number: int) -> int:
+        """Runs the tests of a mutant; 0 if none fails."""
+        exchange_code(mutant)
+        tests = self.recording.choose(mutant)
+        limit = self.recording.limit(tests)
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+        items = {item.nodeid: item for item in session.items}
+        run_items(session, [items[test] for test in tests], self.folder / str(number))
+        return int(session.testsfailed > 0)
+
+
 class Recorder:
-    """Pytest plug-in: which test executes which lines of a file, and how long each takes."""
+    """Pytest plug-in that fills a recording."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.lines, self.seconds = str(path), dict[str, set[int]](), dict[str, float]()
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
 
-    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
-        """Starts recording."""
-        lines = self.lines[item.nodeid] = set[int]()
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """Records the lines of the test that begins."""
+        lines = self.recording.lines[item.nodeid] = set[int]()
 
         def inside(frame: Any, event: str, _: Any) -> Any:
             lines.add(frame.f_lineno)
             return inside
 
-        sys.settrace(lambda frame, event, _: inside(frame, event, _) if frame.f_code.co_filename == self.path else None)
+        path = self.recording.path
+        sys.settrace(lambda frame, event, _: inside(frame, event, _) if frame.f_code.co_filename == path else None)
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Adds the time of setup, call and teardown."""
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Adds the time of setup, call or teardown."""
+        seconds = self.recording.seconds
+        seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
 
 
 class Chosen:
@@ -290,24 +370,51 @@ class Chosen:
     def __init__(self, tests: list[str]) -> None:
         self.place = {test: place for place, test in enumerate(tests)}
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Drops the others."""
         items[:] = sorted((i for i in items if i.nodeid in self.place), key=lambda item: self.place[item.nodeid])
 
 
-def run_tests(paths: list[str], plugin: object, basetemp: Path) -> int:
+def exchange_code(mutant: Mutant) -> None:
+    """Gives the function of the imported module that a mutant changes its new code."""
+    assert mutant.function is not None
+    live: Any = sys.modules[mutant.module]
+    for name in mutant.where.split("."):
+        live = vars(live)[name]
+        for wrapped in ("fget", "func", "__func__", "__wrapped__"):  # property, cached_property, classmethod, cache
+            live = live if isinstance(live, FunctionType | type) else getattr(live, wrapped, live)
+        if isinstance(live, FunctionType):
+            live.__code__ = mutant.function
+            return
+    raise LookupError(mutant)
+
+
+def run_pytest(paths: list[str], plugin: object, basetemp: Path) -> int:
     """Pytest in this process; its exit code."""
     import hypothesis
-    import pytest
 
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("mutation", derandomize=True, database=None, deadline=None, phases=phases)
     hypothesis.settings.load_profile("mutation")
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    options = ["-x", "-q", "--assert=plain", "-p", "pytest_timeout", f"--basetemp={basetemp}"]
+    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_DEBUG_TEMPROOT": str(make(basetemp))}
+    options = ["-x", "-q", "-s", "--assert=plain", "-p", "pytest_timeout"]
     options += [word for name in UNUSED_PLUGINS for word in ("-p", f"no:{name}")]
     options += ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}"]
     return int(pytest.main([*options, *paths], plugins=[plugin]))
+
+
+def run_items(session: pytest.Session, items: list[pytest.Item], basetemp: Path) -> None:
+    """Collected tests, until one fails."""
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(make(basetemp))
+    session.items = items
+    with suppress(session.Failed):
+        _pytest.main.pytest_runtestloop(session)
+
+
+def make(folder: Path) -> Path:
+    """The folder, created."""
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def fork(work: Callable[[], int]) -> int:
@@ -317,11 +424,30 @@ def fork(work: Callable[[], int]) -> int:
         return pid
     code = 70
     try:
-        for stream in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
         code = work()
     finally:
         os._exit(code)
+
+
+def wait(pid: int) -> int:
+    """The exit code of a child."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def run_all(todo: list[Mutant], jobs: int, test: Callable[[Mutant, int], int]) -> None:
+    """Tests each mutant in a child of its own and notes whether it survives: 0: all passed; 5: no test was run."""
+    running: dict[int, Mutant] = {}
+    waiting = list(enumerate(todo))[::-1]
+    while waiting or running:
+        if waiting and len(running) < jobs:
+            number, mutant = waiting.pop()
+            running[fork(partial(test, mutant, number))] = mutant
+        else:
+            pid, status = os.wait()
+            running.pop(pid).survives = os.waitstatus_to_exitcode(status) in (0, 5)
 
 
 def test_paths(file: str) -> list[str]:
@@ -331,60 +457,37 @@ def test_paths(file: str) -> list[str]:
     return [f"{PACKAGE}/{file}", *(str(path.relative_to(ROOT)) for path in sorted(tests))]
 
 
-def measure(file: str, folder: Path) -> Recorder:
-    """The unchanged tests of a file."""
-    recorder, output = Recorder(ROOT / PACKAGE / file), folder / "recorded"
+def test_file(file: str, mutants: list[Mutant], jobs: int, folder: Path) -> None:
+    """Sets `survives` of each mutant of a file."""
+    inside = [mutant for mutant in mutants if mutant.function is not None]
+    output = folder / "results"
 
-    def work() -> int:
-        code = run_tests(test_paths(file), recorder, folder / "unchanged")
-        output.write_bytes(pickle.dumps((recorder.lines, recorder.seconds)))
+    def host() -> int:
+        session = Session(file, inside, jobs, folder)
+        code = run_pytest(test_paths(file), session, folder / "host")
+        output.write_bytes(pickle.dumps((session.recording, [mutant.survives for mutant in inside])))
         return code
 
-    code = os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1])
-    if code:
+    if code := wait(fork(host)):
         raise SystemExit(f"The unchanged tests of {file} fail (exit code {code}): {' '.join(test_paths(file))}")
-    recorder.lines, recorder.seconds = pickle.loads(output.read_bytes())
-    return recorder
+    recording, survives = pickle.loads(output.read_bytes())
+    for mutant, survivor in zip(inside, survives, strict=True):
+        mutant.survives = survivor
+    run_all([m for m in mutants if m.function is None], jobs, partial(test_reimported, recording, folder))
 
 
-def start(mutant: Mutant, recorded: Recorder, basetemp: Path) -> int:
-    """Runs the tests for a mutant in a child; its id."""
-    wanted = range(mutant.line, mutant.end + 1)
-    in_function = [test for test, lines in recorded.lines.items() if lines.intersection(wanted)]
-    at_import = [test for test, lines in recorded.lines.items() if lines]
-    tests = sorted(in_function or at_import, key=lambda test: (recorded.seconds[test], test))
-    limit = 20 + int(5 * sum(recorded.seconds[test] for test in tests))  # an endless loop counts as noticed
-    module = f"{PACKAGE}.{mutant.file[:-3].replace('/', '.')}"
+def test_reimported(recording: Recording, folder: Path, mutant: Mutant, number: int) -> int:
+    """Runs the tests for a change outside of functions: everything is imported with it."""
     unchanged = importlib.machinery.SourceFileLoader.get_code
 
     def get_code(loader: Any, name: str) -> Any:
-        return mutant.code if name == module else unchanged(loader, name)
+        return mutant.code if name == mutant.module else unchanged(loader, name)
 
-    def work() -> int:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-        importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign,assignment]
-        return run_tests(sorted({test.split("::")[0] for test in tests}), Chosen(tests), basetemp)
-
-    return fork(work)
-
-
-def run_mutants(todo: list[tuple[Mutant, Recorder]], jobs: int, folder: Path) -> None:
-    """Sets `survives` of each mutant."""
-    running: dict[int, Mutant] = {}
-    for number, (mutant, recorded) in enumerate(todo):
-        if len(running) == jobs:
-            finish_one(running)
-        running[start(mutant, recorded, folder / str(number))] = mutant
-        print(f"\r{number + 1} of {len(todo)}", end="", file=sys.stderr, flush=True)
-    while running:
-        finish_one(running)
-    print(file=sys.stderr)
-
-
-def finish_one(running: dict[int, Mutant]) -> None:
-    """Waits for a child. Exit code 0: all tests passed; 5: no test executes the line."""
-    pid, status = os.wait()
-    running.pop(pid).survives = os.waitstatus_to_exitcode(status) in (0, 5)
+    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign,assignment]
+    tests = recording.choose(mutant)
+    limit = recording.limit(tests)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    return run_pytest(sorted({test.split("::")[0] for test in tests}), Chosen(tests), folder / f"reimported{number}")
 
 
 # ---------------------------------------------------------------- report
@@ -442,9 +545,10 @@ def main() -> None:
     if options.sample is not None and options.sample < len(mutants):
         chosen = set(random.Random(options.seed).sample(range(len(mutants)), options.sample))
         mutants = [mutant for index, mutant in enumerate(mutants) if index in chosen]
-    with tempfile.TemporaryDirectory() as folder:
-        recorded = {file: measure(file, Path(folder)) for file in dict.fromkeys(mutant.file for mutant in mutants)}
-        run_mutants([(mutant, recorded[mutant.file]) for mutant in mutants], options.jobs, Path(folder))
+    for file in dict.fromkeys(mutant.file for mutant in mutants):
+        print(f"{file} ...", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            test_file(file, [mutant for mutant in mutants if mutant.file == file], options.jobs, Path(folder))
     share = print_report(mutants, options.sample is None)
     raise SystemExit(share > options.limit or any(m.survives and m.reason is None for m in mutants))
 
