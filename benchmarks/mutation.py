@@ -54,7 +54,7 @@ PACKAGE = "lightning_gradguard"
 TESTS = {
     "detectors/__init__.py": (),
     "detectors/*.py": ("decisions_detectors", "detector*", "loss_trend", "bad_batch", "unused", "weight_growth"),
-    "collect/loss_trend.py": ("decisions_loss_trend", "loss_trend", "detector_laws"),
+    "collect/loss_trend.py": ("decisions_loss_trend", "loss_trend", "detector_rules"),
     "policy/ladders.py": ("decisions_policy", "policy"),
     "step/trial.py": ("decisions_step", "remed*", "trial*"),
     "step/remedy_search.py": ("decisions_step", "remed*"),
@@ -297,8 +297,7 @@ class Recording:
         """The tests that execute the changed lines, fastest first; for a line outside of functions all."""
         wanted = range(mutant.line, mutant.end + 1)
         tests = [test for test, lines in self.lines.items() if lines.intersection(wanted)]
-        tests = tests or [test for test, lines in self.lines.items() if lines]
-        return sorted(tests, key=lambda test: (self.seconds[test], test))
+        return sorted(tests or self.lines, key=lambda test: (self.seconds[test], test))
 
     def limit(self, tests: list[str]) -> int:
         """Seconds of processor time after which a mutant counts as noticed: it loops."""

@@ -138,7 +138,7 @@ def _trend(state: State) -> LossTrend:
     before, before_error = level(means[-4:-2], errors[-4:-2])
     first = moments(state["first"])[0]
     old_enough = len(means) >= STUCK_AFTER
-    flat = len(means) >= 4 and now >= before - 2 * math.hypot(now_error, before_error)
+    flat = now >= before - 2 * math.hypot(now_error, before_error)
     not_below_first = means[0] - now + 2 * math.hypot(errors[0], now_error) < 0.1 * abs(means[0])
     never_decreased = old_enough and not state["decreased"] and not_below_first
     above_start = means[-1] - start > 0.5 * abs(start) + 2 * errors[-1] * math.sqrt(state["size"])
