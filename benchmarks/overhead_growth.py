@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import nn
 
 from lightning_gradguard.detectors import DETECTORS
-from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.policy.presets import MONITOR, PROTECT
+from lightning_gradguard.run_engine import RunContext, RunEngine
 
 
 class Vectors(nn.Module):
@@ -50,11 +50,13 @@ def milliseconds(net: nn.Module, timer: Callable[[], float], repeats: int = 25) 
     params = list(net.parameters())
     for p in params:
         p.grad = torch.randn_like(p)
-    engine = StepEngine(net, torch.optim.SGD(params, lr=1e-3), DETECTORS, MONITOR)
+    engine = RunEngine(
+        RunContext(module=net, optimizer=torch.optim.SGD(params, lr=1e-3), detectors=DETECTORS, policy=MONITOR)
+    )
     loss, grads = torch.tensor(1.0), [p.grad for p in params]
     ways: list[Callable[[], object]] = [
         lambda: torch._foreach_norm(grads),
-        lambda: (engine.begin(), engine.before_step([loss])),
+        lambda: (engine.begin_batch(), engine.before_step([loss])),
         lambda: torch.nn.utils.clip_grad_norm_(params, 1.0),
     ]
     times: list[list[float]] = [[] for _ in ways]
@@ -109,13 +111,13 @@ def memory(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    engine = StepEngine(net, optimizer, DETECTORS, PROTECT)
+    engine = RunEngine(RunContext(module=net, optimizer=optimizer, detectors=DETECTORS, policy=PROTECT))
     x, bad = torch.randn(8, 4), torch.full((8, 4), math.nan)
     table = Table("steps", "resident MiB", title="Resident memory with a tiny model")
     marks = {max(1, round(options.steps * share)): share for share in (0.01, 0.1, 0.5, 1.0)}
     start = time.perf_counter()
     for step in range(1, options.steps + 1):
-        engine.begin()
+        engine.begin_batch()
         loss = net(bad if step % 1000 == 0 else x).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -153,7 +155,7 @@ def cold(options: argparse.Namespace) -> None:
         optimizer = torch.optim.AdamW(net.parameters())
         timer = time.process_time if options.processor else time.perf_counter
         start = timer()
-        engine = StepEngine(net, optimizer, DETECTORS, PROTECT)
+        engine = RunEngine(RunContext(module=net, optimizer=optimizer, detectors=DETECTORS, policy=PROTECT))
         took.append(1e3 * (timer() - start))
         engine.close()
     table.add_row("tables of 2,000 parameters in 1,000 layers", f"{median(took):.1f}", f"{min(took):.1f}")

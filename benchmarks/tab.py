@@ -56,7 +56,7 @@ def write() -> None:
 def run_writer(layers: Layers, norms: np.ndarray) -> Callable[[SummaryWriter], Callable[[int], None]]:
     def start(board: SummaryWriter) -> Callable[[int], None]:
         writer = RunWriter(board)
-        return lambda x: writer.step(StepReport(GradStats(x, layers, norms, loss=0.5, lr=1e-3)), x)
+        return lambda x: writer.step(StepReport(stats=GradStats(x, layers, norms, loss=0.5, lr=1e-3)), x)
 
     return start
 
@@ -120,7 +120,7 @@ def answer(count: int = 1000, steps: int = 100_000) -> None:
         with SummaryWriter(f"{folder}/run") as board:
             writer, began = RunWriter(board), time.perf_counter()
             for x in range(steps):
-                writer.step(StepReport(GradStats(x, layers, noise[x % 64], loss=0.5, lr=1e-3)), x)
+                writer.step(StepReport(stats=GradStats(x, layers, noise[x % 64], loss=0.5, lr=1e-3)), x)
                 if x % 1000 == 500:
                     writer.incident(Incident.start(Finding("exploding", x, layers.names[:3], 9.0, 3.0)), x)
             writer.close(Report(steps), steps)

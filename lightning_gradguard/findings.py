@@ -1,7 +1,8 @@
-"""What was seen, in words and numbers.
+"""The plain values that travel between the rooms.
 
-A `Finding` is what one detector says of one step. An `Incident` groups the findings of one episode with what was
-done about them. Kinds are open strings: each detector declares its own.
+A `Finding` is what one detector reports about one step, an `Action` what one remedy did about it, a `TrialEvent` what
+happened in a search for a remedy. An `Incident` groups the findings of one episode with what was done about them, a
+`StepReport` holds everything about one step. Kinds are open strings: each detector declares its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 #: How an incident ended. "open" means the run ended, or goes on, with the symptom still there.
 RESOLVED, OPEN, UNRECOVERABLE = "resolved", "open", "unrecoverable"
+#: How a trial of remedies ended. "running" means that the run ended, or goes on, within the trial.
+RUNNING, KEPT, UNDONE = "running", "kept", "undone"
+#: What a search for a remedy reports: a trial began, a trial was kept, no trial helped.
+STARTED, EXHAUSTED = "started", "exhausted"
+#: Every scalar's name begins with this, in every logger.
+PREFIX = "gradguard"
+#: Percentiles over layers that stand for all layers in stock charts: 5 curves, however many layers there are.
+PERCENTILES = (0, 25, 50, 75, 100)
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,83 @@ class Finding:
     limit: float = math.nan
     detail: str = ""
 
+    @property
+    def summary(self) -> str:
+        """The finding without its step."""
+        return describe(self.kind, self.layers, self.detail)
+
     def __str__(self) -> str:
-        return f"step {self.step}: {describe(self.kind, self.layers, self.detail)}"
+        return f"step {self.step}: {self.summary}"
+
+
+@dataclass(frozen=True)
+class Action:
+    """What one remedy did.
+
+    Args:
+        name: The remedy's display name, e.g. `"AdaptiveClip"`.
+        summary: What was done, as a clause in the past tense.
+
+    Example:
+        >>> print(Action("AdaptiveClip", "clipped the gradient norm from 9.1e+05 to 24"))
+        clipped the gradient norm from 9.1e+05 to 24
+    """
+
+    name: str
+    summary: str
+
+    def __str__(self) -> str:
+        return self.summary
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A set of remedies that was tried on the run.
+
+    Args:
+        remedies: Display names of the remedies.
+        outcome: `"running"`, `"kept"` or `"undone"`.
+    """
+
+    remedies: str
+    outcome: str = RUNNING
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """What one step of a search for a remedy has come to.
+
+    Args:
+        kind: `STARTED`: a trial began, and one that ran before it was undone. `KEPT`: a trial helped and was kept.
+            `EXHAUSTED`: no trial helped, all were undone.
+        about: Kind of the finding that the search is about.
+        remedies: Display names of the trial's remedies; empty when exhausted.
+        summary: What they did; when exhausted what all trials did.
+        cause: What was wrong with the run if these remedies help: the kind of a finding.
+        loss: Mean loss of the second half of the trial that was kept.
+        before: Mean loss before the search.
+        improved: Whether the trial that was kept has lowered the loss by more than a tenth.
+        trials: How many trials ended without success, when exhausted.
+        advice: What is left for the user to do, when exhausted.
+    """
+
+    kind: str
+    about: str = ""
+    remedies: str = ""
+    summary: str = ""
+    cause: str = ""
+    loss: float = math.nan
+    before: float = math.nan
+    improved: bool = False
+    trials: int = 0
+    advice: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == KEPT:
+            return f"kept {self.summary}: loss is {self.loss:.3g}, was {self.before:.3g}"
+        if self.kind == STARTED:
+            return f"trying {self.summary}"
+        return f"undid {self.trials} trial{'s' * (self.trials != 1)} that did not help: {self.summary}"
 
 
 @dataclass(frozen=True)
@@ -57,8 +141,10 @@ class Incident:
         first_step: Step of the first finding.
         last_step: Step of the last finding so far.
         layers: Every layer named in the episode, in order of appearance.
-        actions: Names of the remedies applied, in order; a remedy repeated without another between is named once,
-            so that an incident stays small however long it lasts.
+        actions: Names of the remedies that did something, in order; a remedy repeated without another between is named
+            once, so that an incident stays small however long it lasts.
+        trials: Sets of remedies that were tried, and how each trial ended.
+        advice: What is left for the user to do, when no trial helped.
         outcome: `"resolved"`, `"open"` or `"unrecoverable"`.
         count: Number of findings in the episode.
         value: The worst value seen.
@@ -78,6 +164,8 @@ class Incident:
     last_step: int
     layers: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    advice: str = ""
     outcome: str = OPEN
     count: int = 1
     value: float = math.nan
@@ -106,6 +194,17 @@ class Incident:
             actions=self.actions if repeated else (*self.actions, *taken),
         )  # fmt: skip
 
+    def tried(self, event: TrialEvent) -> Incident:
+        """The same incident after one more event of its search for a remedy."""
+        trials = tuple(replace(t, outcome=UNDONE) if t.outcome == RUNNING else t for t in self.trials)
+        if event.kind == STARTED:
+            return replace(self, trials=(*trials, Trial(event.remedies)))
+        if event.kind == KEPT:
+            at = max(i for i, trial in enumerate(trials) if trial.remedies == event.remedies)
+            trials = (*trials[:at], replace(trials[at], outcome=KEPT), *trials[at + 1 :])
+            return replace(self, trials=trials, actions=(*self.actions, event.remedies))
+        return replace(self, trials=trials, advice=event.advice)
+
     def closed(self, outcome: str) -> Incident:
         """The same incident with its final `outcome`."""
         return replace(self, outcome=outcome)
@@ -113,6 +212,7 @@ class Incident:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as written to `incidents.jsonl`; non-finite numbers become text so that it stays JSON."""
         plain = {**asdict(self), "layers": list(self.layers), "actions": list(self.actions)}
+        plain["trials"] = [asdict(trial) for trial in self.trials]
         for key in ("value", "limit"):
             plain[key] = plain[key] if math.isfinite(plain[key]) else str(plain[key])
         return plain
@@ -121,6 +221,7 @@ class Incident:
     def from_dict(cls, plain: dict[str, Any]) -> Incident:
         """The reverse of `to_dict`."""
         fields = {**plain, "layers": tuple(plain["layers"]), "actions": tuple(plain["actions"])}
+        fields["trials"] = tuple(Trial(**trial) for trial in plain.get("trials", ()))
         return cls(**{**fields, "value": float(plain["value"]), "limit": float(plain["limit"])})
 
     @property
@@ -133,7 +234,8 @@ class Incident:
         what = describe(self.kind, self.layers, self.detail)
         times = f", {self.count} findings" if self.count > 1 else ""
         where = f"optimizer {self.optimizer}, " if self.optimizer else ""
-        return f"{where}{steps}: {what}{times}; {', '.join(self.actions) or 'no action'}; {self.outcome}"
+        done = [", ".join(self.actions) or "no action", *filter(None, [self.advice and f"advice: {self.advice}"])]
+        return f"{where}{steps}: {what}{times}; {'; '.join(done)}; {self.outcome}"
 
 
 def describe(kind: str, layers: tuple[str, ...], detail: str) -> str:
@@ -153,39 +255,74 @@ def shortlist(names: tuple[str, ...], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-#: Every scalar's name begins with this, in every logger.
-PREFIX = "gradguard"
+@dataclass(frozen=True)
+class Response:
+    """How one finding was answered.
+
+    Args:
+        kind: Of the finding.
+        remedies: The remedies that were chosen, each as its `repr`.
+        actions: What those did that did something.
+    """
+
+    kind: str
+    remedies: tuple[str, ...] = ()
+    actions: tuple[Action, ...] = ()
 
 
-#: Percentiles over layers that stand for all layers in stock charts: 5 curves, however many layers there are.
-PERCENTILES = (0, 25, 50, 75, 100)
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """What acting on one step has come to.
+
+    Args:
+        responses: How each finding was answered, in order.
+        cancelled: Whether the step was made a no-op.
+        clip_coefficient: What the gradients were multiplied by; 1 when nothing was clipped.
+        lr_factor: What the user's learning rate is multiplied by.
+        snapshot: Whether a snapshot was taken before the step.
+        restored: Step of the snapshot that was put back; None without one.
+        model_changed: Whether the model is another one from here on.
+        in_trial: Whether the step belonged to a trial of remedies, so that no detector was asked.
+        trial: What the search for a remedy has come to in this step, if anything.
+        stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
+        stop_reason: Why training should end; empty when it should not.
+    """
+
+    responses: tuple[Response, ...] = ()
+    cancelled: bool = False
+    clip_coefficient: float = 1.0
+    lr_factor: float = 1.0
+    snapshot: bool = False
+    restored: int | None = None
+    model_changed: bool = False
+    in_trial: bool = False
+    trial: TrialEvent | None = None
+    stopped_by: str = ""
+    stop_reason: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class StepReport:
     """One optimizer step: what was measured, found and done.
 
     Args:
         stats: The measurements, before any clipping.
-        findings: What the detectors said.
-        actions: What was done, one sentence for each remedy, in order.
-        clip_coefficient: What the gradients were multiplied by; 1 when nothing was clipped.
-        skipped: Whether the step was cancelled.
-        lr_factor: What the user's learning rate was multiplied by.
+        findings: What the detectors reported.
+        outcome: What was done, and what came of it.
         limit: The gradient-norm limit in force, NaN while there is none.
         optimizer: The optimizer's index when there are several; otherwise empty.
-        stop_reason: Why training should end, if it should.
     """
 
     stats: GradStats
     findings: tuple[Finding, ...] = ()
-    actions: tuple[str, ...] = ()
-    clip_coefficient: float = 1.0
-    skipped: bool = False
-    lr_factor: float = 1.0
+    outcome: StepOutcome = StepOutcome()
     limit: float = math.nan
     optimizer: str = ""
-    stop_reason: str = ""
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What the remedies did, in order."""
+        return tuple(action for response in self.outcome.responses for action in response.actions)
 
     @property
     def prefix(self) -> str:
@@ -194,13 +331,13 @@ class StepReport:
 
     def scalars(self) -> dict[str, float]:
         """Every scalar worth a curve, by its full name; unknown ones are left out."""
-        norm = self.stats.global_norm
+        norm, done = self.stats.global_norm, self.outcome
         curves = {
             "grad_norm": norm,
-            "grad_norm_clipped": 0.0 if self.skipped else norm * self.clip_coefficient,
+            "grad_norm_clipped": 0.0 if done.cancelled else norm * done.clip_coefficient,
             "grad_norm_limit": self.limit,
-            "clip_coefficient": 0.0 if self.skipped else self.clip_coefficient,
-            "lr_factor": self.lr_factor,
+            "clip_coefficient": 0.0 if done.cancelled else done.clip_coefficient,
+            "lr_factor": done.lr_factor,
             "lr": self.stats.lr,
             "depth_slope": self.stats.depth_slope,
             "loss": math.nan if self.stats.loss is None else self.stats.loss,

@@ -1,42 +1,89 @@
-"""Recorded statistics through detectors with other settings: what would they have seen, and when?"""
+"""A recorded run through the engine again: which incidents would other detectors or another policy report?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning_gradguard.collect.loss_trend import INITIAL, follow, judge
+from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors import DETECTORS, AbstractDetector, diagnose
-from lightning_gradguard.findings import OPEN, Incident
-from lightning_gradguard.policy.ladders import LadderStates, Policy, decide
-from lightning_gradguard.policy.presets import PRESETS
-from lightning_gradguard.record.incident_tracker import IncidentTracker
+from lightning_gradguard.detectors import DETECTORS, AbstractDetector
+from lightning_gradguard.engine import StepEngine
+from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Response, StepOutcome
+from lightning_gradguard.policy import PRESETS, Policy
+from lightning_gradguard.policy.ladders import Rung
 from lightning_gradguard.record.report import Report
-from lightning_gradguard.record.step_log import FOLDER, read_steps, recorded_optimizers
+from lightning_gradguard.record.step_log import FOLDER, RecordedStep, read_steps, recorded_optimizers
+
+#: What an engine collects; the rest of `GradStats` it works out by itself.
+COLLECTED = [
+    field.name
+    for field in fields(GradStats)
+    if field.init and field.name not in ("restored", "loss_trend", "batch_stats")
+]
+
+
+class Recording:
+    """A recorded run as an engine's source and actor: it hands out what was measured, and acts as the run did.
+
+    Args:
+        steps: The recorded steps, in order.
+
+    Attributes:
+        differing: How many findings were answered by remedies that the run had not chosen for them.
+    """
+
+    def __init__(self, steps: Sequence[RecordedStep]) -> None:
+        self.steps, self.differing, self._at = steps, 0, -1
+
+    @property
+    def in_trial(self) -> bool:
+        """Whether the next step belonged to a trial of remedies."""
+        return self.steps[self._at + 1].outcome.in_trial
+
+    def collect(self) -> dict[str, Any]:
+        """The next step's measurements."""
+        self._at += 1
+        return {name: getattr(self.steps[self._at].stats, name) for name in COLLECTED}
+
+    def batch_stats(self) -> BatchStats | None:
+        """The samples of the step's batch, if they were recorded."""
+        return self.steps[self._at].stats.batch_stats
+
+    def act(self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool) -> StepOutcome:
+        """What the run did; a finding that it did not answer in this way is told the remedies that are chosen now."""
+        outcome = self.steps[self._at].outcome
+        known = {response.kind: response for response in outcome.responses}
+        return replace(outcome, responses=tuple(self._answer(known, finding, rung) for finding, rung in chosen))
+
+    def _answer(self, known: dict[str, Response], finding: Finding, rung: Rung) -> Response:
+        remedies = tuple(map(repr, rung))
+        recorded = known.get(finding.kind, Response(finding.kind))
+        if recorded.remedies == remedies:
+            return recorded
+        self.differing += 1
+        return Response(finding.kind, remedies, tuple(Action(remedy.name, "not applied: a replay") for remedy in rung))
 
 
 def replay_steps(
-    steps: Iterable[GradStats], detectors: Sequence[AbstractDetector], policy: Policy, optimizer: str = ""
-) -> tuple[Incident, ...]:
-    """The incidents that `detectors` and `policy` would have told of these steps, with the remedies they would take.
+    steps: Iterable[RecordedStep], detectors: Sequence[AbstractDetector], policy: Policy, optimizer: str = ""
+) -> tuple[tuple[Incident, ...], int]:
+    """The incidents of recorded steps, and how many findings were answered otherwise than in the run.
 
-    The steps are what they were: a remedy that was not taken then does not change what came after it.
+    The steps are what they were: a remedy that was not applied then does not change what came after it.
     """
-    states = {detector.name: detector.init() for detector in detectors}
-    episodes = IncidentTracker(optimizer)
-    standing: LadderStates = {}
-    told: list[Incident] = []
-    progress = INITIAL
-    for stats in steps:
-        progress = follow(progress, None if stats.multiple_optimizers else stats.loss, stats.lr, stats.total_steps)
-        states, findings = diagnose(detectors, states, replace(stats, loss_trend=judge(progress)))
-        standing, chosen = decide(standing, findings, policy)
-        named = [(finding, tuple(remedy.name for remedy in rung)) for finding, rung in chosen]
-        told += [incident for incident in episodes.update(named, standing, policy.calm) if incident.outcome != OPEN]
-    return tuple(sorted([*told, *episodes.incidents.values()], key=lambda incident: incident.first_step))
+    recording = Recording(list(steps))
+    # A run keeps as many snapshots as it was told to; a replay remembers the detectors' states at more than any does.
+    engine = StepEngine(recording, detectors, policy, recording, name=optimizer, snapshots=100)
+    closed: list[Incident] = []
+    for _ in recording.steps:
+        engine.step()
+        closed += [incident for incident in engine.changed if incident.outcome != OPEN]
+    still_open = [incident for incident in engine.incidents.incidents.values() if incident.outcome == OPEN]
+    return tuple(sorted([*closed, *still_open], key=lambda incident: incident.first_step)), recording.differing
 
 
 def replay(
@@ -46,17 +93,39 @@ def replay(
 ) -> Report:
     """Runs the recorded statistics of a run through detectors again.
 
+    With the run's own detectors and policy it gives the run's incidents.
+
     Args:
         run: The run's directory, as given to TensorBoard.
-        detectors: Detectors instead of the usual ones, e.g. `--detectors+=Exploding --detectors.factor=100`.
-        policy: Whose ladders to climb.
+        detectors: Detectors instead of the default ones, e.g. `--detectors+=Exploding --detectors.factor=100`.
+        policy: Which policy answers the findings.
+
+    Returns:
+        The report; its `notes` say what the replay cannot know.
 
     Raises:
         FileNotFoundError: If no steps were recorded there.
+        ValueError: If the recording has another format.
     """
     folder = Path(run) / FOLDER
     chosen = PRESETS[policy] if isinstance(policy, str) else policy
-    looking = DETECTORS if detectors is None else detectors
     streams = {name: read_steps(folder, name) for name in recorded_optimizers(folder) or [""]}
-    incidents = [i for name, steps in streams.items() for i in replay_steps(steps, looking, chosen, name)]
-    return Report(max(steps[-1].step + 1 for steps in streams.values()), tuple(incidents))
+    incidents: list[Incident] = []
+    notes: list[str] = []
+    for name, steps in streams.items():
+        found, differing = replay_steps(steps, DETECTORS if detectors is None else detectors, chosen, name)
+        incidents += found
+        notes += notes_on(steps, differing)
+    return Report(max(steps[-1].stats.step + 1 for steps in streams.values()), tuple(incidents), notes=tuple(notes))
+
+
+def notes_on(steps: Sequence[RecordedStep], differing: int) -> list[str]:
+    """What a replay of these steps cannot know, a sentence each."""
+    missing = steps[0].stats.step + sum(b.stats.step - a.stats.step - 1 for a, b in pairwise(steps))
+    notes = [f"{missing} steps are missing in the recording."] if missing else []
+    if differing:
+        notes.append(
+            f"{differing} findings were answered by other remedies than in the run: the steps after them are those of "
+            "the run, not what these remedies would have led to."
+        )
+    return notes

@@ -12,24 +12,38 @@ from torch import nn
 
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
-#: Where Lightning's own, empty hooks live, in either namespace.
-UNTOUCHED = (".core.hooks", ".core.module", ".callbacks.callback")
+#: The packages that a Trainer may come from.
+NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 
 
-def can_act(trainer: Any) -> bool:
-    """Whether the strategy leaves the step to the optimizer; DeepSpeed's engine does not."""
-    return "DeepSpeed" not in type(trainer.strategy).__name__
+def lightning_classes(module: str, name: str) -> tuple[type, ...]:
+    """A class of Lightning in each namespace that is loaded, e.g. `lightning_classes("strategies", "DDPStrategy")`."""
+    modules = [sys.modules.get(f"{namespace}.{module}") for namespace in NAMESPACES]
+    return tuple(getattr(loaded, name) for loaded in modules if hasattr(loaded, name))
 
 
-def reads_last(guard: Any, trainer: Any, pl_module: Any) -> bool:
+def owns_the_step(trainer: Any) -> bool:
+    """Whether the strategy keeps gradients and step to itself, as DeepSpeed's engine does."""
+    return isinstance(trainer.strategy, lightning_classes("strategies", "DeepSpeedStrategy"))
+
+
+def is_last_reader(guard: Any, trainer: Any, pl_module: Any) -> bool:
     """Whether nobody but Lightning's own clipping reads the gradients between the guard and the optimizer."""
     later = trainer.callbacks[trainer.callbacks.index(guard) + 1 :] if guard in trainer.callbacks else trainer.callbacks
-    hooks = [getattr(owner, "on_before_optimizer_step", None) for owner in (*later, pl_module)]
-    hooks.append(pl_module.configure_gradient_clipping)
-    return all(hook is None or hook.__module__.endswith(UNTOUCHED) for hook in hooks)
+    owners = (*lightning_classes("callbacks", "Callback"), *lightning_classes("core.module", "LightningModule"))
+    hooks = [(owner, "on_before_optimizer_step") for owner in (*later, pl_module)]
+    return all(
+        is_untouched(owner, hook, owners) for owner, hook in (*hooks, (pl_module, "configure_gradient_clipping"))
+    )
 
 
-def ranks_of(trainer: Any, pl_module: Any) -> ProcessGroupInfo:
+def is_untouched(owner: Any, hook: str, classes: tuple[type, ...]) -> bool:
+    """Whether a hook is the one of Lightning's own classes."""
+    mine = getattr(owner, hook, None)
+    return mine is None or getattr(mine, "__func__", mine) in [getattr(cls, hook, None) for cls in classes]
+
+
+def processes_of(trainer: Any, pl_module: Any) -> ProcessGroupInfo:
     """The processes of this trainer; XLA sums by its own means."""
     root = trainer.strategy.model
     root, device = root if isinstance(root, nn.Module) else pl_module, trainer.strategy.root_device

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard, GradStats
 from lightning_gradguard.detectors import AbstractDetector
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import AdaptiveClip, ReduceLR, Rollback, SkipStep
 
@@ -136,10 +136,10 @@ class Diary(pl.Callback):
             name = guard._engines[id(optimizer)].name
             self.before.setdefault(name, []).append(state_of(optimizer))
             acting(trainer, module, optimizer)
-            self.reports.setdefault(name, []).append(guard._reports[name])
+            self.reports.setdefault(name, []).append(guard.last_report)
             grads = [p.grad for p in params_of(optimizer) if p.grad is not None]
             squares = [g.to_dense().abs().double().square().sum() for g in grads]
-            scale = guard._engines[id(optimizer)].collector.grad_scale
+            scale = guard._engines[id(optimizer)].source.collector.grad_scale
             if scale == 1.0 and getattr(optimizer, "grad_scale", None) is not None:
                 scale = float(optimizer.grad_scale)  # a fused optimizer divides by it while it steps
             self.norms.setdefault(name, []).append(float(sum(squares, torch.zeros(()))) ** 0.5 / scale)
@@ -237,7 +237,7 @@ def test_learning_rate(diary: Diary) -> None:
 
 def test_rollback(diary: Diary) -> None:
     for name, before in diary.before.items():
-        assert diary.reports[name][ROLLED_BACK].actions == (f"rolled back to step {SNAPSHOT}",)
+        assert diary.reports[name][ROLLED_BACK].actions == (Action("Rollback", f"rolled back to step {SNAPSHOT}"),)
         assert same(before[SNAPSHOT], before[ROLLED_BACK + 1])
         assert not same(before[ROLLED_BACK], before[ROLLED_BACK + 1])
 

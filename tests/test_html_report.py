@@ -31,7 +31,7 @@ def write_run(folder: Path, failing: bool) -> Path:
         for x in range(40):
             norm = 1e6 if failing and x == 20 else 1.0
             stats = GradStats.of({LAYER: norm, "net.1": 1.0, "net.2": 1.0}, step=x, loss=2.0 - x / 40, lr=0.1)
-            writer.step(StepReport(stats, incident_findings(incident) if failing and x == 20 else ()), x)
+            writer.step(StepReport(stats=stats, findings=incident_findings(incident) if failing and x == 20 else ()), x)
         if failing:
             writer.incident(incident, 20)
         writer.close(Report(40, (incident,) if failing else ()), 40)
@@ -106,7 +106,7 @@ def test_a_loss_that_was_never_finite_is_left_blank(tmp_path):
     with SummaryWriter(tmp_path / "nan") as board:
         writer = RunWriter(board)
         for x in range(3):
-            writer.step(StepReport(GradStats.of({"net.0": 1.0}, step=x, loss=float("nan"))), x)
+            writer.step(StepReport(stats=GradStats.of({"net.0": 1.0}, step=x, loss=float("nan"))), x)
     assert report_data([tmp_path / "nan"])[0]["curves"][""]["loss"] == {"not_finite": 3}
     assert "healthy" not in printed([tmp_path / "nan"]).splitlines()[0]
 
@@ -133,7 +133,7 @@ def test_each_of_two_optimizers_has_a_section(tmp_path):
         for x in range(3):
             for optimizer in ("0", "1"):
                 stats = GradStats.of({f"net{optimizer}.0": 1.0}, step=x, lr=np.nan)
-                writer.step(StepReport(stats, optimizer=optimizer), x)
+                writer.step(StepReport(stats=stats, optimizer=optimizer), x)
     write_html([tmp_path / "gan"], tmp_path / "out.html")
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "<h2>Optimizer 0</h2>" in page

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_gradguard import GradGuard
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import AdaptiveClip, SkipStep
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 def norm_of(params: Any) -> float:
@@ -38,7 +39,7 @@ class Keep(pl.Callback):
             acting(trainer, module, optimizer)
             watch = guard._engines.get(id(optimizer))
             if watch is not None:
-                self.reports.append(guard._reports[watch.name])
+                self.reports.append(guard.last_report)
 
         guard.on_before_optimizer_step = kept
 
@@ -325,8 +326,11 @@ def test_odd_gradients_are_scaled(make: Any) -> None:
             self.pairs: list[tuple[float, float]] = []
 
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-            watch = next(iter(guard._engines.values()))
-            step = watch._pending(guard._reports[""].stats)
+            actor = next(iter(guard._engines.values())).actor
+            step = PendingStep(
+                optimizer=optimizer, stats=guard.last_report.stats, lr_factor=actor.lr_factor,
+                snapshots=actor.snapshots, forward_state=actor.forward_state,
+            )  # fmt: skip
             before = [g.to_dense().clone() for g in step.grads]
             step.scale_gradients(0.5)
             assert all(torch.equal(g.to_dense(), b * 0.5) for g, b in zip(step.grads, before, strict=True))

@@ -71,6 +71,6 @@ def test_a_report_has_clean_names() -> None:
     guard, module = GradGuard(), Net()
     module.net = compiled(module.net)
     fit(module, guard, limit_train_batches=3)
-    (report,) = guard._reports.values()
+    report = guard.last_report
     assert report.stats.layers.names == ("net.0", "net.1", "net.3")
     assert report.stats.buffers == ("net.1.running_mean", "net.1.running_var")

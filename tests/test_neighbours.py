@@ -51,7 +51,7 @@ def test_trainer_clipping_comes_after_and_is_mentioned_once() -> None:
         fit(Net2(), guard, gradient_clip_val=0.01, limit_train_batches=4)
     assert sum("gradient_clip_val" in str(w.message) for w in said) == 1
     assert all(before > 0.01 and after == pytest.approx(0.01, rel=1e-3) for before, after in norms)
-    assert guard._reports[""].stats.global_norm == pytest.approx(norms[-1][0], rel=1e-6)
+    assert guard.last_report.stats.global_norm == pytest.approx(norms[-1][0], rel=1e-6)
 
 
 def test_trainer_clipping_survives_a_skipped_step() -> None:
@@ -163,7 +163,7 @@ def test_afterwards_everything_is_the_users(error: type[BaseException], tmp_path
     with pytest.raises((error, SystemExit)):
         trainer.fit(module, loader())
     (optimizer,) = trainer.optimizers
-    assert guard._engines[id(optimizer)].lr_scale.factor < 1
+    assert guard._engines[id(optimizer)].actor.lr_factor.factor < 1
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert hooks_of(optimizer) == []
     (saved,) = tmp_path.glob("*.ckpt")
@@ -214,13 +214,14 @@ trainer:
     assert guard.report().steps == 4
 
 
-def test_where_another_engine_owns_the_step_the_loss_is_watched() -> None:
-    class DeepSpeedStrategy(pl.strategies.SingleDeviceStrategy):
-        """As far as the guard can tell."""
+def test_where_another_engine_owns_the_step_the_loss_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OwnsTheStep(pl.strategies.SingleDeviceStrategy):
+        """DeepSpeed as far as the guard can tell."""
 
+    monkeypatch.setattr(pl.strategies, "DeepSpeedStrategy", OwnsTheStep)
     guard, module = GradGuard(), Net()
     with pytest.warns(UserWarning, match="only watches the loss"):
-        fit(module, Faults({4: math.nan}), guard, strategy=DeepSpeedStrategy("cpu"), limit_train_batches=8)
+        fit(module, Faults({4: math.nan}), guard, strategy=OwnsTheStep("cpu"), limit_train_batches=8)
     assert guard.findings[0].step == 4
     assert all(incident.actions == () for incident in guard.incidents)
     assert any(torch.isnan(p).any() for p in module.parameters())

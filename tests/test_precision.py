@@ -96,7 +96,7 @@ def test_norms_skip_clip_and_rollback(precision: str, kind: str) -> None:
 
     def kept(*args: Any) -> None:
         guard_step(*args)
-        reports.append(guard._reports[""])
+        reports.append(guard.last_report)
 
     guard.on_before_optimizer_step = kept
     module.explode_at = 7
@@ -105,11 +105,11 @@ def test_norms_skip_clip_and_rollback(precision: str, kind: str) -> None:
 
     for step, report in enumerate(reports):
         assert report.stats.global_norm == pytest.approx(before.norms[step], rel=CLOSE, nan_ok=True)
-    assert reports[5].actions == ("skipped the step",)
+    assert [str(action) for action in reports[5].actions] == ["skipped the step"]
     assert same(before.weights[5], before.weights[6])
-    assert reports[7].actions[0].startswith("clipped")
+    assert str(reports[7].actions[0]).startswith("clipped")
     assert after.norms[7] == pytest.approx(reports[7].limit, rel=0.02 if "true" in precision else 1e-4)
-    assert reports[10].actions[0] == "rolled back to step 8"
+    assert str(reports[10].actions[0]) == "rolled back to step 8"
     assert same(before.weights[8], before.weights[11])
     assert [step for step, report in enumerate(reports) if report.actions] == [5, 7, 10]
 

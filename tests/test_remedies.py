@@ -11,7 +11,8 @@ from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
+from lightning_gradguard.policy import PROTECT
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
@@ -19,14 +20,7 @@ from lightning_gradguard.step.remedy_search import RemedySearch
 from lightning_gradguard.step.snapshots import Snapshots
 from lightning_gradguard.tensors.norms import read_norms
 
-EVERY = [
-    cls()
-    for name in remedies.__all__
-    if isinstance(cls := getattr(remedies, name), type)
-    and issubclass(cls, AbstractRemedy)
-    and cls is not AbstractRemedy
-    and cls.reversible
-]
+EVERY = sorted({type(remedy)() for remedy in PROTECT.remedies}, key=repr)
 
 
 def pending(scale: float = 1.0) -> PendingStep:
@@ -36,7 +30,10 @@ def pending(scale: float = 1.0) -> PendingStep:
     table = ParamTable(net.named_parameters(), list(net.parameters()))
     norms, _ = read_norms([p.grad for p in table.params])
     stats = GradStats(0, table.layers, table.per_layer(norms))
-    return PendingStep(optimizer, stats, LRFactor(optimizer), Snapshots(net, optimizer), ForwardState(net))
+    return PendingStep(
+        optimizer=optimizer, stats=stats, lr_factor=LRFactor(optimizer), snapshots=Snapshots(net, optimizer),
+        forward_state=ForwardState(net),
+    )  # fmt: skip
 
 
 def norm_now(step: PendingStep) -> float:
@@ -47,9 +44,12 @@ def norm_now(step: PendingStep) -> float:
 def test_every_remedy_is_stateless_and_says_what_it_did(remedy: AbstractRemedy) -> None:
     before = repr(remedy)
     step = pending(1e3)
-    words = remedy.apply(Finding("exploding", 0, ("a",), step.stats.global_norm, 1.0), step)
-    assert words
-    assert "\n" not in words
+    action = remedy.apply(Finding("exploding", 0, ("a",), step.stats.global_norm, 1.0), step)
+    assert action is not None
+    assert action.name == remedy.name
+    assert action.summary
+    assert "\n" not in action.summary
+    assert step.changes
     assert repr(remedy) == before
     assert hash(remedy) == hash(type(remedy)())
 
@@ -68,29 +68,29 @@ def test_adaptive_clip_equals_clip_grad_norm(limit: float) -> None:
 
 def test_reductions_compound_only_when_something_was_stepped() -> None:
     step = pending()
-    assert "0.1" in ReduceLR().apply(Finding("x", 0), step)
+    assert str(ReduceLR().apply(Finding("x", 0), step)) == "reduced the learning-rate factor from 1 to 0.1"
     ReduceLR().apply(Finding("x", 0), step)
-    assert step.lr_scale.factor == pytest.approx(0.01)
-    step.damage = False
-    assert "stays" in ReduceLR().apply(Finding("x", 0), step)
-    assert step.lr_scale.factor == pytest.approx(0.01)
+    assert step.lr_factor.factor == pytest.approx(0.01)
+    step.weights_changed = False
+    assert ReduceLR().apply(Finding("x", 0), step) is None
+    assert step.lr_factor.factor == pytest.approx(0.01)
 
 
 def test_rollback_only_skips_when_the_weights_are_not_at_fault() -> None:
     step = pending()
     step.snapshots.take(3)
-    step.damage = False
-    assert "not at fault" in Rollback().apply(Finding("x", 4), step)
+    step.weights_changed = False
+    assert "weights are unchanged" in str(Rollback().apply(Finding("x", 4), step))
     assert step.cancelled
     assert step.restored is None
 
 
-def test_stop_restores_and_says_unrecoverable() -> None:
+def test_stop_restores_and_gives_a_reason() -> None:
     step = pending()
     step.snapshots.take(3)
     Stop().apply(Finding("nonfinite", 9, detail="loss"), step)
     assert step.restored is not None
-    assert "unrecoverable" in step.stop_reason
+    assert step.stop_reason.startswith("nonfinite persisted after all remedies")
 
 
 def test_autoclip_follows_its_percentile() -> None:
@@ -126,7 +126,7 @@ def test_agc_bounds_every_unit() -> None:
 def test_nothing_is_clipped_below_the_limit() -> None:
     step = pending()
     before = norm_now(step)
-    assert AdaptiveClip().apply(Finding("x", 0, value=before, limit=2 * before), step) == ""
+    assert AdaptiveClip().apply(Finding("x", 0, value=before, limit=2 * before), step) is None
     assert norm_now(step) == before
 
 
@@ -138,12 +138,13 @@ def repairing(net: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer)
     probes.shut()
     loss.backward()
     scale, batch = LRFactor(optimizer), ForwardState(net)
-    course = RemedySearch(net, optimizer, scale, lambda: batch.rescan(net))
-    course.remember()
+    search = RemedySearch(net, optimizer, scale, lambda: batch.rescan(net))
+    search.remember_initial()
     stats = GradStats.of({"0": 1.0}, step=0, loss=float(loss), total_steps=1000)
     return PendingStep(
-        optimizer, stats, scale, Snapshots(net, optimizer), batch, module=net, course=course, look=probes.read()
-    )
+        optimizer=optimizer, stats=stats, lr_factor=scale, snapshots=Snapshots(net, optimizer), forward_state=batch,
+        module=net, search=search, activation_stats=probes.read(),
+    )  # fmt: skip
 
 
 def sigmoids() -> tuple[nn.Sequential, PendingStep]:
@@ -155,7 +156,7 @@ def sigmoids() -> tuple[nn.Sequential, PendingStep]:
 def test_reinitialize_draws_with_the_gain_of_each_activation() -> None:
     net, step = sigmoids()
     state = torch.get_rng_state()
-    assert remedies.Reinitialize().apply(Finding("x", 3), step) == "3 layers drawn anew"
+    assert remedies.Reinitialize().apply(Finding("x", 3), step) == Action("Reinitialize", "re-initialized 3 layers")
     assert torch.equal(torch.get_rng_state(), state)
     assert float(net[0].weight.std()) == pytest.approx(4 * (2 / 72) ** 0.5, rel=0.1)  # Glorot, gain 4
     assert float(net[2].weight.std()) == pytest.approx((2 / 64) ** 0.5, rel=0.1)  # He
@@ -165,10 +166,12 @@ def test_reinitialize_draws_with_the_gain_of_each_activation() -> None:
 def test_swap_activation_and_insert_norm_keep_the_output_layer_and_the_parameters() -> None:
     net, step = sigmoids()
     params = list(net.parameters())
-    assert "2 activations" in remedies.SwapActivation().apply(Finding("x", 0), step)
+    assert "2 activations" in str(remedies.SwapActivation().apply(Finding("x", 0), step))
     assert isinstance(net[1], nn.SELU)
     assert isinstance(net[3], nn.SELU)
-    assert remedies.InsertNorm().apply(Finding("x", 0), step) == "normalisation after 2 layers"
+    assert remedies.InsertNorm().apply(Finding("x", 0), step) == Action(
+        "InsertNorm", "inserted normalization after 2 layers"
+    )
     assert isinstance(net[4], nn.Linear)
     assert [id(p) for p in net.parameters()] == [id(p) for p in params]
 
@@ -179,9 +182,9 @@ def test_only_chosen_kinds_are_swapped() -> None:
     assert isinstance(net[3], nn.ReLU)
 
 
-def test_normalize_input_standardises_and_leaves_ordinary_input_alone() -> None:
+def test_normalize_input_standardizes_and_leaves_ordinary_input_alone() -> None:
     net, step = sigmoids()
-    assert "standardised" in remedies.NormalizeInput().apply(Finding("x", 0), step)
+    assert "standardized" in str(remedies.NormalizeInput().apply(Finding("x", 0), step))
     x = 100 * torch.randn(256, 8) + 50
     assert float(net[0][0](x).std()) == pytest.approx(1.0, abs=0.01)
     fine = nn.Sequential(nn.Linear(4, 2))
@@ -190,20 +193,20 @@ def test_normalize_input_standardises_and_leaves_ordinary_input_alone() -> None:
     )
 
 
-def test_calm_momentum_scale_lr_and_restart() -> None:
+def test_reduce_momentum_scale_lr_and_restart() -> None:
     net, step = sigmoids()
     before = net[0].weight.detach().clone()
-    assert remedies.ReduceMomentum().apply(Finding("x", 0), step) == "momentum 0.99 to 0.9"
-    assert remedies.ReduceMomentum().apply(Finding("x", 0), step) == ""
+    assert str(remedies.ReduceMomentum().apply(Finding("x", 0), step)) == "reduced momentum from 0.99 to 0.9"
+    assert remedies.ReduceMomentum().apply(Finding("x", 0), step) is None
     remedies.ScaleLR(10.0).apply(Finding("x", 0), step)
-    assert step.lr_scale.effective_lr() == 5.0
+    assert step.lr_factor.effective_lr() == 5.0
     with torch.no_grad():
         net[0].weight.zero_()
-    assert remedies.Restart().apply(Finding("x", 0), step) == "back to the initial weights"
+    assert str(remedies.Restart().apply(Finding("x", 0), step)) == "restored the initial weights"
     assert torch.equal(net[0].weight, before)
 
 
-def test_adapt_updates_takes_adams_steps_through_sgd() -> None:
+def test_switch_to_adam_takes_adams_steps_through_sgd() -> None:
     torch.manual_seed(0)
     net = nn.Linear(4, 2)
     twin = nn.Linear(4, 2)
@@ -216,42 +219,45 @@ def test_adapt_updates_takes_adams_steps_through_sgd() -> None:
         for model in (net, twin):
             model.zero_grad()
             model(x).square().sum().backward()
-        step.course.adaptive.apply()
+        step.search.adam.apply()
         sgd.step()
         adam.step()
     for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_adapt_updates_leaves_other_optimizers_alone() -> None:
+def test_switch_to_adam_leaves_other_optimizers_alone() -> None:
     net = nn.Linear(4, 2)
     step = repairing(net, torch.ones(3, 4), torch.optim.AdamW(net.parameters()))
-    assert remedies.SwitchToAdam().apply(Finding("x", 0), step) == ""
+    assert remedies.SwitchToAdam().apply(Finding("x", 0), step) is None
 
 
 def test_nothing_is_tried_when_the_weights_are_not_at_fault_or_no_steps_are_left() -> None:
     _, step = sigmoids()
     cure = remedies.TryEach(((remedies.ScaleLR(0.1),),))
-    step.damage = False
-    assert cure.apply(Finding("x", 0), step) == ""
-    step.damage = True
+    step.weights_changed = False
+    assert cure.apply(Finding("x", 0), step) is None
+    assert not step.cancelled
+    step.weights_changed = True
     step.stats = GradStats.of({"0": 1.0}, step=900, loss=1.0, total_steps=1000)
-    assert cure.apply(Finding("x", 900), step) == ""
+    assert cure.apply(Finding("x", 900), step) is None
+    assert not step.cancelled
     step.stats = GradStats.of({"0": 1.0}, step=100, loss=1.0, total_steps=1000)
-    assert cure.apply(Finding("x", 100), step) == "trying learning rate x 0.1"
+    assert cure.apply(Finding("x", 100), step) is None
+    assert str(step.trial) == "trying scaled the learning rate by 0.1 for the rest of the run"
     assert step.cancelled
 
 
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
-        (lambda: remedies.TryEach(()), "at least one"),
+        (lambda: remedies.TryEach(()), "must be a sequence of sets of remedies"),
         (lambda: remedies.TryEach(((remedies.Restart(),),), share=0.0), "share"),
-        (lambda: remedies.ScaleLR(1.0), "not 1"),
+        (lambda: remedies.ScaleLR(1.0), "must not be 1"),
         (lambda: remedies.SwapActivation("Nothing"), "torch.nn"),
-        (lambda: remedies.ReduceMomentum(above=0.8, to=0.9), "must not exceed"),
-        (lambda: remedies.SwitchToAdam(0.0), "positive"),
-        (lambda: remedies.NormalizeInput(0.0), "positive"),
+        (lambda: remedies.ReduceMomentum(above=0.8, to=0.9), "of at most 0.8"),
+        (lambda: remedies.SwitchToAdam(0.0), "above 0"),
+        (lambda: remedies.NormalizeInput(0.0), "above 0"),
     ],
 )
 def test_configuration_errors_quote_the_rule(make, rule: str) -> None:

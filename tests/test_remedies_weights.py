@@ -13,8 +13,9 @@ from torch import nn
 
 from lightning_gradguard import remedies
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import EXHAUSTED, Finding
 from lightning_gradguard.step.pending_step import PendingStep
+from lightning_gradguard.step.remedy_search import Candidate
 
 FINDING = Finding("x", 3)
 
@@ -46,7 +47,7 @@ def test_only_dead_units_are_drawn_anew_and_the_answers_stay() -> None:
     net, step = dead_net()
     before, x = copy.deepcopy(net), torch.randn(64, 8)
     state = torch.get_rng_state()
-    assert remedies.ReviveUnits().apply(FINDING, step) == "2 dead units of 1 layers drawn anew"
+    assert str(remedies.ReviveUnits().apply(FINDING, step)) == "re-initialized 2 dead units of 1 layers"
     assert torch.equal(torch.get_rng_state(), state)
     changed = (net[0].weight != before[0].weight).any(1)
     assert changed.tolist() == [False, True, False, True, False, False]
@@ -56,7 +57,7 @@ def test_only_dead_units_are_drawn_anew_and_the_answers_stay() -> None:
     assert torch.equal(net[4].weight, before[4].weight)
     assert net[:2](x)[:, [1, 3]].any(0).all()
     torch.testing.assert_close(net(x), before(x))
-    assert remedies.ReviveUnits().apply(FINDING, repairing(net, x, step.optimizer)) == ""
+    assert remedies.ReviveUnits().apply(FINDING, repairing(net, x, step.optimizer)) is None
 
 
 def test_the_moments_of_revived_units_are_forgotten_and_no_others() -> None:
@@ -75,7 +76,7 @@ def test_the_moments_of_revived_units_are_forgotten_and_no_others() -> None:
 def test_channels_of_a_convolution_are_followed_through_flatten() -> None:
     net, step = dead_net(lenet=True)
     before, x = copy.deepcopy(net), torch.randn(16, 2, 5, 5)
-    assert remedies.ReviveUnits().apply(FINDING, step) == "2 dead units of 1 layers drawn anew"
+    assert str(remedies.ReviveUnits().apply(FINDING, step)) == "re-initialized 2 dead units of 1 layers"
     gone = (net[3].weight == 0).all(0).reshape(5, 9)
     assert gone.all(1).tolist() == gone.any(1).tolist() == [False, True, False, True, False]
     torch.testing.assert_close(net(x), before(x))
@@ -101,7 +102,7 @@ def test_a_layer_whose_taker_is_not_known_is_revived_and_branches_are_left_alone
     net = Branches()
     before = copy.deepcopy(net)
     step = repairing(net, torch.randn(64, 6), torch.optim.SGD(net.parameters(), 0.1))
-    assert remedies.ReviveUnits().apply(FINDING, step) == "6 dead units of 1 layers drawn anew"
+    assert str(remedies.ReviveUnits().apply(FINDING, step)) == "re-initialized 6 dead units of 1 layers"
     for name in ("b.weight", "b.bias", "out.weight"):
         assert torch.equal(net.get_parameter(name), before.get_parameter(name))
 
@@ -120,26 +121,26 @@ def test_forget_bias_follows_the_length_and_only_its_moments_are_forgotten(make:
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     stepped(optimizer)
     step, before = repairing(net, torch.randn(8, 41, 2), optimizer), copy.deepcopy(net)
-    assert remedies.SetForgetBias().apply(FINDING, step) == "forget bias 3.69 in 1 recurrent layers"
+    assert str(remedies.SetForgetBias().apply(FINDING, step)) == "set the forget bias of 1 recurrent layers to 3.69"
     total = net.rnn.bias_ih_l0 + net.rnn.bias_hh_l0
     assert total[4:8].tolist() == pytest.approx([math.log(40)] * 4)
     assert torch.equal(total[8:], (before.rnn.bias_ih_l0 + before.rnn.bias_hh_l0)[8:])
     moments = optimizer.state[net.rnn.bias_hh_l0]["exp_avg"]
     assert moments.bool().tolist() == [not 4 <= i < 8 for i in range(len(moments))]
     assert torch.equal(net.rnn.weight_hh_l0, before.rnn.weight_hh_l0)
-    assert remedies.SetForgetBias().apply(FINDING, step) == ""
+    assert remedies.SetForgetBias().apply(FINDING, step) is None
 
 
 def test_no_recurrence_no_forget_bias() -> None:
-    assert remedies.SetForgetBias().apply(FINDING, dead_net()[1]) == ""
+    assert remedies.SetForgetBias().apply(FINDING, dead_net()[1]) is None
 
 
 def test_decay_forgets_the_weights_so_often_in_the_run() -> None:
     net = nn.Linear(4, 2)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.5)
     step = repairing(net, torch.randn(8, 4), sgd)
-    assert remedies.IncreaseWeightDecay(times=4.0).apply(FINDING, step) == "weight decay 0 to 0.02"
-    assert remedies.IncreaseWeightDecay(times=4.0).apply(FINDING, step) == ""
+    assert str(remedies.IncreaseWeightDecay(times=4.0).apply(FINDING, step)) == "increased weight decay from 0 to 0.02"
+    assert remedies.IncreaseWeightDecay(times=4.0).apply(FINDING, step) is None
     assert sgd.state_dict()["param_groups"][0]["weight_decay"] == pytest.approx(0.02)
     for _ in range(1000):
         sgd.zero_grad()
@@ -160,24 +161,25 @@ def test_decay_spares_the_groups_that_have_none_beside_others_and_larger_ones() 
     assert [group["weight_decay"] for group in adam.param_groups] == [pytest.approx(0.5), 0.0, 10.0]
 
 
-def test_the_course_puts_decay_back() -> None:
+def test_a_search_puts_decay_back() -> None:
     net = nn.Linear(4, 2)
     adam = torch.optim.Adam(net.parameters(), lr=1e-2)
     step = repairing(net, torch.randn(8, 4), adam)
     for _ in range(30):
-        step.course.observe(1.0)
-    deed = [("decay", "x", [lambda: remedies.IncreaseWeightDecay().apply(FINDING, step)])]
-    assert "weight decay 0 to 0.5" in step.course.begin(FINDING, deed, 8)
+        step.search.observe(1.0)
+    decay = Candidate("decay", "decay", "x", (lambda: remedies.IncreaseWeightDecay().apply(FINDING, step),))
+    assert "weight decay from 0 to 0.5" in str(step.search.begin(FINDING, [decay], 8))
     assert adam.param_groups[0]["decoupled_weight_decay"]
     for _ in range(8):
-        words = step.course.follow(1.0, True, None, lambda: None)
-    assert words.startswith("none of 1 trials helped")
+        event = step.search.follow(1.0, True, None, lambda: None)
+    assert event is not None
+    assert event.kind == EXHAUSTED
     assert (adam.param_groups[0]["weight_decay"], adam.param_groups[0]["decoupled_weight_decay"]) == (0, False)
 
 
 def with_first_look(net: nn.Module, x: torch.Tensor) -> PendingStep:
     step = repairing(net, x, torch.optim.Adam(net.parameters(), lr=1e-2))
-    step.first_look = step.look
+    step.first_activation_stats = step.activation_stats
     return step
 
 
@@ -191,7 +193,7 @@ def test_every_layer_has_an_output_of_one_and_keeps_its_directions(scale: float)
     x, before = torch.randn(128, 32), copy.deepcopy(net)
     step = with_first_look(net, x)
     stepped(step.optimizer)  # what was done since is given up
-    assert "9 layers rescaled" in remedies.RescaleLayers().apply(FINDING, step)
+    assert "rescaled 9 layers" in str(remedies.RescaleLayers().apply(FINDING, step))
     for layer, old in zip(net, before, strict=True):
         x = layer(x)
         if isinstance(layer, nn.Linear):
@@ -202,15 +204,15 @@ def test_every_layer_has_an_output_of_one_and_keeps_its_directions(scale: float)
 
 def test_nothing_is_rescaled_after_sigmoids_or_without_the_first_look() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 2))
-    assert remedies.RescaleLayers().apply(FINDING, with_first_look(net, torch.randn(32, 4))) == ""
-    assert remedies.RescaleLayers().apply(FINDING, dead_net()[1]) == ""
+    assert remedies.RescaleLayers().apply(FINDING, with_first_look(net, torch.randn(32, 4))) is None
+    assert remedies.RescaleLayers().apply(FINDING, dead_net()[1]) is None
 
 
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
         (lambda: remedies.ReviveUnits(rows=0), "at least 1"),
-        (lambda: remedies.IncreaseWeightDecay(times=0.0), "positive"),
+        (lambda: remedies.IncreaseWeightDecay(times=0.0), "above 0"),
     ],
 )
 def test_configuration_errors_quote_the_rule(make, rule: str) -> None:
@@ -224,13 +226,13 @@ def test_forgetting_reaches_the_moments_of_adaptive_updates_and_nothing_else() -
     stepped(sgd)
     step = repairing(net, torch.randn(8, 3), sgd)
     remedies.SwitchToAdam().apply(FINDING, step)
-    step.course.adaptive.apply()
-    step.forget(net.weight, 1)
+    step.search.adam.apply()
+    step.reset_optimizer_state(net.weight, 1)
     momentum = sgd.state[net.weight]["momentum_buffer"]
-    for moment in (momentum, *step.course.adaptive.moments(net.weight)):
+    for moment in (momentum, *step.search.adam.moments(net.weight)):
         assert moment[0].all()
         assert not moment[1].any()
-    step.forget(net.weight)
+    step.reset_optimizer_state(net.weight)
     assert not momentum.any()
     assert sgd.state[net.bias]["momentum_buffer"].all()
 
@@ -249,20 +251,23 @@ def test_a_decay_that_forgets_within_a_hundred_steps_is_taken_away_and_an_ordina
     net = nn.Linear(4, 2)
     strong = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.5)
     assert (
-        remedies.RemoveWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), strong))
-        == "weight decay 0.5 taken away"
+        str(remedies.RemoveWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), strong)))
+        == "removed a weight decay of 0.5"
     )
     assert strong.param_groups[0]["weight_decay"] == 0.0
     usual = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
-    assert remedies.RemoveWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), usual)) == ""
+    assert remedies.RemoveWeightDecay().apply(FINDING, repairing(net, torch.randn(8, 4), usual)) is None
     assert usual.param_groups[0]["weight_decay"] == 0.01
 
 
 def test_a_learning_rate_is_fitted_to_the_size_of_the_updates() -> None:
     net = nn.Linear(4, 2)
     step = repairing(net, torch.randn(8, 4), torch.optim.SGD(net.parameters(), lr=0.5))
-    assert remedies.ScaleLRToUpdateRatio().apply(FINDING, step) == ""  # nothing was sampled
+    assert remedies.ScaleLRToUpdateRatio().apply(FINDING, step) is None  # nothing was sampled
     ratios = {"param_norm": np.array([2.0]), "update_ratio": np.array([4.0])}
     step.stats = GradStats.of({"net": 1.0}, **ratios)
-    assert remedies.ScaleLRToUpdateRatio().apply(FINDING, step) == "learning rate x 0.0025"
-    assert step.lr_scale.effective_lr() == pytest.approx(0.5 * 0.0025)
+    assert (
+        str(remedies.ScaleLRToUpdateRatio().apply(FINDING, step))
+        == "scaled the learning rate by 0.0025 for the rest of the run"
+    )
+    assert step.lr_factor.effective_lr() == pytest.approx(0.5 * 0.0025)

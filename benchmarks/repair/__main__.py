@@ -84,7 +84,7 @@ def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
         reached, reached >= case.enough, outcome.seconds,
         min((i.first_step for i in incidents), default=None), min((i.first_step for i in right), default=None),
         any(case.layer in i.layers for i in right), digest, tuple(map(str, incidents)),
-        any("by hand" in action for i in incidents for action in i.actions),
+        any(incident.advice for incident in incidents),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from peers import TOOLS as PEERS
 from peers import Setting
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.policy.presets import REPAIR
 from lightning_gradguard.remedies import AbstractRemedy, TryEach
@@ -21,13 +21,12 @@ from lightning_gradguard.step.pending_step import PendingStep
 class RandomRemedy(AbstractRemedy):
     """Applies one randomly chosen set of those that `REPAIR` would try."""
 
-    reversible: ClassVar[bool] = False
     uses_search: ClassVar[bool] = True
     seed: int = 0
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.course is None or step.course.tried:
-            return ""
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        if step.search is None or step.search.tried or step.edit_model() is None:
+            return None
         sets = [
             trial
             for remedy in sorted(REPAIR.remedies, key=repr)
@@ -36,18 +35,17 @@ class RandomRemedy(AbstractRemedy):
         ]
         drawn = random.Random(self.seed).choice(sets)
         step.cancel()
-        words = [remedy.apply(finding, step) for remedy in drawn]
-        step.course.tried.add("one")
-        step.course.changed()
-        step.renewed = True
-        return ", ".join(filter(None, words))
+        actions = [remedy.apply(finding, step) for remedy in drawn]
+        step.search.tried.add("one")
+        done = [action.summary for action in actions if action is not None]
+        return self.did(", ".join(done)) if done else None
 
 
 def random_remedy(seed: int) -> Setting:
     """`REPAIR` with every `TryEach` replaced by one random set."""
     ladders: dict[str, Any] = {}
     for kind, ladder in REPAIR.ladders.items():
-        tried = [any(isinstance(remedy, TryEach) for remedy in rung) for rung in ladder]  # type: ignore[union-attr]
+        tried = [any(isinstance(remedy, TryEach) for remedy in rung or ()) for rung in ladder]  # type: ignore[union-attr]
         ladders[kind] = [(RandomRemedy(seed),) if t else rung for t, rung in zip(tried, ladder, strict=True)]
     return [GradGuard(Policy(ladders, name="random"), record=False)], {}
 

@@ -49,6 +49,7 @@ class BadBatch(AbstractDetector):
     """
 
     kind: ClassVar[str] = "bad_batch"
+    asks_for_batch_stats: ClassVar[bool] = True
     limit: float = 1e3
     factor: float = 10.0
     warmup: int = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,12 +28,14 @@ class AbstractDetector(ABC):
         kind: The symptom; the policy chooses its remedies by it.
         ignore_cancelled: Whether a cancelled step leaves the state as it was before.
         only_on_extra_stats: Whether `update` need only be called on steps with `GradStats.has_extra_stats`.
+        asks_for_batch_stats: Whether `wants_batch_stats` need be called at every step.
         name: Key of the detector's state. Two detectors of one class need different names.
     """
 
     kind: ClassVar[str]
     ignore_cancelled: ClassVar[bool] = False
     only_on_extra_stats: ClassVar[bool] = False
+    asks_for_batch_stats: ClassVar[bool] = False
     name: str
 
     @abstractmethod
@@ -99,7 +101,10 @@ def times(value: float, reference: float) -> str:
 
 
 def diagnose(
-    detectors: Iterable[AbstractDetector], states: dict[str, State], stats: GradStats
+    detectors: Iterable[AbstractDetector],
+    states: dict[str, State],
+    stats: GradStats,
+    failed: Callable[[AbstractDetector, Exception], None] | None = None,
 ) -> tuple[dict[str, State], tuple[Finding, ...]]:
     """Runs every detector on one step.
 
@@ -107,6 +112,7 @@ def diagnose(
         detectors: The detectors, in the order of their findings.
         states: Their states, by detector name.
         stats: The step's measurements.
+        failed: Called with a detector that has raised, whose state then stays; by default the exception is raised.
 
     Returns:
         The states after the step, and all findings.
@@ -115,7 +121,13 @@ def diagnose(
     for detector in detectors:
         if detector.only_on_extra_stats and not stats.has_extra_stats:
             continue
-        after[detector.name], found = detector.update(states[detector.name], stats)
+        try:
+            after[detector.name], found = detector.update(states[detector.name], stats)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(detector, error)
+            continue
         findings += found
     return after, tuple(findings)
 

@@ -5,82 +5,118 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
+from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.findings import Finding
-from lightning_gradguard.remedies import AbstractRemedy, SkipStep
+from lightning_gradguard.remedies import AbstractRemedy
+from lightning_gradguard.remedies.base import as_rung
 
 #: Healthy steps after which a rollback has proved itself: those between two snapshots, by default. Chosen.
 PROOF = 50
 
-#: One rung: what is done at once. An empty rung does nothing.
+#: One rung: what is done at once; nothing when it is empty.
 Rung = tuple[AbstractRemedy, ...]
-#: Where each kind stands on its ladder: kind -> [rungs climbed, healthy steps since the last finding].
-LadderStates = dict[str, list[int]]
+
+
+class LadderState(NamedTuple):
+    """Where a kind of finding stands on its ladder.
+
+    Args:
+        rung: Which rung the next finding gets, from 0.
+        healthy_steps: Steps without a finding of this kind since the last one.
+    """
+
+    rung: int = 0
+    healthy_steps: int = 0
+
+
+#: By kind; a kind that is not in it stands before its first rung.
+LadderStates = dict[str, LadderState]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Ladders of remedies: the first finding of a kind gets the first rung, and every further one climbs.
+    """Which remedies answer which findings: a ladder of rungs for each kind, escalated with every further finding.
 
     Args:
-        ladders: Kind of finding -> its ladder, a sequence whose items are a remedy, or several to be applied
-            together, or `()` for none. The last rung repeats. Kinds without a ladder are only recorded.
-        patience: Healthy steps after which a kind goes one rung down, `PROOF` after a rollback. Three times as many end
-            its incident. Chosen.
-        name: How the policy is called in messages.
+        ladders: Kind of finding -> its ladder, a sequence whose items are a remedy, several to be applied together, or
+            None for a rung without a remedy. The last rung repeats. Kinds without a ladder are only recorded.
+        patience: Healthy steps after which a kind goes back one rung, `PROOF` after a rollback. Three times as many end
+            its incident. Default chosen.
+        name: Display name.
+        allows_actions: Whether the guard may touch the run at all; False for a policy that only records.
 
     Raises:
-        ValueError: If a ladder holds something that is no remedy, or `patience` is not positive.
+        ValueError: If a ladder holds anything but remedies that are identified by their value, an empty rung, text or a
+            mapping; if `patience` is not a positive whole number; or if there are ladders but no actions allowed.
 
     Example:
-        >>> from lightning_gradguard.remedies import ReduceLR, Rollback
+        >>> from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep
         >>> policy = Policy({"nonfinite": [SkipStep(), SkipStep(), (Rollback(), ReduceLR())]})
         >>> policy.rung("nonfinite", 2)
         (Rollback(), ReduceLR(factor=0.1, floor=1e-05))
     """
 
-    ladders: Mapping[str, Iterable[AbstractRemedy | Iterable[AbstractRemedy]]] = field(default_factory=dict)
+    ladders: Mapping[str, Sequence[AbstractRemedy | Iterable[AbstractRemedy] | None]] = field(default_factory=dict)
     patience: int = 3
     name: str = "custom"
+    allows_actions: bool = True
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"`Policy(patience=...)` must be at least 1, got {self.patience!r}.")
-        ladders = {kind: tuple(as_rung(kind, item) for item in ladder) for kind, ladder in self.ladders.items()}
-        object.__setattr__(self, "ladders", ladders)
+        require_number("Policy(patience=...)", self.patience, at_least=1, whole=True)
+        require(isinstance(self.ladders, Mapping), "Policy(ladders=...)", "must map kinds to ladders", self.ladders)
+        object.__setattr__(self, "ladders", {kind: as_ladder(kind, ladder) for kind, ladder in self.ladders.items()})
+        require(
+            self.allows_actions or not self.remedies,
+            "Policy(allows_actions=False)",
+            "must not have ladders with remedies",
+            self.ladders,
+        )
 
-    def rung(self, kind: str, climbed: int) -> Rung:
-        """What a kind gets that has climbed so many rungs."""
-        ladder: tuple[Rung, ...] = self.ladders.get(kind, ())  # type: ignore[assignment]
-        return ladder[min(climbed, len(ladder) - 1)] if ladder else ()
+    def __hash__(self) -> int:
+        return hash((frozenset(self.rungs.items()), self.patience, self.name, self.allows_actions))
 
-    def height(self, kind: str) -> int:
-        """Number of rungs, at least 1: a kind without remedies still has an episode."""
-        return max(1, len(self.ladders.get(kind, ())))  # type: ignore[arg-type]
-
-    def was_tried(self, kind: str, climbed: int) -> bool:
-        """Whether the rung just below tried cures: these are not tried again, so the kind stays where it is."""
-        return climbed > 0 and any(remedy.uses_search for remedy in self.rung(kind, climbed - 1))
-
-    def span(self, kind: str, climbed: int) -> int:
-        """Healthy steps for one rung down: many after a rollback, which may only have put off what comes again."""
-        rung = self.rung(kind, climbed - 1) if climbed else ()
-        return PROOF if any(remedy.uses_snapshots for remedy in rung) else self.patience
-
-    def only_skipped(self, kind: str, climbed: int) -> bool:
-        """Whether the rung just below did nothing but leave the step out."""
-        rung = self.rung(kind, climbed - 1) if climbed else ()
-        return bool(rung) and all(isinstance(remedy, SkipStep) for remedy in rung)
+    def __repr__(self) -> str:
+        return f"Policy(name={self.name!r}, ladders for {sorted(self.ladders)}, patience={self.patience})"
 
     @property
-    def calm(self) -> int:
-        """Healthy steps after which an incident counts as resolved: three rungs down."""
+    def rungs(self) -> dict[str, tuple[Rung | None, ...]]:
+        """The ladders as checked: kind -> its rungs, None for one without a remedy."""
+        return self.ladders  # type: ignore[return-value]
+
+    def rung(self, kind: str, position: int) -> Rung:
+        """The remedies at a position of a kind's ladder; the last rung repeats."""
+        ladder = self.rungs.get(kind, ())
+        return (ladder[min(position, len(ladder) - 1)] or ()) if ladder else ()
+
+    def length(self, kind: str) -> int:
+        """Number of rungs, at least 1: a kind without remedies still has an incident."""
+        return max(1, len(self.rungs.get(kind, ())))
+
+    def was_searched(self, kind: str, position: int) -> bool:
+        """Whether the rung just below tried remedies: these are not tried again, so the kind stays where it is."""
+        return position > 0 and any(remedy.uses_search for remedy in self.rung(kind, position - 1))
+
+    def steps_back(self, kind: str, position: int) -> int:
+        """Healthy steps for one rung back: many after a rollback, which may only have put off what comes again."""
+        rung = self.rung(kind, position - 1) if position else ()
+        return PROOF if any(remedy.uses_snapshots for remedy in rung) else self.patience
+
+    def only_skipped(self, kind: str, position: int) -> bool:
+        """Whether the rung just below did nothing but skip the step."""
+        rung = self.rung(kind, position - 1) if position else ()
+        return bool(rung) and all(remedy.only_skips for remedy in rung)
+
+    @property
+    def steps_to_resolve(self) -> int:
+        """Healthy steps after which an incident counts as resolved: three rungs back."""
         return 3 * self.patience
 
     @cached_property
-    def remedies(self) -> set[AbstractRemedy]:
+    def remedies(self) -> frozenset[AbstractRemedy]:
         """Every remedy on any ladder."""
-        return {remedy for ladder in self.ladders.values() for rung in ladder for remedy in rung}  # type: ignore[union-attr]
+        return frozenset(remedy for ladder in self.rungs.values() for rung in ladder for remedy in rung or ())
 
     @property
     def uses_search(self) -> bool:
@@ -88,11 +124,11 @@ class Policy:
         return any(remedy.uses_search for remedy in self.remedies)
 
     @cached_property
-    def without_trials(self) -> Policy:
-        """The same without the rungs that try cures, for runs in which no trial can be judged or made."""
+    def without_search(self) -> Policy:
+        """The same without the rungs that try remedies, for runs in which no trial can be judged or made."""
         ladders = {
-            kind: [rung for rung in ladder if not any(remedy.uses_search for remedy in rung)]  # type: ignore[union-attr]
-            for kind, ladder in self.ladders.items()
+            kind: [rung for rung in ladder if not any(remedy.uses_search for remedy in rung or ())]
+            for kind, ladder in self.rungs.items()
         }
         return replace(self, ladders={kind: ladder for kind, ladder in ladders.items() if any(ladder)})
 
@@ -102,50 +138,49 @@ class Policy:
         return any(remedy.uses_snapshots for remedy in self.remedies)
 
 
-def as_rung(kind: str, item: AbstractRemedy | Iterable[AbstractRemedy]) -> Rung:
-    """One rung as a tuple, checked."""
-    rung = (item,) if isinstance(item, AbstractRemedy) else tuple(item)
-    for remedy in rung:
-        if not isinstance(remedy, AbstractRemedy):
-            raise ValueError(f"`Policy(ladders=...)`: the ladder of {kind!r} must hold remedies, got {remedy!r}.")
-    return rung
+def as_ladder(kind: str, ladder: Sequence[AbstractRemedy | Iterable[AbstractRemedy] | None]) -> tuple[Rung | None, ...]:
+    """A ladder as a tuple of rungs, checked."""
+    call = f"Policy(ladders=...)[{kind!r}]"
+    listed = isinstance(ladder, Iterable) and not isinstance(ladder, (str, bytes, Mapping))
+    require(listed, call, "must be a sequence of remedies", ladder)
+    return tuple(None if item is None else as_rung(call, item) for item in ladder)
 
 
 def decide(
-    standing: LadderStates, findings: Sequence[Finding], policy: Policy
+    states: LadderStates, findings: Sequence[Finding], policy: Policy
 ) -> tuple[LadderStates, tuple[tuple[Finding, Rung], ...]]:
-    """The new standing, and each finding with its remedies; a remedy chosen twice in a step is applied once.
+    """The new ladder states, and each finding with its remedies; a remedy chosen twice in a step is applied once.
 
-    A healthy step after steps that were only skipped shows that the weights are sound, so the kind is back at the foot
-    of its ladder: batches that spoil their own step, however many over a run, never count as a run that is lost. Where
-    one finding leads back to a snapshot, the cures that another would try wait for what comes of it.
+    A healthy step after steps that were only skipped shows that the weights are sound, so the kind is back at its first
+    rung: batches that spoil their own step, however many over a run, never count as a run that is lost. Where one
+    finding leads back to a snapshot, the remedies that another would try wait for what comes of it.
 
     Example:
-        >>> from lightning_gradguard.remedies import Rollback
+        >>> from lightning_gradguard.remedies import Rollback, SkipStep
         >>> policy = Policy({"nonfinite": [SkipStep(), Rollback()]}, patience=1)
         >>> nan = Finding("nonfinite", 5)
-        >>> standing, chosen = decide({}, [nan], policy)
-        >>> standing, chosen[0][1]
-        ({'nonfinite': [1, 0]}, (SkipStep(),))
-        >>> decide(standing, [nan], policy)[1][0][1]
+        >>> states, chosen = decide({}, [nan], policy)
+        >>> states, chosen[0][1]
+        ({'nonfinite': LadderState(rung=1, healthy_steps=0)}, (SkipStep(),))
+        >>> decide(states, [nan], policy)[1][0][1]
         (Rollback(),)
-        >>> decide(standing, [], policy)[0]
+        >>> decide(states, [], policy)[0]
         {}
     """
-    if not findings and not standing:
+    if not findings and not states:
         return {}, ()
     found = {finding.kind: finding for finding in reversed(findings)}
-    sound = not any(policy.ladders.get(kind) for kind in found)
+    sound = not any(policy.rungs.get(kind) for kind in found)
     after: LadderStates = {}
-    for kind, (climbed, calm) in standing.items():
-        calm = 0 if kind in found else calm + 1
-        if sound and calm == 1 and policy.only_skipped(kind, climbed):
-            climbed = 0
-        proved = climbed > 0 and calm > 0 and calm % policy.span(kind, climbed) == 0
-        down = proved and not policy.was_tried(kind, climbed)
-        if climbed > down or calm < policy.patience:
-            after[kind] = [climbed - down, calm]
-    rungs = {kind: policy.rung(kind, after.get(kind, [0, 0])[0]) for kind in reversed(found)}
+    for kind, (position, healthy) in states.items():
+        healthy = 0 if kind in found else healthy + 1
+        if sound and healthy == 1 and policy.only_skipped(kind, position):
+            position = 0
+        proved = position > 0 and healthy > 0 and healthy % policy.steps_back(kind, position) == 0
+        back = proved and not policy.was_searched(kind, position)
+        if position > back or healthy < policy.patience:
+            after[kind] = LadderState(position - back, healthy)
+    rungs = {kind: policy.rung(kind, after.get(kind, LadderState()).rung) for kind in reversed(found)}
     returns = any(remedy.uses_snapshots for rung in rungs.values() for remedy in rung)
     chosen: list[tuple[Finding, Rung]] = []
     taken: set[AbstractRemedy] = set()
@@ -154,6 +189,6 @@ def decide(
         rung = () if waits else tuple(remedy for remedy in whole if remedy not in taken)
         taken.update(rung)
         chosen.append((found[kind], rung))
-        climbed = after.get(kind, [0, 0])[0]
-        after[kind] = [climbed if waits else min(climbed + 1, policy.height(kind)), 0]
+        position = after.get(kind, LadderState()).rung
+        after[kind] = LadderState(position if waits else min(position + 1, policy.length(kind)), 0)
     return after, tuple(chosen)

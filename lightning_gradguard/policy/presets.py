@@ -32,16 +32,16 @@ def _times(count: int, *remedies: AbstractRemedy) -> list[Rung]:
     return [remedies] * count
 
 
-#: Nothing is ever touched.
-MONITOR = Policy(name="monitor")
+#: Records and touches nothing.
+MONITOR = Policy(name="monitor", allows_actions=False)
 
-#: Only what can be undone. The counts are chosen: ten skips survive a burst of bad batches; then the weights are
-#: suspected, and after about fifty findings that healthy steps do not outweigh the run is given up.
+#: Never changes the model. The counts are chosen: ten skips survive a burst of bad batches, then the weights are
+#: suspected, and after about fifty findings without enough healthy steps between them training is stopped.
 PROTECT = Policy(
     {
         "nonfinite": [*_times(10, SkipStep()), *_times(40, Rollback(), ReduceLR()), (Stop(),)],
         "exploding": [*_times(20, AdaptiveClip()), *_times(30, Rollback(), ReduceLR()), (Stop(),)],
-        "exploding_buffer": [*_times(20, SkipStep()), ()],
+        "exploding_buffer": [*_times(20, SkipStep()), None],
         "loss_spike": [*_times(2, SkipStep()), (Rollback(),), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
         "lr_jump": [CapLR()],
         "loss_increase": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
@@ -50,50 +50,50 @@ PROTECT = Policy(
     name="protect",
 )
 
-_AGAIN = Restart()
-_DRAW = (_AGAIN, Reinitialize())
+_RESTART = Restart()
+_REINITIALIZE = (_RESTART, Reinitialize())
 
-#: For a model that could not learn from its first step on: other weights, activations, normalisation, optimizer.
+#: For a model that could not learn from its first step on: other weights, activations, normalization, optimizer.
 _REBUILD = TryEach(
     (
-        (_AGAIN, SwapActivation(only=("sigmoid", "hardsigmoid", "exp")), Reinitialize()),
-        _DRAW,
-        (_AGAIN, SwapActivation(), Reinitialize()),
-        (_AGAIN, SwapActivation(), Reinitialize(), ScaleLR(0.1)),
-        (_AGAIN, Reinitialize(), InsertNorm()),
-        (*_DRAW, SwitchToAdam()),
+        (_RESTART, SwapActivation(only=("sigmoid", "hardsigmoid", "exp")), Reinitialize()),
+        _REINITIALIZE,
+        (_RESTART, SwapActivation(), Reinitialize()),
+        (_RESTART, SwapActivation(), Reinitialize(), ScaleLR(0.1)),
+        (_RESTART, Reinitialize(), InsertNorm()),
+        (*_REINITIALIZE, SwitchToAdam()),
     ),
-    by_hand="fewer layers or residual connections (fixes.add_residual); a look at the output activation and the loss",
+    advice="use fewer layers or residual connections (fixes.add_residual); check the output activation and the loss",
 )
 
-#: For a recurrent model that forgets: the gate that keeps its state first.
-_REMEMBER = TryEach(
-    ((SetForgetBias(),), *_REBUILD.trials), by_hand="an LSTM or GRU (fixes.replace_rnn), shorter sequences"
+#: For a recurrent model whose gradient vanishes through time: first the gate that keeps its state.
+_LONGER_MEMORY = TryEach(
+    ((SetForgetBias(),), *_REBUILD.trials), advice="use an LSTM or GRU (fixes.replace_rnn) or shorter sequences"
 )
 
-#: For a run whose steps are too large: a scaled input, an ordinary momentum, smaller and smaller steps.
-_CALM = TryEach(
+#: For a run whose steps are too large: scaled inputs, an ordinary momentum, smaller and smaller steps.
+_SMALLER_STEPS = TryEach(
     (
-        (_AGAIN, RemoveWeightDecay()),
-        (_AGAIN, NormalizeInput()),
-        (_AGAIN, ReduceMomentum()),
-        (_AGAIN, ScaleLR(0.1)),
+        (_RESTART, RemoveWeightDecay()),
+        (_RESTART, NormalizeInput()),
+        (_RESTART, ReduceMomentum()),
+        (_RESTART, ScaleLR(0.1)),
         (ReviveUnits(), ScaleLR(0.1)),
-        (_AGAIN, NormalizeInput(above=3.0)),
-        (_AGAIN, ScaleLR(0.01)),
-        (*_DRAW, ScaleLR(0.1)),
-        (*_DRAW, ScaleLR(0.01)),
-        (_AGAIN, SwitchToAdam()),
-        (_AGAIN, ScaleLR(0.001)),
+        (_RESTART, NormalizeInput(above=3.0)),
+        (_RESTART, ScaleLR(0.01)),
+        (*_REINITIALIZE, ScaleLR(0.1)),
+        (*_REINITIALIZE, ScaleLR(0.01)),
+        (_RESTART, SwitchToAdam()),
+        (_RESTART, ScaleLR(0.001)),
     ),
-    clearly=0.5,  # any smaller step brings an exploded loss down a little
-    by_hand="scaled inputs and targets, a larger batch (accumulate_grad_batches), and a check of the loss for log(0)",
+    clearly=0.5,  # any smaller step lowers an exploded loss a little
+    advice="scale inputs and targets, use a larger batch (accumulate_grad_batches), check the loss for log(0)",
 )
 
-#: For a run that goes too slowly, from where it is.
-_HURRY = TryEach(
+#: For a run that is too slow, from its present weights.
+_LARGER_STEPS = TryEach(
     (
-        (_AGAIN, RemoveWeightDecay()),
+        (_RESTART, RemoveWeightDecay()),
         (ScaleLR(10.0),),
         (ScaleLR(100.0),),
         (ScaleLR(1000.0),),
@@ -101,36 +101,37 @@ _HURRY = TryEach(
         (SwitchToAdam(0.01),),
     ),
     share=0.04,
-    by_hand="more steps (Trainer(max_steps=...)), another optimizer; a check that inputs and targets belong together",
+    advice="train longer or with another optimizer; check that inputs and targets belong together",
 )
 
-#: May also change the model. What `PROTECT` undoes comes first; what keeps coming back, or has been there from the
-#: first step on, is cured by trial. The order follows what cured most in Zhang et al. 2021 (ICSE), table III.
+#: May also change the model. What `PROTECT` does comes first; for what keeps coming back, or was there from the first
+#: step on, remedies are tried. Their order follows what cured most in Zhang et al. 2021 (ICSE), table III.
 REPAIR = Policy(
     {
         **PROTECT.ladders,
         "nonfinite": [
-            *_times(6, SkipStep()), (Rollback(),), *_times(2, Rollback(), ReduceLR()), _CALM, _REBUILD,
+            *_times(6, SkipStep()), (Rollback(),), *_times(2, Rollback(), ReduceLR()), _SMALLER_STEPS, _REBUILD,
             *_times(40, Rollback(), ReduceLR()), Stop(),
         ],
-        "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _CALM, _REBUILD, ()],
-        "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _CALM, ()],
+        "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _SMALLER_STEPS, _REBUILD, None],
+        "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _SMALLER_STEPS, None],
         "overshooting": [
-            _CALM, _REBUILD, *_times(3, Rollback(), ScaleLRToUpdateRatio()), *_times(7, Rollback(), ReduceLR()), Stop(),
+            _SMALLER_STEPS, _REBUILD, *_times(3, Rollback(), ScaleLRToUpdateRatio()),
+            *_times(7, Rollback(), ReduceLR()), Stop(),
         ],
-        "diverging": [_CALM, _REBUILD, ()],
-        "oscillating": [_CALM, ()],
-        "poor_initialization": [_REBUILD, _CALM, ()],
-        "vanishing": [_REBUILD, ()],
-        "vanishing_through_time": [_REMEMBER, ()],
-        "exploding_through_time": [_REBUILD, ()],
-        "saturated": [_REBUILD, _CALM, ()],
-        "unnormalized_input": [_CALM, ()],
-        "dead_units": [_CALM, _REBUILD, ()],
-        "collapsed": [_CALM, _REBUILD, ()],
-        "no_progress": [_HURRY, _CALM, _REBUILD, ()],
-        "stalled": [_REBUILD, ()],
-        "weight_growth": [IncreaseWeightDecay(), ()],
+        "diverging": [_SMALLER_STEPS, _REBUILD, None],
+        "oscillating": [_SMALLER_STEPS, None],
+        "poor_initialization": [_REBUILD, _SMALLER_STEPS, None],
+        "vanishing": [_REBUILD, None],
+        "vanishing_through_time": [_LONGER_MEMORY, None],
+        "exploding_through_time": [_REBUILD, None],
+        "saturated": [_REBUILD, _SMALLER_STEPS, None],
+        "unnormalized_input": [_SMALLER_STEPS, None],
+        "dead_units": [_SMALLER_STEPS, _REBUILD, None],
+        "collapsed": [_SMALLER_STEPS, _REBUILD, None],
+        "no_progress": [_LARGER_STEPS, _SMALLER_STEPS, _REBUILD, None],
+        "stalled": [_REBUILD, None],
+        "weight_growth": [IncreaseWeightDecay(), None],
     },
     name="repair",
 )  # fmt: skip

@@ -1,13 +1,11 @@
-"""RECORD: findings of one kind, step after step, told as one incident."""
+"""RECORD: findings of one kind, step after step, as one incident."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident
-from lightning_gradguard.policy.ladders import LadderStates
+from lightning_gradguard.findings import RESOLVED, UNRECOVERABLE, Finding, Incident, TrialEvent
 
 
 class IncidentTracker:
@@ -17,11 +15,11 @@ class IncidentTracker:
         optimizer: The optimizer's index when there are several; otherwise empty.
 
     Example:
-        >>> episodes = IncidentTracker()
+        >>> tracker = IncidentTracker()
         >>> nan = Finding("nonfinite", 7, detail="loss")
-        >>> print(*episodes.update([(nan, ("SkipStep",))], {"nonfinite": [1, 0]}, calm=3))
+        >>> print(*tracker.update([(nan, ("SkipStep",))]))
         step 7: nonfinite: loss; SkipStep; open
-        >>> print(*episodes.update([], {"nonfinite": [1, 3]}, calm=3))
+        >>> print(*tracker.update([], is_over=lambda kind: True))
         step 7: nonfinite: loss; SkipStep; resolved
     """
 
@@ -30,35 +28,38 @@ class IncidentTracker:
         self.incidents: dict[str, Incident] = {}
 
     def update(
-        self, done: Sequence[tuple[Finding, tuple[str, ...]]], standing: LadderStates, calm: int
+        self,
+        answered: Sequence[tuple[Finding, tuple[str, ...]]],
+        event: TrialEvent | None = None,
+        is_over: Callable[[str], bool] = lambda kind: False,
+        stopped_by: str = "",
     ) -> list[Incident]:
-        """Takes in one step and returns the incidents that began, gained an action or ended in it.
+        """Takes in one step.
 
         Args:
-            done: Each finding with the names of the remedies applied to it.
-            standing: Where each kind stands after the step.
-            calm: Healthy steps after which an incident counts as resolved.
-        """
-        changed: list[Incident] = []
-        if not done and not self.incidents:
-            return changed
-        for finding, actions in done:
-            known = self.incidents.get(finding.kind)
-            incident = known.extended(finding, actions) if known else Incident.start(finding, actions, self.optimizer)
-            if "Stop" in actions:
-                incident = incident.closed(UNRECOVERABLE)
-            if known is None or incident.actions != known.actions or incident.outcome != OPEN:
-                changed.append(incident)
-            self.incidents[finding.kind] = incident
-        over = [kind for kind in self.incidents if kind not in standing or standing[kind][1] >= calm]
-        changed += [self.incidents.pop(kind).closed(RESOLVED) for kind in over]
-        return changed
+            answered: Each finding with the names of the remedies that did something about it.
+            event: What a search for a remedy has come to.
+            is_over: Whether the symptom of a kind has ended.
+            stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
 
-    def act(self, kind: str, actions: tuple[str, ...]) -> list[Incident]:
-        """Adds what was done about an open incident while its symptom was not looked for."""
-        known = self.incidents[kind]
-        self.incidents[kind] = replace(known, actions=(*known.actions, *actions))
-        return [self.incidents[kind]]
+        Returns:
+            The incidents that began, changed their actions, trials or outcome, or ended in the step.
+        """
+        if not answered and not self.incidents:
+            return []
+        before = dict(self.incidents)
+        for finding, actions in answered:
+            known = self.incidents.get(finding.kind)
+            self.incidents[finding.kind] = (
+                known.extended(finding, actions) if known else Incident.start(finding, actions, self.optimizer)
+            )
+        if event is not None and event.about in self.incidents:
+            self.incidents[event.about] = self.incidents[event.about].tried(event)
+        if stopped_by in self.incidents:
+            self.incidents[stopped_by] = self.incidents[stopped_by].closed(UNRECOVERABLE)
+        changed = [incident for kind, incident in self.incidents.items() if is_news(incident, before.get(kind))]
+        over = [kind for kind in self.incidents if is_over(kind)]
+        return [*changed, *(self.incidents.pop(kind).closed(RESOLVED) for kind in over)]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -67,3 +68,10 @@ class IncidentTracker:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
         self.incidents = {kind: Incident.from_dict(plain) for kind, plain in state.items()}
+
+
+def is_news(now: Incident, before: Incident | None) -> bool:
+    """Whether an incident differs from before in more than its count, steps and values."""
+    if before is None:
+        return True
+    return (now.actions, now.trials, now.outcome) != (before.actions, before.trials, before.outcome)

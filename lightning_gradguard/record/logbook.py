@@ -55,13 +55,14 @@ class Logbook:
         self._broken: set[str] = set()
 
     def step(self, report: StepReport) -> None:
-        """Every step: keeps its statistics for replay, and says on the console what was done."""
+        """Every step: keeps it for replay, and logs what was done."""
         if report.optimizer in self.recorders:
-            self._quietly("the record of steps", self.recorders[report.optimizer].add, report.stats)
-        if report.actions:
+            self._quietly("the record of steps", self.recorders[report.optimizer].add, report)
+        done = [str(event) for event in (*report.actions, report.outcome.trial) if event is not None]
+        if done:
             which = f"optimizer {report.optimizer}, " if report.optimizer else ""
-            found = "; ".join(str(finding).partition(": ")[2] for finding in report.findings)
-            log.warning("%sstep %d: %s: %s", which, report.stats.step, found, ", ".join(report.actions))
+            found = "; ".join(finding.summary for finding in report.findings)
+            log.warning("%sstep %d: %s", which, report.stats.step, ": ".join(filter(None, [found, ", ".join(done)])))
 
     def write(self, report: StepReport, x: int) -> None:
         """On logging steps, and when an incident changes: the step's curves, at `x` of the loggers' axis."""

@@ -20,6 +20,7 @@ class Report:
     steps: int
     incidents: tuple[Incident, ...] = ()
     verdict: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -33,4 +34,5 @@ class Report:
         kinds = Counter(incident.kind for incident in self.incidents)
         total = ", ".join(f"{times} {kind}" for kind, times in kinds.most_common())
         lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s): {total}; {self.outcome}."]
-        return "\n".join([*lines, *(f"  {incident}" for incident in self.incidents), *filter(None, [self.verdict])])
+        lines += [f"  {incident}" for incident in self.incidents]
+        return "\n".join([*lines, *filter(None, [self.verdict]), *self.notes])

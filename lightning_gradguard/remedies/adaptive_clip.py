@@ -1,11 +1,10 @@
-"""ACT: shorten a gradient to the length that is usual for the run."""
+"""ACT: clip the gradient to the norm that is usual for the run."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
@@ -18,9 +17,8 @@ class AdaptiveClip(AbstractRemedy):
         Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063 (clipping by norm).
     """
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        norm = step.stats.global_norm * step.clip_coefficient
-        if step.cancelled or not (math.isfinite(finding.limit) and norm > finding.limit):
-            return ""
-        step.scale_gradients(finding.limit / norm)
-        return f"clipped the gradient norm from {norm:.3g} to {finding.limit:.3g}"
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        before = step.norm
+        if not step.clip_to(finding.limit):
+            return None
+        return self.did(f"clipped the gradient norm from {before:.3g} to {finding.limit:.3g}")

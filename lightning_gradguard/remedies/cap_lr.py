@@ -1,23 +1,20 @@
-"""ACT: do not follow a jump of the learning rate."""
+"""ACT: cap the learning rate at its highest value so far."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
 class CapLR(AbstractRemedy):
-    """Lets no learning rate above the finding's limit, from this step on.
+    """Caps the learning rate at the finding's limit from this step on.
 
-    Where the user's schedule is below the limit, or comes back below it, it is followed as it is.
+    A schedule that is below the limit, or returns below it, is followed unchanged.
     """
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.cancelled:
-            return ""
-        step.lr_scale.cap(finding.limit)
-        return f"held the learning rate at {finding.limit:.3g}"
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        return self.did(f"capped the learning rate at {finding.limit:.3g}") if step.cap_lr(finding.limit) else None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_gradguard.arguments import require_number
 from lightning_gradguard.remedies.base import AbstractClip
 from lightning_gradguard.step.pending_step import PendingStep
 from lightning_gradguard.tensors.copies import optimizer_params
@@ -21,7 +22,10 @@ class AutoClip(AbstractClip):
 
     Args:
         percentile: In (0, 100). 10 is the authors' recommendation.
-        window: Norms remembered; the paper keeps all of them, which grows without end. Chosen.
+        window: Norms that are kept. Default chosen: the paper keeps all of them, which grows without bound.
+
+    Raises:
+        ValueError: If a number is out of range.
 
     References:
         Seetharaman et al. 2020, arXiv 2007.14469.
@@ -31,8 +35,8 @@ class AutoClip(AbstractClip):
     window: int = 1000
 
     def __post_init__(self) -> None:
-        if not 0 < self.percentile < 100:
-            raise ValueError(f"`AutoClip(percentile=...)` must be in (0, 100), got {self.percentile!r}.")
+        require_number("AutoClip(percentile=...)", self.percentile, above=0, below=100)
+        require_number("AutoClip(window=...)", self.window, at_least=1, whole=True)
 
     def init(self) -> dict[str, Any]:
         return {"norms": []}
@@ -42,7 +46,7 @@ class AutoClip(AbstractClip):
         if not math.isfinite(norm):
             return state
         norms = [*state["norms"][1 - self.window :], norm]
-        clip_to(step, float(np.percentile(norms, self.percentile)))
+        step.clip_to(float(np.percentile(norms, self.percentile)))
         return {"norms": norms}
 
 
@@ -53,7 +57,10 @@ class ZClip(AbstractClip):
     Args:
         z: Largest z-score, 2.5 as in the paper.
         decay: Of the moving mean and variance, 0.97 as in the paper.
-        warmup: Steps that only learn, 25 as in the paper.
+        warmup: Steps in which mean and variance are measured and nothing is clipped, 25 as in the paper.
+
+    Raises:
+        ValueError: If a number is out of range.
 
     References:
         Kumar et al. 2025, arXiv 2504.02507.
@@ -64,8 +71,9 @@ class ZClip(AbstractClip):
     warmup: int = 25
 
     def __post_init__(self) -> None:
-        if self.z <= 0:
-            raise ValueError(f"`ZClip(z=...)` must be positive, got {self.z!r}.")
+        require_number("ZClip(z=...)", self.z, above=0)
+        require_number("ZClip(decay=...)", self.decay, above=0, below=1)
+        require_number("ZClip(warmup=...)", self.warmup, at_least=1, whole=True)
 
     def init(self) -> dict[str, Any]:
         return {"early": [], "mean": math.nan, "var": math.nan}
@@ -82,7 +90,7 @@ class ZClip(AbstractClip):
         mean, std = state["mean"], math.sqrt(state["var"])
         score = (norm - mean) / std if std > 0 else 0.0
         kept = mean + self.z**2 * std / score if score > self.z else norm
-        clip_to(step, kept)
+        step.clip_to(kept)
         mean = self.decay * mean + (1 - self.decay) * kept
         return {"early": [], "mean": mean, "var": self.decay * state["var"] + (1 - self.decay) * (kept - mean) ** 2}
 
@@ -95,7 +103,10 @@ class AGC(AbstractClip):
 
     Args:
         clipping: Largest ratio of gradient to weight norm, 0.01 as in the paper for batches of 1024 to 4096.
-        eps: Weights smaller than this count as this, 1e-3 as in the paper.
+        eps: Smallest norm that a weight counts with, 1e-3 as in the paper.
+
+    Raises:
+        ValueError: If a number is out of range.
 
     References:
         Brock et al. 2021, arXiv 2102.06171.
@@ -106,8 +117,8 @@ class AGC(AbstractClip):
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.clipping <= 0:
-            raise ValueError(f"`AGC(clipping=...)` must be positive, got {self.clipping!r}.")
+        require_number("AGC(clipping=...)", self.clipping, above=0)
+        require_number("AGC(eps=...)", self.eps, above=0)
 
     def init(self) -> dict[str, Any]:
         return {}
@@ -127,10 +138,3 @@ def unitwise_norm(tensor: Tensor) -> Tensor:
     """L2 norm over all dimensions but the first, which stay with length 1; over everything for vectors."""
     dims = tuple(range(1, tensor.ndim)) if tensor.ndim > 1 else None
     return torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
-
-
-def clip_to(step: PendingStep, limit: float) -> None:
-    """Scales the gradients so that their global norm does not exceed `limit`."""
-    norm = step.stats.global_norm * step.clip_coefficient
-    if norm > limit:
-        step.scale_gradients(limit / norm)

@@ -1,12 +1,13 @@
-"""ACT: weights that shrink unless the data want them."""
+"""ACT: more weight decay."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradguard.arguments import require_number
 from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.optimization import decay_rate
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
@@ -14,17 +15,17 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 @dataclass(frozen=True)
 class IncreaseWeightDecay(AbstractRemedy):
-    """Raises the optimizer's weight decay for good, so far that only weights last which the data go on asking for.
+    """Raises the optimizer's weight decay for the rest of the run.
 
-    What counts is not the decay but how often it forgets a weight within the run: decay times learning rate times
-    steps. So the new decay is `times / (learning rate * planned steps)`, with an SGD's momentum m counted as a rate
-    1 / (1 - m) times as large; a larger decay of the user's stays. Where some groups have a decay and others none
-    (biases, norms), the latter go on without. Adam without a decay gets the decoupled one.
+    The product of decay, learning rate and steps tells by how many factors of e a weight decays within the run. So the
+    new decay is `times / (learning rate * planned steps)`, where an SGD's momentum m counts as a learning rate that is
+    1 / (1 - m) times as large. A larger decay of the user's stays. Where some groups have a decay and others none
+    (biases, norms), the latter stay without. Adam without a decay gets the decoupled one.
 
-    It is nothing for a `TryEach`, which judges by the training loss: decay raises that. It is a rung of its own.
+    Do not put it into a `TryEach`, which compares training losses: weight decay raises the training loss.
 
     Args:
-        times: Times that the run forgets a weight by a factor of e. Chosen: about as in the cure of the zoo's
+        times: Factors of e by which a weight decays within the run. Default chosen: about as in the cure of the zoo's
             `weight_growth`, where 0.2 * 0.03 * 900 is 5.4.
 
     Raises:
@@ -32,23 +33,21 @@ class IncreaseWeightDecay(AbstractRemedy):
 
     References:
         Krogh and Hertz 1991; Loshchilov and Hutter 2019, arXiv 1711.05101; Wang and Aitchison 2024, arXiv 2405.13698
-        (the time that a decay remembers).
+        (time scale of weight decay).
     """
 
-    reversible: ClassVar[bool] = False
-    cures: ClassVar[str] = "weight_growth"
+    cause: ClassVar[str] = "weight_growth"
     times: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.times <= 0:
-            raise ValueError(f"`IncreaseWeightDecay(times=...)` must be positive, got {self.times!r}.")
+        require_number("IncreaseWeightDecay(times=...)", self.times, above=0)
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
         groups = [group for group in step.optimizer.param_groups if "weight_decay" in group and "lr" in group]
         decayed = [group for group in groups if group["weight_decay"]]
-        words = ""
+        changes = []
         for group in decayed or groups:
-            rate = decay_rate(group, step.lr_scale.base)
+            rate = decay_rate(group, step.lr_factor.base)
             if rate <= 0:
                 continue
             before, after = (
@@ -56,8 +55,7 @@ class IncreaseWeightDecay(AbstractRemedy):
                 self.times / (rate * (step.stats.total_steps or DEFAULT_TOTAL_STEPS)),
             )
             if after > before:
-                if not before and "decoupled_weight_decay" in group:
-                    group["decoupled_weight_decay"] = True
-                group["weight_decay"] = after
-                words = words or f"weight decay {before:.3g} to {after:.3g}"
-        return words
+                decoupled = {"decoupled_weight_decay": True} if "decoupled_weight_decay" in group and not before else {}
+                step.set_hyperparameters(group, weight_decay=after, **decoupled)
+                changes.append(f"increased weight decay from {before:.3g} to {after:.3g}")
+        return self.did(changes[0]) if changes else None

@@ -1,14 +1,13 @@
-"""ACT: normalisation between a layer and its activation."""
+"""ACT: normalization between a layer and its activation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from lightning_gradguard.findings import Finding
-from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.findings import Action, Finding
+from lightning_gradguard.modules.surgery import like
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
@@ -26,13 +25,11 @@ class InsertNorm(AbstractRemedy):
         Ba, Kiros and Hinton 2016, arXiv 1607.06450; Wu and He 2018, arXiv 1803.08494.
     """
 
-    reversible: ClassVar[bool] = False
-
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.module is None or step.look is None:
-            return ""
-        last, done = step.look.layers[-1], 0
-        for name in dict.fromkeys(a.layer for a in step.look.activations if a.layer != last):
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        if step.module is None or step.activation_stats is None:
+            return None
+        last, count = step.activation_stats.layers[-1], 0
+        for name in dict.fromkeys(a.layer for a in step.activation_stats.activations if a.layer != last):
             layer = step.module.get_submodule(name)
             if type(layer) is nn.Linear:
                 norm: nn.Module = nn.LayerNorm(layer.out_features, elementwise_affine=False)
@@ -40,6 +37,6 @@ class InsertNorm(AbstractRemedy):
                 norm = nn.GroupNorm(1, layer.out_channels, affine=False)
             else:
                 continue
-            replace_module(step.module, name, nn.Sequential(layer, like(step.module, norm)))
-            done += 1
-        return f"normalisation after {done} layers" if done else ""
+            step.replace_module(name, nn.Sequential(layer, like(step.module, norm)))
+            count += 1
+        return self.did(f"inserted normalization after {count} layers") if count else None

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
 from lightning_gradguard.remedies.base import AbstractRemedy
@@ -35,23 +35,23 @@ class Reinitialize(AbstractRemedy):
         Ollivier 2018, arXiv 1804.11188 (forget bias by length).
     """
 
-    reversible: ClassVar[bool] = False
-    cures: ClassVar[str] = "poor_initialization"
+    cause: ClassVar[str] = "poor_initialization"
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.module is None:
-            return ""
-        modules = dict(step.module.named_modules())
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        module = step.edit_model()
+        if module is None:
+            return None
+        modules = dict(module.named_modules())
         if finding.layers and all(isinstance(modules.get(name), RECURRENT) for name in finding.layers):
-            return f"{draw_recurrent(step.module, step.look, seed=finding.step)} recurrent layers drawn anew"
-        words = []
-        if count := draw_layers(step.module, step.look, seed=finding.step):
-            words.append(f"{count} layers drawn anew")
-        if count := draw_recurrent(step.module, step.look, seed=finding.step):
-            words.append(f"{count} recurrent layers drawn anew")
-        if count := reset_others(step.module, seed=finding.step):
-            words.append(f"{count} others reset")
-        return " and ".join(words)
+            count = draw_recurrent(module, step.activation_stats, seed=finding.step)
+            return self.did(f"re-initialized {count} recurrent layers")
+        counts = {
+            "layers": draw_layers(module, step.activation_stats, seed=finding.step),
+            "recurrent layers": draw_recurrent(module, step.activation_stats, seed=finding.step),
+            "other modules": reset_others(module, seed=finding.step),
+        }
+        done = [f"{count} {what}" for what, count in counts.items() if count]
+        return self.did(f"re-initialized {' and '.join(done)}") if done else None
 
 
 def draw_layers(module: nn.Module, look: ActivationStats | None, seed: int) -> int:

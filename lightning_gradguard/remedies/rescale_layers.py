@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.initialization import LAYERS
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
@@ -38,24 +38,23 @@ class RescaleLayers(AbstractRemedy):
         Mishkin and Matas 2016, arXiv 1511.06422 (LSUV), without its orthogonal matrices.
     """
 
-    reversible: ClassVar[bool] = False
-    cures: ClassVar[str] = "poor_initialization"
+    cause: ClassVar[str] = "poor_initialization"
 
     @torch.no_grad()
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        look, module = step.first_look, step.module
-        if look is None or module is None or step.course is None:
-            return ""
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        stats, module = step.first_activation_stats, step.module
+        if stats is None or module is None:
+            return None
         modules = dict(module.named_modules())
-        layers = [modules.get(name) for name in look.layers]
-        if not scalable(look, layers) or not step.course.restart():
-            return ""
+        layers = [modules.get(name) for name in stats.layers]
+        if not scalable(stats, layers) or not step.restart():
+            return None
         before = 1.0
-        for layer, rms in zip(layers, look.output_rms, strict=True):
+        for layer, rms in zip(layers, stats.output_rms, strict=True):
             scale_layer(layer, before / float(rms), 1 / float(rms))
             before = float(rms)
-        low, high = look.output_rms.min(), look.output_rms.max()
-        return f"{len(layers)} layers rescaled from an output RMS between {low:.3g} and {high:.3g} to 1"
+        low, high = stats.output_rms.min(), stats.output_rms.max()
+        return self.did(f"rescaled {len(layers)} layers from an output RMS between {low:.3g} and {high:.3g} to 1")
 
 
 def scalable(look: ActivationStats, layers: Sequence[Any]) -> bool:

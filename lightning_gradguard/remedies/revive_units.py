@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_gradguard.arguments import require_number
 from lightning_gradguard.collect.activation_stats import ONE_SIDED, ActivationStats
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.initialization import glorot, he
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.gains import gain_after
@@ -44,31 +45,30 @@ class ReviveUnits(AbstractRemedy):
         Sokar, Agarwal, Castro and Evci 2023, arXiv 2302.12902, algorithm 1.
     """
 
-    reversible: ClassVar[bool] = False
-    cures: ClassVar[str] = "dead_units"
+    cause: ClassVar[str] = "dead_units"
     rows: int = 20
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise ValueError(f"`ReviveUnits(rows=...)` must be at least 1, got {self.rows!r}.")
+        require_number("ReviveUnits(rows=...)", self.rows, at_least=1, whole=True)
 
     @torch.no_grad()
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.module is None or step.look is None:
-            return ""
-        modules, count, touched = dict(step.module.named_modules()), 0, 0
-        for i, (name, dead, takers) in enumerate(self._dead(step.look)):
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        module, stats = step.module, step.activation_stats
+        if module is None or stats is None:
+            return None
+        modules, count, touched = dict(module.named_modules()), 0, 0
+        for i, (name, dead, takers) in enumerate(self._dead(stats)):
             layer: Any = modules.get(name)
             if not drawable(layer) or len(layer.weight) != len(dead):
                 continue
             units = torch.from_numpy(np.flatnonzero(dead)).to(layer.weight.device)
-            redraw(layer, units, gain_after(step.module, name, step.look), seed=1000 * finding.step + i)
+            redraw(layer, units, gain_after(module, name, stats), seed=1000 * finding.step + i)
             for p in layer.parameters(recurse=False):
-                step.forget(p, units)
+                step.reset_optimizer_state(p, units)
             for taker in takers:
                 shut_out(modules.get(taker), units, len(dead), step)
             count, touched = count + len(units), touched + 1
-        return f"{count} dead units of {touched} layers drawn anew" if count else ""
+        return self.did(f"re-initialized {count} dead units of {touched} layers") if count else None
 
     def _dead(self, look: ActivationStats) -> Iterator[tuple[str, np.ndarray, list[str]]]:
         """Each hidden layer that has dead units, which they are, and the layers that take its output."""
@@ -103,4 +103,4 @@ def shut_out(taker: Any, units: Tensor, of: int, step: PendingStep) -> None:
     each = taker.weight.shape[1] // of
     columns = (units[:, None] * each + torch.arange(each, device=units.device)).flatten()
     taker.weight[:, columns] = 0.0
-    step.forget(taker.weight, (slice(None), columns))
+    step.reset_optimizer_state(taker.weight, (slice(None), columns))

@@ -1,28 +1,32 @@
-"""ACT: go back to weights that were known to be good."""
+"""ACT: go back to weights that are known to be good."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
 class Rollback(AbstractRemedy):
-    """Cancels the step and puts parameters, buffers, optimizer state and scaler back to the newest snapshot, in place.
+    """Cancels the step and restores parameters, buffers, optimizer state and scaler from the newest snapshot, in place.
 
     A snapshot is taken just before an optimizer step whose loss and gradients, measured on these very weights, were
-    healthy. When nothing was stepped since the weights were last good, they cannot be at fault: then the step is only
-    skipped. The data, the schedule, `global_step` and random numbers go on, so the offending batches are left behind.
+    healthy. When no step was taken since the weights were last good, the step is only skipped. The data, the schedule,
+    `global_step` and random numbers go on, so the offending batches are not seen again.
     """
 
     uses_snapshots: ClassVar[bool] = True
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        was_cancelled = step.cancelled
         snapshot = step.restore()
-        if snapshot is None:
-            return "skipped the step (the weights are not at fault)" if not step.damage else "skipped the step"
-        return f"rolled back to step {snapshot.step}"
+        if snapshot is not None:
+            return self.did(f"rolled back to step {snapshot.step}")
+        if was_cancelled:
+            return None
+        why = "there is no snapshot yet" if step.weights_changed else "the weights are unchanged since they were good"
+        return self.did(f"skipped the step: {why}")

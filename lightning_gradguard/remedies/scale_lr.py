@@ -1,20 +1,20 @@
-"""ACT: another learning rate for good."""
+"""ACT: another learning rate for the rest of the run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.arguments import require, require_number
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
 class ScaleLR(AbstractRemedy):
-    """Multiplies the user's learning rate by `factor` from here on; it does not grow back by itself.
+    """Multiplies the user's learning rate by `factor` for the rest of the run.
 
-    The user's schedule is never touched (see `LRFactor`).
+    The user's schedule is not modified (see `LRFactor`).
 
     Args:
         factor: Above 1 for a run that is too slow, below 1 for one that overshoots.
@@ -23,20 +23,20 @@ class ScaleLR(AbstractRemedy):
         ValueError: If `factor` is not positive, or is 1.
     """
 
-    reversible: ClassVar[bool] = False
     factor: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.factor <= 0 or self.factor == 1:
-            raise ValueError(f"`ScaleLR(factor=...)` must be positive and not 1, got {self.factor!r}.")
+        require_number("ScaleLR(factor=...)", self.factor, above=0)
+        require(self.factor != 1, "ScaleLR(factor=...)", "must not be 1", self.factor)
 
     @property
-    def cures(self) -> str:  # type: ignore[override]
+    def cause(self) -> str:  # type: ignore[override]
         return "lr_too_small" if self.factor > 1 else "lr_too_large"
 
     @property
     def name(self) -> str:
         return f"ScaleLR({self.factor:g})"
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        return f"learning rate x {step.lr_scale.set_permanent(step.lr_scale.base * self.factor):g}"
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        step.set_lr_factor(step.lr_factor.base * self.factor)
+        return self.did(f"scaled the learning rate by {step.lr_factor.base:g} for the rest of the run")

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.recurrent import set_forget_bias
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.gains import forget_bias
@@ -28,14 +28,14 @@ class SetForgetBias(AbstractRemedy):
         Tallec and Ollivier 2018, arXiv 1804.11188; Jozefowicz, Zaremba and Sutskever 2015.
     """
 
-    reversible: ClassVar[bool] = False
-    cures: ClassVar[str] = "vanishing_through_time"
+    cause: ClassVar[str] = "vanishing_through_time"
 
     @torch.no_grad()
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.module is None or step.look is None or not step.look.time:
-            return ""
-        value, changed = forget_bias(step.look), 0
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        stats = step.activation_stats
+        if step.module is None or stats is None or not stats.time:
+            return None
+        value, changed = forget_bias(stats), 0
         for layer in (m for m in step.module.modules() if isinstance(m, _GATED) and m.bias):
             gate = slice(layer.hidden_size, 2 * layer.hidden_size)
             biases = [p for name, p in layer.named_parameters(recurse=False) if name.startswith("bias")]
@@ -44,5 +44,5 @@ class SetForgetBias(AbstractRemedy):
             if any(not torch.equal(*pair) for pair in zip(before, biases, strict=True)):
                 changed += 1
                 for bias in biases:
-                    step.forget(bias, gate)
-        return f"forget bias {value:.3g} in {changed} recurrent layers" if changed else ""
+                    step.reset_optimizer_state(bias, gate)
+        return self.did(f"set the forget bias of {changed} recurrent layers to {value:.3g}") if changed else None

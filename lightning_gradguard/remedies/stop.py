@@ -1,22 +1,22 @@
-"""ACT: give up, honestly."""
+"""ACT: end training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightning_gradguard.findings import Finding
+from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
 class Stop(AbstractRemedy):
-    """Puts the newest snapshot back and ends training with a verdict in words."""
+    """Restores the newest snapshot and ends training with a reason; the incident is then `unrecoverable`."""
 
     uses_snapshots: ClassVar[bool] = True
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        step.stop(f"unrecoverable: {finding.kind} goes on after every remedy in its ladder; last: {finding}")
-        kept = f"with the weights of step {step.restored.step}" if step.restored else "with the last good weights"
-        return f"stopped training {kept}"
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        step.stop(f"{finding.kind} persisted after all remedies; last finding: {finding}")
+        restored = f" and restored the weights of step {step.restored.step}" if step.restored else ""
+        return self.did(f"stopped training{restored}")

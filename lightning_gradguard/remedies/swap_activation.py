@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from lightning_gradguard.findings import Finding
-from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.findings import Action, Finding
+from lightning_gradguard.modules.surgery import like
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
@@ -32,8 +32,7 @@ class SwapActivation(AbstractRemedy):
         exploding models by another activation.
     """
 
-    reversible: ClassVar[bool] = False
-    cures: ClassVar[str] = "unsuited_activation"
+    cause: ClassVar[str] = "unsuited_activation"
     new: str = "SELU"
     only: tuple[str, ...] = ()
 
@@ -41,18 +40,18 @@ class SwapActivation(AbstractRemedy):
         if not isinstance(getattr(nn, self.new, None), type):
             raise ValueError(f"`SwapActivation(new=...)` must be the name of a class in torch.nn, got {self.new!r}.")
 
-    def apply(self, finding: Finding, step: PendingStep) -> str:
-        if step.module is None or step.look is None:
-            return ""
-        last = step.look.layers[-1]
-        hidden = {a.owner: a.kind for a in step.look.activations if a.layer != last and a.owner}
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        if step.module is None or step.activation_stats is None:
+            return None
+        last, new = step.activation_stats.layers[-1], getattr(nn, self.new)
+        hidden = {a.owner: a.kind for a in step.activation_stats.activations if a.layer != last and a.owner}
         swapped = []
         for owner, kind in hidden.items():
             old = step.module.get_submodule(owner)
             if self.only and kind not in self.only:
                 continue
-            if list(old.children()) or any(p.ndim >= 2 for p in old.parameters()) or type(old).__name__ == self.new:
+            if list(old.children()) or any(p.ndim >= 2 for p in old.parameters()) or type(old) is new:
                 continue
-            replace_module(step.module, owner, like(step.module, getattr(nn, self.new)()))
+            step.replace_module(owner, like(step.module, new()))
             swapped.append(kind)
-        return f"{len(swapped)} activations ({swapped[0]}) exchanged for {self.new}" if swapped else ""
+        return self.did(f"replaced {len(swapped)} activations ({swapped[0]}) by {self.new}") if swapped else None

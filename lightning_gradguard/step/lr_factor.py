@@ -13,26 +13,33 @@ from torch.optim import Optimizer
 class LRFactor:
     """A factor on an optimizer's learning rate that is only there while the optimizer steps.
 
-    The schedule, checkpoints and learning-rate monitors see the user's value: the factor is multiplied in by a
-    step-pre-hook and the old values are put back by a step-post-hook. After `hold` healthy steps the factor grows back
-    to its base (1 unless `set_permanent` changed it), tenfold in `ramp` steps; a reduction after that
-    began doubles the hold.
-    Apart from that, no learning rate is let above `ceiling` once `cap` has set one.
+    The schedule, checkpoints and learning-rate monitors see the user's value. A step-pre-hook multiplies the factor in
+    and a step-post-hook puts the old values back. Where the optimizer computes the gradients itself by a closure, as
+    under Lightning, `apply` is called once they are ready, so that a rate set by `training_step` is multiplied too.
+    After `hold` healthy steps the factor grows back to its base (1 unless `set_permanent` changed it), tenfold in
+    `ramp` steps; a reduction after that began doubles the hold. Apart from that, no learning rate exceeds `ceiling`
+    once `cap` has set one.
+
+    Args:
+        optimizer: Whose learning rates.
+        hold: Healthy steps before the factor grows. Default chosen.
+        ramp: Steps in which it grows tenfold. Default chosen.
 
     Example:
         >>> import torch
         >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        >>> scale = LRFactor(sgd)
-        >>> scale.reduce(0.1, floor=1e-4)
+        >>> lr_factor = LRFactor(sgd)
+        >>> lr_factor.reduce(0.1, floor=1e-4)
         0.1
-        >>> scale.effective_lr(), sgd.param_groups[0]["lr"]
+        >>> lr_factor.effective_lr(), sgd.param_groups[0]["lr"]
         (0.1, 1.0)
     """
 
     def __init__(self, optimizer: Optimizer, hold: int = 200, ramp: int = 100) -> None:
         self.optimizer, self.ramp = optimizer, ramp
         self.factor, self.base, self.hold, self.healthy, self.ceiling = 1.0, 1.0, hold, 0, math.inf
-        self._inside: list[tuple[dict[str, Any], Any]] = []
+        self._stepping = False
+        self._user: list[tuple[dict[str, Any], Any, float]] = []  # group, the user's rate, the rate of this step
         self._handles = [
             optimizer.register_step_pre_hook(self._enter),
             optimizer.register_step_post_hook(self._leave),
@@ -40,30 +47,40 @@ class LRFactor:
 
     def _enter(self, *_: Any) -> None:
         self.restore()
-        groups = [group for group in self.optimizer.param_groups if "lr" in group]
-        self._inside = [(group, copy.deepcopy(group["lr"])) for group in groups]
-        self._apply()
+        self._stepping = True
+        self.apply()
 
     def _leave(self, *_: Any) -> None:
         self.restore()
 
-    def _apply(self) -> None:
-        if (scale := self.current_factor()) == 1.0:
+    def apply(self) -> None:
+        """Sets the learning rates of the step that is taking place; outside of a step there is nothing to set."""
+        if not self._stepping:
             return
-        for group, lr in self._inside:
-            set_lr(group, lr * scale)
+        self._put_back()
+        if (factor := self.current_factor()) == 1.0:
+            return
+        for group in (group for group in self.optimizer.param_groups if "lr" in group):
+            user = copy.deepcopy(group["lr"])
+            set_lr(group, user * factor)
+            self._user.append((group, user, float(group["lr"])))
 
     def restore(self) -> None:
         """Puts the user's learning rates back; needed when a step was left by an exception."""
-        for group, lr in self._inside:
-            set_lr(group, lr)
-        self._inside = []
+        self._stepping = False
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for group, lr, applied in self._user:
+            if float(group["lr"]) == applied:  # the user has not set another one since
+                set_lr(group, lr)
+        self._user = []
 
     def reduce(self, factor: float, floor: float = 0.0) -> float:
-        """Multiplies the factor by `factor`, not below `floor`, from the present step on; returns the new factor."""
+        """Multiplies the factor by `factor`, not below `floor`; returns the new factor."""
         self.hold *= 2 if self.healthy > self.hold else 1
         self.factor, self.healthy = max(self.factor * factor, floor), 0
-        self._apply()
+        self.apply()
         return self.factor
 
     def recover(self) -> None:
@@ -74,15 +91,15 @@ class LRFactor:
                 self.factor = min(self.base, self.factor * 10 ** (1 / self.ramp))
 
     def set_permanent(self, factor: float) -> float:
-        """Sets the factor for good: what later reductions grow back to. Returns it."""
+        """Sets the factor for the rest of the run: what later reductions grow back to. Returns it."""
         self.factor = self.base = factor
-        self._apply()
+        self.apply()
         return factor
 
     def cap(self, ceiling: float) -> None:
-        """Lets no learning rate above `ceiling` from the present step on; a lower one of the user's stays."""
+        """Lets no learning rate exceed `ceiling`; a lower one of the user's stays."""
         self.ceiling = min(self.ceiling, ceiling)
-        self._apply()
+        self.apply()
 
     def current_factor(self) -> float:
         """What the user's learning rates are multiplied by now."""
@@ -101,7 +118,7 @@ class LRFactor:
 
     def user_lrs(self) -> list[float]:
         """The learning rate of every parameter group that has one, as the user's schedule has it."""
-        user = {id(group): lr for group, lr in self._inside}
+        user = {id(group): lr for group, lr, applied in self._user if float(group["lr"]) == applied}
         return [float(user.get(id(g), g["lr"])) for g in self.optimizer.param_groups if "lr" in g]
 
     def state_dict(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""ACT: an optimizer step about to happen, the one mutable handle through which remedies touch a run, in plain torch."""
+"""ACT: an optimizer step about to happen, the one handle through which remedies change a run, in plain torch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.findings import Finding, TrialEvent
+from lightning_gradguard.modules.surgery import replace_module
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, RemedySearch
 from lightning_gradguard.step.snapshots import Snapshot, Snapshots
@@ -25,66 +27,80 @@ from lightning_gradguard.tensors.shards import local
 TINIEST = 1e-30
 
 
-@dataclass
+@dataclass(kw_only=True, eq=False)
 class PendingStep:
     """An optimizer step about to happen, and everything a remedy may do to it.
+
+    What concerns the step's gradients has no effect once the step is cancelled. Every method that changes the run
+    counts as a change, so that a remedy that reports work on a cancelled step without having changed anything is not
+    believed.
 
     Args:
         optimizer: The optimizer that will step.
         stats: What was measured.
-        lr_scale: The optimizer's learning-rate factor.
+        lr_factor: The optimizer's learning-rate factor.
         snapshots: Where `restore` finds its weights.
-        batch: What `cancel` puts back beside the gradients.
+        forward_state: What `cancel` puts back beside the gradients.
         scaler: A GradScaler that has not yet unscaled the gradients (a fused optimizer's); None otherwise.
-        damage: Whether a step was really taken since the weights were last known good; a rollback, or another
+        weights_changed: Whether a step was taken since the weights were last known good; a rollback, or another
             reduction of the learning rate, is pointless while nothing has changed.
         grad_scale: What the gradients are still multiplied by: by a scaler that has not unscaled them, or until the
-            optimizer divides by it (see `defer`).
+            optimizer divides by it (see `fused_clip`).
         module: The module in training, for remedies that change it.
-        course: Tries remedies over several steps.
-        look: The latest look inside a batch.
-        first_look: The look inside the very first batch, at the initial weights.
-        defer: Whether a fused optimizer may scale the gradients itself as it reads them: nobody else reads or clips
-            them before, and no GradScaler owns the optimizer's `grad_scale`.
+        search: Tries remedies over several steps; None where nothing can be tried.
+        activation_stats: The latest activation statistics.
+        first_activation_stats: Those of the very first batch, at the initial weights.
+        fused_clip: Whether a fused optimizer may scale the gradients itself as it reads them: nobody else reads or
+            clips them before, and no GradScaler owns the optimizer's `grad_scale`.
 
     Attributes:
         cancelled: The step will not happen.
         clip_coefficient: Product of all scalings of the gradients.
         restored: The snapshot that was put back, if any.
         stop_reason: Why training should end, if it should.
-        renewed: The model is another one from here on, so that what was learnt about it is void.
+        model_changed: The model is another one from here on, so that what was learned about it is void.
+        trial: The event with which a search for a remedy began in this step, if one did.
+        changes: How many changes were made through this handle.
     """
 
     optimizer: Optimizer
     stats: GradStats
-    lr_scale: LRFactor
+    lr_factor: LRFactor
     snapshots: Snapshots
-    batch: ForwardState
+    forward_state: ForwardState
     scaler: Any = None
-    damage: bool = True
+    weights_changed: bool = True
     grad_scale: float = 1.0
     module: nn.Module | None = None
-    course: RemedySearch | None = None
-    look: ActivationStats | None = None
-    first_look: ActivationStats | None = None
-    defer: bool = False
+    search: RemedySearch | None = None
+    activation_stats: ActivationStats | None = None
+    first_activation_stats: ActivationStats | None = None
+    fused_clip: bool = False
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
     restored: Snapshot | None = field(default=None, init=False)
     stop_reason: str = field(default="", init=False)
-    renewed: bool = field(default=False, init=False)
+    model_changed: bool = field(default=False, init=False)
+    trial: TrialEvent | None = field(default=None, init=False)
+    changes: int = field(default=0, init=False)
+
+    # ---------------------------------------------------------------- the step and its gradients
 
     @property
     def grads(self) -> list[Tensor]:
-        """The gradients of this optimizer's parameters that have one; this process's pieces, under sharding."""
+        """The gradients of this optimizer's parameters that have one; this process's pieces, under sharding.
+
+        Empty once the step is cancelled. A remedy may change them in place; they are still multiplied by `grad_scale`.
+        """
+        if self.cancelled:
+            return []
         return [local(p.grad) for p in optimizer_params(self.optimizer) if p.grad is not None]
 
     def cancel(self) -> None:
         """Makes the step an exact no-op: weights, optimizer state, buffers and metrics stay as before the batch."""
         if self.cancelled:
             return
-        self.cancelled = True
-        if self.defer:
+        if self.fused_clip:
             forget_scale(self.optimizer)
         if self.scaler is not None:
             # A fused optimizer under a GradScaler needs a recorded inf check; the scaler then skips the step itself.
@@ -93,65 +109,190 @@ class PendingStep:
         else:
             for p in optimizer_params(self.optimizer):
                 p.grad = None
-        self.batch.restore()
+        self.cancelled = True
+        self.changes += 1
+        self.forward_state.restore()
 
     @torch.no_grad()
-    def scale_gradients(self, coefficient: float) -> None:
-        """Multiplies every gradient by `coefficient`: in place, or without a pass of its own by a fused optimizer."""
+    def scale_gradients(self, coefficient: float) -> bool:
+        """Multiplies every gradient by `coefficient`, in place or by a fused optimizer as it reads them.
+
+        Returns:
+            False when the step is cancelled, so that there is nothing to scale.
+        """
+        if self.cancelled:
+            return False
+        self.changes += 1
         self.clip_coefficient *= coefficient
         grads = self.grads
-        if self.defer and grads and coefficient > TINIEST and divides(self.optimizer):
+        if self.fused_clip and grads and coefficient > TINIEST and divides(self.optimizer):
             self.grad_scale /= coefficient
             scale = torch.tensor(self.grad_scale, dtype=torch.float32, device=grads[0].device)
             self.optimizer.grad_scale = scale  # type: ignore[attr-defined]
         elif grads:
             torch._foreach_mul_(grads, coefficient)
+        return True
 
-    def scale_lr(self, factor: float, floor: float) -> float:
-        """Multiplies the learning-rate factor, unless nothing was stepped since it was last changed."""
-        return self.lr_scale.reduce(factor, floor) if self.damage else self.lr_scale.factor
+    def clip_to(self, limit: float) -> bool:
+        """Scales the gradients so that their global norm does not exceed `limit`; whether that was needed.
+
+        Args:
+            limit: Largest L2 norm of all gradients as one vector; NaN or Inf clips nothing.
+        """
+        norm = self.norm
+        return math.isfinite(limit) and norm > limit and self.scale_gradients(limit / norm)
+
+    @property
+    def norm(self) -> float:
+        """L2 norm of all gradients as one vector after what has scaled them so far; NaN where one is not finite."""
+        return self.stats.global_norm * self.clip_coefficient
+
+    # ---------------------------------------------------------------- learning rate and optimizer
+
+    def reduce_lr(self, factor: float, floor: float) -> tuple[float, float] | None:
+        """Multiplies the learning-rate factor until the run recovers.
+
+        Args:
+            factor: What it is multiplied by.
+            floor: It does not fall below this.
+
+        Returns:
+            The factor before and after; None when it stays, because it is at its floor or no step was taken since it
+            was last reduced.
+        """
+        before = self.lr_factor.factor
+        after = self.lr_factor.reduce(factor, floor) if self.weights_changed else before
+        if after == before:
+            return None
+        self.changes += 1
+        return before, after
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Multiplies the user's learning rate by `factor` for the rest of the run."""
+        self.lr_factor.set_permanent(factor)
+        self.changes += 1
+
+    def cap_lr(self, limit: float) -> bool:
+        """Lets no learning rate above `limit` from this step on; False when the step is cancelled."""
+        if self.cancelled:
+            return False
+        self.lr_factor.cap(limit)
+        self.changes += 1
+        return True
+
+    def set_hyperparameters(self, group: dict[str, Any], **values: Any) -> None:
+        """Changes settings of one of the optimizer's parameter groups for the rest of the run."""
+        group.update(values)
+        self.changes += 1
+
+    def switch_to_adam(self, lr: float) -> bool:
+        """Gives a plain SGD Adam's update; False where that cannot be done.
+
+        Args:
+            lr: Adam's learning rate.
+        """
+        if self.search is None or self.scaler is not None:
+            return False
+        if not self.search.adam.begin(lr, self.lr_factor.user_lrs()):
+            return False
+        self.set_lr_factor(1.0)
+        return True
+
+    @torch.no_grad()
+    def reset_optimizer_state(self, param: Tensor, where: Any = ...) -> None:
+        """Zeroes the optimizer's moments of a parameter.
+
+        Args:
+            param: One of the optimizer's parameters.
+            where: An index of the entries to zero, e.g. `slice(4, 8)` or `(slice(None), columns)`; all by default.
+        """
+        state = self.optimizer.state.get(param, {}).values()
+        moments = [value for value in state if isinstance(value, Tensor) and value.shape == param.shape and value.ndim]
+        for moment in (*moments, *(self.search.adam.moments(param) if self.search is not None else ())):
+            moment[where] = 0.0
+        self.changes += 1
+
+    # ---------------------------------------------------------------- weights and model
 
     def restore(self) -> Snapshot | None:
         """Cancels the step and puts the newest snapshot back, unless the weights are still that snapshot's."""
         self.cancel()
-        if self.damage:
+        if self.weights_changed:
             self.restored = self.snapshots.restore()
+            self.changes += self.restored is not None
         return self.restored
 
-    @torch.no_grad()
-    def forget(self, param: Tensor, where: Any = ...) -> None:
-        """Zeroes what the optimizer remembers of a parameter's past gradients, of the entries `where` alone if given.
+    def restart(self) -> bool:
+        """Puts the initial weights back, with an empty optimizer; False where they are not kept."""
+        if self.search is None or not self.search.restart():
+            return False
+        self._change_model()
+        return True
+
+    def edit_model(self) -> nn.Module | None:
+        """The module in training, for a remedy that changes it in place; None where there is none."""
+        if self.module is not None:
+            self._change_model()
+        return self.module
+
+    def replace_module(self, name: str, new: nn.Module) -> None:
+        """Exchanges a submodule.
 
         Args:
-            param: One of the optimizer's parameters.
-            where: An index, e.g. `slice(4, 8)` or `(slice(None), columns)`.
+            name: Its dotted name.
+            new: What takes its place.
         """
-        state = self.optimizer.state.get(param, {}).values()
-        moments = [value for value in state if isinstance(value, Tensor) and value.shape == param.shape and value.ndim]
-        for moment in (*moments, *(self.course.adaptive.moments(param) if self.course is not None else ())):
-            moment[where] = 0.0
+        assert self.module is not None
+        replace_module(self.module, name, new)
+        self._change_model()
+
+    def _change_model(self) -> None:
+        self.changes += 1
+        self.model_changed = True
+
+    # ---------------------------------------------------------------- several steps, and the end
 
     def try_each(
-        self, finding: Any, candidates: Sequence[Candidate], share: float, by_hand: str, clearly: float
-    ) -> str:
+        self, finding: Finding, candidates: Sequence[Candidate], share: float, advice: str, clearly: float
+    ) -> bool:
         """Cancels the step and tries candidates one after another, each for a share of the planned steps.
 
-        Empty where nothing can be tried: no course, one running already, or too few steps left.
+        Args:
+            finding: What the search is about.
+            candidates: What to try, most likely first.
+            share: Of the planned steps, for each trial.
+            advice: What is left for the user to do when nothing helps.
+            clearly: A trial whose loss is below this share of anything before it ends the search.
+
+        Returns:
+            False where nothing can be tried: no search is possible here, one is running already, too few steps are
+            left, or every candidate was tried before or does not apply.
         """
-        if self.course is None or self.course.active:
-            return ""
-        total_steps = self.stats.total_steps
-        window = min(max(round(share * (total_steps or DEFAULT_TOTAL_STEPS)), SHORTEST), LONGEST)
-        left = math.inf if total_steps is None else total_steps - self.stats.step
+        if self.search is None or self.search.active:
+            return False
+        total = self.stats.total_steps
+        window = min(max(round(share * (total or DEFAULT_TOTAL_STEPS)), SHORTEST), LONGEST)
+        left = math.inf if total is None else total - self.stats.step
         if left < 3 * window:
-            return ""
+            return False
         self.cancel()
-        return self.course.begin(finding, candidates, window, self.look, by_hand, clearly, left)
+        changed = self.model_changed
+        self.trial = self.search.begin(
+            finding, candidates, window, self.activation_stats, advice=advice, clearly=clearly, left=left
+        )
+        self.model_changed = changed  # what a trial changes counts when the trial is kept
+        self.changes += self.trial is not None
+        return self.trial is not None
 
     def stop(self, reason: str) -> None:
-        """Cancels the step, puts the newest snapshot back and asks for the end of training."""
+        """Cancels the step, puts the newest snapshot back and asks for the end of training.
+
+        Args:
+            reason: Why, in a sentence for the user.
+        """
         self.restore()
         self.stop_reason = reason
+        self.changes += 1
 
 
 def divides(optimizer: Optimizer) -> bool:
@@ -168,5 +309,5 @@ def divides(optimizer: Optimizer) -> bool:
 
 
 def forget_scale(optimizer: Optimizer) -> None:
-    """After the step that a `grad_scale` was meant for, or instead of it."""
+    """Removes a `grad_scale` after the step that it was meant for, or instead of it."""
     vars(optimizer).pop("grad_scale", None)

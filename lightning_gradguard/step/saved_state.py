@@ -1,4 +1,4 @@
-"""ACT: everything a remedy may change, remembered, so that what did not help can be undone."""
+"""ACT: a copy of everything that a remedy may change, so that what did not help can be undone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SavedState:
     Args:
         module: The module in training. Its submodules may be exchanged or wrapped afterwards.
         optimizer: Its optimizer.
-        lr_scale: The optimizer's learning-rate factor.
-        adaptive: The adaptive update, where one was put in.
+        lr_factor: The optimizer's learning-rate factor.
+        adam: Adam's update, where it was put in.
         step: The present step.
 
     Example:
@@ -38,12 +38,12 @@ class SavedState:
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, lr_scale: LRFactor, adaptive: AdamUpdate, step: int = 0
+        self, module: nn.Module, optimizer: Optimizer, lr_factor: LRFactor, adam: AdamUpdate, step: int = 0
     ) -> None:
-        self.optimizer, self.lr_scale, self.adaptive, self.step = optimizer, lr_scale, adaptive, step
+        self.optimizer, self.lr_factor, self.adam, self.step = optimizer, lr_factor, adam, step
         self._modules = [(m, dict(m._modules), m.__dict__.get("forward")) for m in module.modules()]
         self._settings = [{k: group[k] for k in SETTINGS if k in group} for group in optimizer.param_groups]
-        self._lr, self._adaptive = lr_scale.state_dict(), adaptive.state_dict()
+        self._lr, self._adam = lr_factor.state_dict(), adam.state_dict()
         self._weights = Snapshots(module, optimizer, keep=1)
         self._weights.take(step)
 
@@ -56,8 +56,8 @@ class SavedState:
                 module.__dict__["forward"] = forward
         for group, settings in zip(self.optimizer.param_groups, self._settings, strict=True):
             group.update(settings)
-        self.lr_scale.load_state_dict(self._lr)
-        self.adaptive.load_state_dict(self._adaptive)
+        self.lr_factor.load_state_dict(self._lr)
+        self.adam.load_state_dict(self._adam)
         self._weights.restore()
 
 

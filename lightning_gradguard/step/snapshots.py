@@ -24,7 +24,6 @@ class Snapshot:
         buffers: Copies of the module's buffers, by name.
         optimizer: Copies of the optimizer's state, by index of the parameter.
         scaler: The GradScaler's state.
-        memory: What else belongs to that moment, e.g. the detectors' states.
     """
 
     step: int
@@ -32,7 +31,6 @@ class Snapshot:
     buffers: dict[str, Tensor]
     optimizer: dict[int, dict[str, Any]]
     scaler: dict[str, Any]
-    memory: Any = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -62,7 +60,7 @@ class Snapshots:
         self.tries = 0
 
     @torch.no_grad()
-    def take(self, step: int, memory: Any = None) -> Snapshot:
+    def take(self, step: int) -> Snapshot:
         """Copies the present state; when there are too many, into the memory of the oldest snapshot, which goes."""
         params = optimizer_params(self.optimizer)
         live = Snapshot(
@@ -71,7 +69,6 @@ class Snapshots:
             {name: local(b) for name, b in self.module.named_buffers()},
             {i: local_state(self.optimizer.state[p]) for i, p in enumerate(params) if p in self.optimizer.state},
             copy.deepcopy(self.scaler.state_dict()) if self.scaler is not None else {},
-            memory,
         )
         room = self.ring.pop(0).tensors if len(self.ring) >= self.keep else []
         copies = iter(copied(live.tensors, room, host=True))
@@ -86,6 +83,10 @@ class Snapshots:
         )
         self.ring, self.tries = [*self.ring, snapshot], 0
         return snapshot
+
+    def clear(self) -> None:
+        """Lets all snapshots go: they are of another model."""
+        self.ring, self.tries = [], 0
 
     def of(self, step: int) -> Snapshot | None:
         """The snapshot of this very step whose parameters are where the live ones are, if there is one."""

@@ -16,36 +16,36 @@ FADED, GROWN = 5.0, 4.0
 
 
 @dataclass
-class Trial:
+class TrialRun:
     """One set of remedies: what was done, and how the loss ended.
 
     Args:
         name: Names of the remedies.
-        words: What they did.
+        summary: What they did.
         cause: What was wrong with the run if they help.
         level: Mean loss of the trial's later half; inf when it failed.
         error: Its standard error.
-        sick: Whether signal or gradient were still blocked at its end.
+        blocked: Whether signal or gradient were still blocked at its end.
         begin: Where it began, if that was a new beginning: the initial weights, changed.
         end: Where it stopped.
-        look: The last look inside.
+        activation_stats: The last ones.
     """
 
     name: str
-    words: str
+    summary: str
     cause: str = ""
     level: float = math.inf
     error: float = 0.0
-    sick: bool = False
+    blocked: bool = False
     begin: SavedState | None = None
     end: SavedState | None = None
-    look: ActivationStats | None = None
+    activation_stats: ActivationStats | None = None
 
 
-def better(trial: Trial, best: Trial) -> bool:
+def better(trial: TrialRun, best: TrialRun) -> bool:
     """Whether a later trial beats an earlier, gentler one: by telling samples apart, or by loss, beyond doubt."""
-    if trial.sick != best.sick:
-        return best.sick
+    if trial.blocked != best.blocked:
+        return best.blocked
     return trial.level < best.level - 2 * math.hypot(trial.error, best.error)
 
 
@@ -60,9 +60,9 @@ def level_of(losses: Sequence[float]) -> tuple[float, float]:
     return float(kept.mean()), float(kept.std() / math.sqrt(max(len(kept) - 1, 1)))
 
 
-def blocked(look: ActivationStats | None) -> bool:
+def is_blocked(activation_stats: ActivationStats | None) -> bool:
     """Whether a hidden layer gives every sample the same answer, or a gradient is lost on its way through time."""
-    if look is None:
+    if activation_stats is None:
         return False
-    decades = [decades_through_time(gradient) for gradient in look.time.values()]
-    return bool(look.constant_layers(MIN_SPREAD)) or any(d <= -FADED or d >= GROWN for d in decades)
+    decades = [decades_through_time(gradient) for gradient in activation_stats.time.values()]
+    return bool(activation_stats.constant_layers(MIN_SPREAD)) or any(d <= -FADED or d >= GROWN for d in decades)

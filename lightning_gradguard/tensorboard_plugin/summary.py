@@ -52,7 +52,7 @@ class RunWriter:
         >>> with TemporaryDirectory() as folder, SummaryWriter(folder) as tensorboard:
         ...     writer = RunWriter(tensorboard)
         ...     for x in range(3):
-        ...         writer.step(StepReport(GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=x)), x)
+        ...         writer.step(StepReport(stats=GradStats.of({"net.0": 3.0, "net.2": 4.0}, step=x)), x)
         ...     writer.close(Report(steps=3), x=3)
     """
 

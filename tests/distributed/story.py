@@ -99,14 +99,14 @@ class Witness(pl.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        report, optimizer = self.guard._reports[""], trainer.optimizers[0]
+        report, optimizer = self.guard.last_report, trainer.optimizers[0]
         stats, after, buffers = report.stats, weights(optimizer), copies(pl_module.buffers())
         self.rows.append({
             "step": stats.step, "loss": repr(stats.loss), "norm": stats.global_norm, "layers": list(stats.layers.names),
             "numel": stats.layers.numel.tolist(), "matrix": stats.layers.matrix.tolist(),
             "norms": stats.grad_norm.tolist(), "buffers": list(stats.buffers),
             "ratio": None if stats.update_ratio is None else stats.update_ratio.tolist(),
-            "findings": [str(f) for f in report.findings], "actions": list(report.actions),
+            "findings": [str(f) for f in report.findings], "actions": [str(action) for action in report.actions],
             "lr_factor": report.lr_factor, "clip": report.clip_coefficient, "limit": repr(report.limit),
             "user_lr": optimizer.param_groups[0]["lr"], "calls": COUNTER.calls, "skipped": report.skipped,
             "same_as": [i for i, before in enumerate(self.weights) if same(before, after)],

@@ -137,7 +137,7 @@ def address(trained: Path, tmp_path_factory: pytest.TempPathFactory, serve: Call
     with SummaryWriter(root / "nasty") as board:
         writer = RunWriter(board)
         for x in range(3):
-            writer.step(StepReport(stats(x, np.ones(2), (PROBE, "ok"))), x)
+            writer.step(StepReport(stats=stats(x, np.ones(2), (PROBE, "ok"))), x)
         incident = Incident.start(Finding("exploding", 1, (PROBE,), 9.0, 3.0, PROBE))
         writer.incident(incident, 1)
         writer.close(Report(3, (incident,), verdict=PROBE), 3)
@@ -261,7 +261,7 @@ def test_from_an_empty_log_directory_to_a_growing_run(driver, serve, tmp_path):
         writer = RunWriter(board)
         for target in (5, 12):
             for x in range(target - 5, target):
-                writer.step(StepReport(stats(x, np.ones(3))), x)
+                writer.step(StepReport(stats=stats(x, np.ones(3))), x)
             board.flush()
             tab.until(lambda target=target: reloaded(tab) and tab.heatmap()["columns"] == {5: 5, 12: 10}[target])
     assert "not finished" in tab.texts(".headline")[0]

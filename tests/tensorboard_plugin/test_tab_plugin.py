@@ -180,7 +180,7 @@ def test_foreign_data_under_the_plugin_name_is_reported(tmp_path, client_of):
 
     with SummaryWriter(tmp_path / "run") as board:
         writer = RunWriter(board)
-        writer.step(StepReport(stats(0, np.ones(2))), 0)
+        writer.step(StepReport(stats=stats(0, np.ones(2))), 0)
         layers = next(tag for tag in writer._introduced if "/layers/" in tag)
         strange = [
             metadata.tensor_value("mine", np.zeros(3), content=b"\xff not json"),
@@ -210,7 +210,7 @@ def test_hostile_names_are_escaped(tmp_path, client_of):
     incident = Incident.start(Finding("<u>k</u>", 0, HOSTILE, 2.0, 1.0, "<script>x</script>"))
     with SummaryWriter(tmp_path / "r") as board:
         writer = RunWriter(board)
-        writer.step(StepReport(stats(0, np.arange(1.0, 1 + len(HOSTILE)), HOSTILE)), 0)
+        writer.step(StepReport(stats=stats(0, np.arange(1.0, 1 + len(HOSTILE)), HOSTILE)), 0)
         writer.incident(incident, 0)
     (answer,) = figures(client_of(tmp_path), run="r", depth=0, layer=HOSTILE[0])
     assert [row["name"] for row in answer["rows"]] == list(HOSTILE)

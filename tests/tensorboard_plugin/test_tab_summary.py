@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.findings import Finding, Incident, StepOutcome, StepReport
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.tensorboard_plugin import summary
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
@@ -25,7 +25,7 @@ def size(folder: Path) -> int:
 def test_layers_are_exact_to_half_a_percent(tmp_path, open_run):
     norms = np.array([1e-30, 0.37, 1.0, 12.5, 1e30])
     with SummaryWriter(tmp_path) as board:
-        RunWriter(board).step(StepReport(stats(7, norms)), x=7)
+        RunWriter(board).step(StepReport(stats=stats(7, norms)), x=7)
     layers = open_run(tmp_path).layers("grad_norm")
     assert layers.steps.tolist() == [7]
     np.testing.assert_allclose(10.0 ** layers.log10[0, 1:4], norms[1:4], rtol=0.005)
@@ -34,12 +34,14 @@ def test_layers_are_exact_to_half_a_percent(tmp_path, open_run):
 
 def test_zero_and_nonfinite_values_are_distinguished(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
-        RunWriter(board).step(StepReport(stats(0, np.array([0.0, np.nan, np.inf, 1.0]))), x=0)
+        RunWriter(board).step(StepReport(stats=stats(0, np.array([0.0, np.nan, np.inf, 1.0]))), x=0)
     assert open_run(tmp_path).layers("grad_norm").log10[0].tolist() == [-np.inf, np.inf, np.inf, 0.0]
 
 
 def test_curves_equal_the_scalars(tmp_path, open_run):
-    report = StepReport(stats(3, np.array([3.0, 4.0])), clip_coefficient=0.5, lr_factor=0.25, limit=2.5)
+    report = StepReport(
+        stats=stats(3, np.array([3.0, 4.0])), outcome=StepOutcome(clip_coefficient=0.5, lr_factor=0.25), limit=2.5
+    )
     with SummaryWriter(tmp_path) as board:
         RunWriter(board).step(report, x=30)
     x, curves = open_run(tmp_path).curves()
@@ -57,15 +59,15 @@ def test_the_update_ratio_has_only_the_sampled_steps(tmp_path, open_run):
         writer = RunWriter(board)
         for x in range(6):
             sampled = np.array([0.1, 0.2]) if x % 3 == 0 else None
-            writer.step(StepReport(stats(x, np.ones(2), update_ratio=sampled)), x)
+            writer.step(StepReport(stats=stats(x, np.ones(2), update_ratio=sampled)), x)
     assert open_run(tmp_path).layers("update_ratio").steps.tolist() == [0, 3]
 
 
 def test_two_optimizers_have_separate_layers(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
-        writer.step(StepReport(stats(0, np.ones(2), ("gen.0", "gen.1")), optimizer="0"), 0)
-        writer.step(StepReport(stats(0, np.ones(3), ("dis.0", "dis.1", "dis.2")), optimizer="1"), 0)
+        writer.step(StepReport(stats=stats(0, np.ones(2), ("gen.0", "gen.1")), optimizer="0"), 0)
+        writer.step(StepReport(stats=stats(0, np.ones(3), ("dis.0", "dis.1", "dis.2")), optimizer="1"), 0)
     reader = open_run(tmp_path)
     assert reader.layers("grad_norm", "0").names == ("gen.0", "gen.1")
     assert reader.layers("grad_norm", "1").names == ("dis.0", "dis.1", "dis.2")
@@ -76,8 +78,8 @@ def test_two_optimizers_have_separate_layers(tmp_path, open_run):
 def test_unfrozen_layers_are_added_to_the_heatmap(tmp_path, open_run):
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
-        writer.step(StepReport(stats(0, np.ones(1), ("head",))), 0)
-        writer.step(StepReport(stats(1, np.array([10.0, 100.0]), ("body", "head"))), 1)
+        writer.step(StepReport(stats=stats(0, np.ones(1), ("head",))), 0)
+        writer.step(StepReport(stats=stats(1, np.array([10.0, 100.0]), ("body", "head"))), 1)
     layers = open_run(tmp_path).layers("grad_norm")
     assert layers.names == ("body", "head")
     np.testing.assert_allclose(layers.log10, [[np.nan, 0], [1, 2]])
@@ -110,7 +112,7 @@ def test_the_stock_tabs_have_text_layout_and_pictures(tmp_path):
     with SummaryWriter(tmp_path) as board:
         writer = RunWriter(board)
         for x in range(4):
-            writer.step(StepReport(stats(x, np.ones(3))), x)
+            writer.step(StepReport(stats=stats(x, np.ones(3))), x)
         incident = Incident.start(Finding("exploding", 3, ("<b>*x*</b>",), 9.0, 3.0))
         writer.incident(incident, 3)
         writer.close(Report(4, (incident,)), 4)
@@ -145,7 +147,7 @@ def test_a_step_with_findings_is_written_regardless_of_the_stride(tmp_path, open
         writer = RunWriter(board)
         for x in range(100):
             findings = (Finding("exploding", x),) if x == 77 else ()
-            writer.step(StepReport(stats(x, np.ones(2)), findings), x)
+            writer.step(StepReport(stats=stats(x, np.ones(2)), findings=findings), x)
     reader = open_run(tmp_path)
     assert 77 in reader.layers("grad_norm").steps
     assert 77 in reader.curves()[0]
@@ -178,7 +180,7 @@ def test_a_resumed_run_continues_the_same_rows(tmp_path, open_run):
         with SummaryWriter(tmp_path, filename_suffix=f".{start}") as board:
             writer = RunWriter(board)
             for x in range(start, start + 4):
-                writer.step(StepReport(stats(x, np.full(2, 1.0 + start))), x)
+                writer.step(StepReport(stats=stats(x, np.full(2, 1.0 + start))), x)
     layers = open_run(tmp_path).layers("grad_norm")
     assert layers.steps.tolist() == [0, 1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(10.0 ** layers.log10[3], [4.0, 4.0], rtol=0.005)  # the value written last

@@ -6,8 +6,9 @@ import copy
 import json
 import math
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as lp
 import pytest
@@ -16,9 +17,11 @@ import torch
 from runs import Batches, Faults, Net, fit, loader, same_state
 from torch import nn
 
-from lightning_gradguard import MONITOR, GradGuard, Policy
-from lightning_gradguard.detectors import Exploding, NonFinite
-from lightning_gradguard.remedies import AGC, SkipStep
+from lightning_gradguard import MONITOR, GradGuard, GradStats, Policy
+from lightning_gradguard.detectors import DETECTORS, AbstractDetector, Exploding, NonFinite
+from lightning_gradguard.findings import Action, Finding
+from lightning_gradguard.remedies import AGC, AbstractRemedy, AutoClip, SkipStep, ZClip
+from lightning_gradguard.step.pending_step import PendingStep
 
 
 def trained(*callbacks: Any, seed: int = 0, **options: Any) -> Net:
@@ -156,8 +159,8 @@ def test_clipping_every_step_is_no_incident(clip: Any) -> None:
             r"names 'explode', but no detector reports it; they report: .*exploding",
         ),
         (dict(detectors=[Exploding(), Exploding(factor=50)]), r"must have different names, got 'exploding' twice"),
-        (dict(detectors=[Exploding(name="progress")]), r"must have different names, got 'progress' twice"),
-        (dict(snapshot_every=0), r"`GradGuard\(snapshot_every=...\)` must be at least 1, got 0"),
+        (dict(detectors=[Exploding(name="loss_trend")]), r"must have different names, got 'loss_trend' twice"),
+        (dict(snapshot_every=0), r"`GradGuard\(snapshot_every=...\)` must be a whole number of at least 1, got 0"),
         (dict(detectors=["exploding"]), r"`GradGuard\(detectors=...\)` must hold detectors, got 'exploding'"),
     ],
 )
@@ -238,8 +241,8 @@ def test_hooks_and_learning_rate_are_the_users_after_an_exception() -> None:
     class Cut(pl.Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             guard_seen[:] = [trainer.optimizers[0]]
-            for watch in guard._engines.values():
-                watch.lr_scale.factor = 0.1
+            for engine in guard._engines.values():
+                engine.actor.lr_factor.factor = 0.1
 
     with pytest.raises(RuntimeError, match="boom"):
         fit(module, guard, Cut(), Boom(), max_epochs=3)
@@ -255,9 +258,9 @@ def test_state_is_plain_and_versioned(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
     state = checkpoint["callbacks"][guard.state_key]
-    assert state["version"] == 1
+    assert state["version"] == 2
     assert guard.state_key == GradGuard("monitor", name="mine").state_key
-    assert math.isfinite(state["watches"][""]["lr_scale"]["factor"])
+    assert math.isfinite(state["engines"][""]["actor"]["lr_factor"]["factor"])
 
 
 def test_a_checkpoint_without_guard_and_a_guard_without_checkpoint(tmp_path: Path) -> None:
@@ -305,3 +308,152 @@ def test_old_incidents_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     fit(Net(), Faults({5: math.nan, 12: math.nan, 19: math.nan, 26: math.nan}), guard)
     assert [incident.first_step for incident in guard.incidents] == [19, 26]
     assert len(guard.findings) == 2
+
+
+# -------------------------------------------------------------------- arguments and copies
+
+
+@pytest.mark.parametrize("field", ["sample_every", "snapshot_every", "snapshots"])
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, 2.5, True, "3", 0, -1])
+def test_counts_are_positive_whole_numbers(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"`GradGuard\({field}=...\)` must be a whole number of at least 1"):
+        GradGuard(**{field: value})
+
+
+@pytest.mark.parametrize("clip", ["x", 1.0, True, ZClip])
+def test_a_clip_is_a_clip(clip: Any) -> None:
+    with pytest.raises(ValueError, match=r"`GradGuard\(clip=...\)` must be a clip such as ZClip\(\), got"):
+        GradGuard(clip=clip)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ZClip(decay=2.0),
+        lambda: ZClip(z=math.nan),
+        lambda: ZClip(warmup=True),
+        lambda: AutoClip(window=0),
+        lambda: AutoClip(percentile=None),  # type: ignore[arg-type]
+        lambda: AGC(eps="small"),  # type: ignore[arg-type]
+    ],
+)
+def test_clips_check_their_numbers(make: Any) -> None:
+    with pytest.raises(ValueError, match="must be a"):
+        make()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda guard: pickle.loads(pickle.dumps(guard))])
+def test_a_copied_monitor_touches_nothing(copied: Any) -> None:
+    modules = []
+    for callbacks in ([], [copied(GradGuard("monitor", clip=AGC(1e-3)))]):
+        pl.seed_everything(0, verbose=False)
+        modules.append(Net())
+        fit(modules[-1], *callbacks)
+    assert same_state(*modules)
+
+
+def test_the_guard_is_one_line() -> None:
+    assert repr(GradGuard()) == f"GradGuard(policy='protect', {len(DETECTORS)} detectors, clip=None)"
+    assert GradGuard().last_report is None
+
+
+# -------------------------------------------------------------------- parts that fail, and what they report
+
+
+@dataclass(frozen=True)
+class Raises(AbstractDetector):
+    """A detector that raises from its fifth step on."""
+
+    kind: ClassVar[str] = "raises"
+    name: str = "raises"
+
+    def init(self) -> dict[str, Any]:
+        return {}
+
+    def update(self, state: dict[str, Any], stats: GradStats) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+        if stats.step >= 5:
+            raise RuntimeError("out of order")
+        return state, ()
+
+
+@dataclass(frozen=True)
+class RaisingRemedy(AbstractRemedy):
+    """A remedy that raises."""
+
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        raise RuntimeError("out of order")
+
+
+@dataclass(frozen=True)
+class AddNoise(AbstractRemedy):
+    """Noise on the gradients, without a look at whether there are any."""
+
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        for grad in step.grads:
+            grad.add_(torch.randn_like(grad), alpha=0.01)
+        return self.did("added noise to the gradients")
+
+
+@dataclass(frozen=True)
+class GiveUp(AbstractRemedy):
+    """A stop under another name."""
+
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        step.stop("enough")
+        return self.did("gave up")
+
+
+@dataclass(frozen=True)
+class NamedStop(AbstractRemedy):
+    """Skips the step, under the name of another remedy."""
+
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        step.cancel()
+        return self.did("skipped the step")
+
+    @property
+    def name(self) -> str:
+        return "Stop"
+
+
+def test_a_detector_that_raises_is_switched_off_and_the_run_goes_on() -> None:
+    guard = GradGuard(detectors=[Raises(), *DETECTORS])
+    with pytest.warns(UserWarning, match=r"switches the detector Raises\(name='raises'\) off.*out of order") as told:
+        fit(Net(), Faults({20: math.nan}), guard)
+    assert len([w for w in told if "switches" in str(w.message)]) == 1
+    assert guard.report().steps == 40
+    assert {incident.kind for incident in guard.incidents} == {"nonfinite", "bad_batch"}
+
+
+def test_a_remedy_that_raises_is_switched_off_and_the_others_go_on() -> None:
+    guard = GradGuard(Policy({"nonfinite": [(RaisingRemedy(), SkipStep())]}))
+    with pytest.warns(UserWarning, match=r"switches the remedy RaisingRemedy\(\) off") as told:
+        fit(Net(), Faults({10: math.nan, 20: math.nan}), guard)
+    assert len([w for w in told if "switches" in str(w.message)]) == 1
+    assert [i.actions for i in guard.incidents if i.kind == "nonfinite"] == [("SkipStep",), ("SkipStep",)]
+
+
+def test_work_on_the_gradients_of_a_skipped_step_is_not_reported() -> None:
+    guard = GradGuard(Policy({"nonfinite": [(SkipStep(), AddNoise())]}))
+    fit(Net(), Faults({10: math.nan}), guard)
+    assert [i.actions for i in guard.incidents if i.kind == "nonfinite"] == [("SkipStep",)]
+
+
+@pytest.mark.parametrize(("remedy", "outcome"), [(GiveUp(), "unrecoverable"), (NamedStop(), "resolved")])
+def test_unrecoverable_follows_from_the_stop_not_from_a_name(remedy: AbstractRemedy, outcome: str) -> None:
+    guard = GradGuard(Policy({"nonfinite": [remedy]}))
+    fit(Net(), Faults({10: math.nan}), guard)
+    assert [i.outcome for i in guard.incidents if i.kind == "nonfinite"] == [outcome]
+
+
+def test_a_remedy_of_the_last_release_may_return_text() -> None:
+    @dataclass(frozen=True)
+    class Old(AbstractRemedy):
+        def apply(self, finding: Finding, step: PendingStep) -> str:  # type: ignore[override]
+            step.cancel()
+            return "skipped"
+
+    guard = GradGuard(Policy({"nonfinite": [Old()]}))
+    with pytest.warns(DeprecationWarning, match=r"return `self.did\(...\)` or None"):
+        fit(Net(), Faults({10: math.nan}), guard)
+    assert [i.actions for i in guard.incidents if i.kind == "nonfinite"] == [("Old",)]

@@ -13,10 +13,9 @@ from torch import nn
 from lightning_gradguard import GradGuard
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.policy.presets import MONITOR
 from lightning_gradguard.remedies import AGC, AbstractClip
-from lightning_gradguard.remedies.clips import clip_to
+from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
 from lightning_gradguard.step.snapshots import Snapshots
@@ -44,7 +43,7 @@ class Fixed(AbstractClip):
         return {}
 
     def apply(self, state: dict[str, Any], step: PendingStep) -> dict[str, Any]:
-        clip_to(step, self.limit)
+        step.clip_to(self.limit)
         return state
 
 
@@ -65,7 +64,16 @@ def backward(module: nn.Module, step: int = 0) -> torch.Tensor:
 def pending(module: nn.Module, optimizer: torch.optim.Optimizer) -> PendingStep:
     stats = GradStats.of({"a": 1.0})
     return PendingStep(
-        optimizer, stats, LRFactor(optimizer), Snapshots(module, optimizer), ForwardState(module), defer=True
+        optimizer=optimizer, stats=stats, lr_factor=LRFactor(optimizer), snapshots=Snapshots(module, optimizer),
+        forward_state=ForwardState(module), fused_clip=True,
+    )  # fmt: skip
+
+
+def engine_of(module: nn.Module, optimizer: torch.optim.Optimizer, fused_clip: bool = True) -> RunEngine:
+    return RunEngine(
+        RunContext(
+            module=module, optimizer=optimizer, detectors=[], policy=MONITOR, clip=Fixed(), fused_clip=fused_clip
+        )
     )
 
 
@@ -73,12 +81,12 @@ def pending(module: nn.Module, optimizer: torch.optim.Optimizer) -> PendingStep:
 def test_clipping_equals_clip_grad_norm_however_it_is_done(name: str) -> None:
     mine, theirs = net(), net()
     optimizers = [(FUSED | OTHERS)[name](list(m.parameters())) for m in (mine, theirs)]
-    watch = StepEngine(mine, optimizers[0], [], MONITOR, clip=Fixed(), defer=True)
+    engine = engine_of(mine, optimizers[0])
     for step in range(10):
         loss = backward(mine, step)
         raw = [p.grad.clone() for p in mine.parameters()]
-        report = watch.before_step([loss])
-        assert report.clip_coefficient < 1
+        report = engine.before_step([loss])
+        assert report.outcome.clip_coefficient < 1
         untouched = all(torch.equal(p.grad, g) for p, g in zip(mine.parameters(), raw, strict=True))
         assert untouched == hasattr(optimizers[0], "grad_scale") == (name in FUSED)
         optimizers[0].step()
@@ -97,7 +105,7 @@ def test_scalings_multiply_and_so_does_a_clip_of_units(name: str) -> None:
         module = net()
         optimizer = FUSED[name](module.parameters())
         backward(module)
-        step = replace(pending(module, optimizer), defer=defer)
+        step = replace(pending(module, optimizer), fused_clip=defer)
         step.scale_gradients(0.5)
         AGC(clipping=0.05).apply({}, step)
         step.scale_gradients(0.125)
@@ -143,24 +151,24 @@ def test_a_cancelled_step_leaves_no_scale_behind() -> None:
 def test_a_step_that_never_came_leaves_no_scale_behind(end: str) -> None:
     module = net()
     optimizer = FUSED["AdamW"](module.parameters())
-    watch = StepEngine(module, optimizer, [], MONITOR, clip=Fixed(), defer=True)
-    watch.before_step([backward(module)])
+    engine = engine_of(module, optimizer)
+    engine.before_step([backward(module)])
     assert hasattr(optimizer, "grad_scale")
     if end == "close":
-        watch.close()
+        engine.close()
     else:
         (1e-3 * backward(module)).detach()
         for p in module.parameters():
             p.grad.mul_(1e-3)
-        watch.before_step([torch.tensor(1.0)])
+        engine.before_step([torch.tensor(1.0)])
     assert not hasattr(optimizer, "grad_scale")
 
 
-def test_a_watch_alone_does_not_defer() -> None:
+def test_an_engine_alone_does_not_leave_clipping_to_the_optimizer() -> None:
     module = net()
     optimizer = FUSED["AdamW"](module.parameters())
-    watch = StepEngine(module, optimizer, [], MONITOR, clip=Fixed())
-    watch.before_step([backward(module)])
+    engine = engine_of(module, optimizer, fused_clip=False)
+    engine.before_step([backward(module)])
     assert not hasattr(optimizer, "grad_scale")
     assert float(torch.nn.utils.get_total_norm([p.grad for p in module.parameters()])) == pytest.approx(0.5, rel=1e-5)
 

@@ -105,3 +105,36 @@ def test_an_exception_in_the_closure_leaves_the_users_rate() -> None:
     assert optimizer.param_groups[0]["lr"] == 1.0
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
+
+
+def test_a_rate_that_the_closure_sets_is_multiplied_and_put_back() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    factor = LRFactor(optimizer)
+    factor.reduce(0.5)
+
+    def closure() -> None:  # as `training_step` of many language-model recipes, and then the guard's hook
+        optimizer.param_groups[0]["lr"] = 0.1
+        weight.grad = torch.ones(1)
+        assert factor.effective_lr() == 0.05
+        factor.apply()
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    assert float(weight) == pytest.approx(-0.05)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_rate_that_is_set_after_the_factor_is_left_alone() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    factor = LRFactor(optimizer)
+    factor.reduce(0.5)
+
+    def closure() -> None:
+        weight.grad = torch.ones(1)
+        factor.apply()
+        optimizer.param_groups[0]["lr"] = 0.25
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    assert float(weight) == -0.25
+    assert optimizer.param_groups[0]["lr"] == 0.25

@@ -1,0 +1,294 @@
+"""The engine of a run: one optimizer of one module in training, in plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gradguard.collect.activation_probe import ActivationProbe
+from lightning_gradguard.collect.activation_stats import ActivationStats
+from lightning_gradguard.collect.batch_stats import BatchStats, worst_of
+from lightning_gradguard.collect.collector import Collector
+from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.collect.layers import ParamTable
+from lightning_gradguard.collect.sample_clock import SampleClock
+from lightning_gradguard.detectors import AbstractDetector
+from lightning_gradguard.engine import StepEngine
+from lightning_gradguard.findings import StepReport
+from lightning_gradguard.policy import Policy
+from lightning_gradguard.remedies import AbstractClip
+from lightning_gradguard.step.actor import Actor
+from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
+from lightning_gradguard.tensors.processes import ProcessGroupInfo
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunContext:
+    """Everything that an engine knows about its run from the start.
+
+    Args:
+        module: The module in training.
+        optimizer: Only its parameters are watched.
+        detectors: What to look for.
+        policy: What to do about it.
+        forward_state: What a forward pass changes; shared by all optimizers of a module. The module's own by default.
+        clip: Clipping for every step, beside the policy's.
+        name: The optimizer's index when there are several; otherwise empty.
+        total_steps: Optimizer steps that the run is meant to take; None when it has no end.
+        multiple_optimizers: Whether other optimizers train the same module, so that its loss is not an objective.
+        scaler: The GradScaler, if any.
+        gradients_scaled: Whether gradients are still multiplied by the scaler's scale when the step begins (fused
+            optimizers).
+        processes: The processes that train together; this one alone by default.
+        probe: Samples activation statistics, where the loop allows it.
+        batch_stats: Measures the samples of a suspicious step's batch, where the loop allows it.
+        fused_clip: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only
+            where nobody reads or clips them between `before_step` and the optimizer's step.
+        sample_every: Steps between two samples of activation statistics and update-to-weight ratios.
+        snapshot_every: Steps between two snapshots.
+        snapshots: How many are kept.
+    """
+
+    module: nn.Module
+    optimizer: Optimizer
+    detectors: Sequence[AbstractDetector]
+    policy: Policy
+    forward_state: ForwardState | None = None
+    clip: AbstractClip | None = None
+    name: str = ""
+    total_steps: int | None = None
+    multiple_optimizers: bool = False
+    scaler: Any = None
+    gradients_scaled: bool = False
+    processes: ProcessGroupInfo = field(default_factory=ProcessGroupInfo)
+    probe: ActivationProbe | None = None
+    batch_stats: Callable[[], BatchStats | None] | None = None
+    fused_clip: bool = False
+    sample_every: int = 50
+    snapshot_every: int = 50
+    snapshots: int = 2
+
+
+class RunEngine(StepEngine):
+    """A `StepEngine` on a run: it measures the run's gradients and acts on its steps.
+
+    Args:
+        context: What it knows about the run.
+
+    Example:
+        >>> import torch
+        >>> from lightning_gradguard.detectors import DETECTORS
+        >>> from lightning_gradguard.policy import PROTECT
+        >>> net = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> engine = RunEngine(RunContext(module=net, optimizer=optimizer, detectors=DETECTORS, policy=PROTECT))
+        >>> def step(x):
+        ...     engine.begin_batch()
+        ...     loss = net(x).square().mean()
+        ...     loss.backward()
+        ...     report = engine.before_step([loss])
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     return [str(action) for action in report.actions]
+        >>> step(torch.ones(4, 2))
+        []
+        >>> step(torch.full((4, 2), torch.nan))
+        ['skipped the step']
+    """
+
+    actor: Actor
+    source: RunSource
+
+    def __init__(self, context: RunContext) -> None:
+        self.module, self.optimizer = context.module, context.optimizer
+        state = context.forward_state if context.forward_state is not None else ForwardState(context.module)
+        self.forward_state = state
+        scaler = context.scaler if context.gradients_scaled else None
+        collector = Collector(context.module, context.optimizer, state, context.processes, scaler)
+        actor = Actor(
+            context.module,
+            context.optimizer,
+            state,
+            clip=context.clip,
+            scaler=context.scaler,
+            gradients_scaled=context.gradients_scaled,
+            fused_clip=context.fused_clip,
+            takes_snapshots=context.policy.uses_snapshots,
+            snapshot_every=context.snapshot_every,
+            snapshots=context.snapshots,
+            searches=context.policy.uses_search,
+            model_changed=self._look_up_modules,
+        )
+        self.clock = SampleClock(context.sample_every)
+        super().__init__(
+            RunSource(context, collector, actor, self._wants_activation_stats),
+            context.detectors,
+            context.policy,
+            actor,
+            name=context.name,
+            snapshots=context.snapshots,
+        )
+        self._hooks = (
+            context.optimizer.register_step_pre_hook(lambda *_: self.clock.step_begins()),
+            context.optimizer.register_step_post_hook(lambda *_: self._step_happened()),
+        )
+
+    # ---------------------------------------------------------------- what the training loop calls, in order
+
+    def begin_batch(self) -> None:
+        """To be called before the forward pass of a step's first batch."""
+        self.forward_state.save()
+        self.begin_forward()
+
+    def begin_forward(self) -> None:
+        """The same without saving the forward state, which several optimizers share."""
+        if self.steps == 0:
+            self.actor.before_first_step()
+        if self.source.probe is not None and self._wants_activation_stats() and self.source.probe.possible:
+            self.source.probe.open()
+
+    def end_forward(self) -> None:
+        """To be called between forward and backward pass: what runs from here on is not sampled."""
+        if self.source.probe is not None:
+            self.source.probe.shut()
+
+    def announce(self, losses: Sequence[Tensor], divisor: float = 1.0) -> None:
+        """May be called just before the last backward pass, which then hides the all-reduce of the loss."""
+        self.source.collector.announce(losses, divisor)
+
+    def before_step(self, losses: Sequence[Tensor], divisor: float = 1.0) -> StepReport:
+        """To be called when the gradients are ready: measures, judges and acts on the step about to happen.
+
+        Args:
+            losses: The loss of each micro-batch, 0-d.
+            divisor: What the losses were divided by before they were summed (gradient accumulation).
+        """
+        self.actor.forget_scale()
+        report = self.step(losses, divisor)
+        self._sample_update(report)
+        return report
+
+    def _sample_update(self, report: StepReport) -> None:
+        """Keeps the weights from before the step where its update is to be measured."""
+        stats, outcome = report.stats, report.outcome
+        if outcome.restored is not None or outcome.model_changed:
+            self.clock.next_update = stats.step
+        taken = not outcome.cancelled and not stats.scaler_overflow
+        due = self.clock.update_is_due(stats.step, taken, outcome.cancelled)
+        if due:
+            same = self.actor.snapshots.of(stats.step)
+            self.source.collector.keep_weights(same.params if same is not None else None)
+        elif due is not None:
+            self.source.collector.forget_weights()
+
+    def _step_happened(self) -> None:
+        """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
+        self.clock.step_happened()
+        self.actor.step_happened()
+        self.source.collector.measure_update()
+
+    # ---------------------------------------------------------------- the rest
+
+    @property
+    def table(self) -> ParamTable:
+        """The optimizer's parameters by layer."""
+        return self.source.collector.table
+
+    def request_snapshot(self) -> None:
+        """The next healthy step takes a snapshot."""
+        self.actor.snapshot_due = self.steps
+
+    def _wants_activation_stats(self) -> bool:
+        search = self.actor.search
+        return (search is not None and search.wants_activation_stats) or self.clock.is_due(self.steps)
+
+    def _look_up_modules(self) -> None:
+        """After modules were exchanged: names and buffers are looked up again."""
+        self.source.collector.rebuild()
+        self.forward_state.rescan(self.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later decisions depend on, as plain dicts, lists, numbers, strings and tensors."""
+        collector = self.source.collector
+        return {
+            **super().state_dict(),
+            "actor": self.actor.state_dict(),
+            # A sample that the processes have not added up yet cannot be saved: it is taken again after a resume.
+            "next_update": self.steps if collector.waiting else self.clock.next_update,
+            "sample": to_checkpoint(collector.sample),
+        }
+
+    def _loaders(self) -> dict[str, Callable[[Any], None]]:
+        return {
+            **super()._loaders(),
+            "actor": self.actor.load_state_dict,
+            "next_update": self._load_next_update,
+            "sample": self._load_sample,
+        }
+
+    def _load_next_update(self, step: Any) -> None:
+        self.clock.next_update = int(step)
+
+    def _load_sample(self, sample: Any) -> None:
+        sample = from_checkpoint(sample)
+        self.source.collector.sample = (sample[0], sample[1]) if sample is not None else None
+
+    def close(self) -> None:
+        """Puts the learning rate back, removes the hooks and lets the snapshots go."""
+        self.actor.close()
+        for hook in self._hooks:
+            hook.remove()
+        if self.source.probe is not None:
+            self.source.probe.drop()
+
+
+class RunSource:
+    """Measures a run: gradients, loss, learning rate, activation statistics, and samples of a suspicious batch.
+
+    Args:
+        context: What is known about the run.
+        collector: Reads gradients, losses and buffers.
+        actor: Knows the learning rate that the step will use.
+        due: Whether activation statistics are due at the present step.
+    """
+
+    def __init__(self, context: RunContext, collector: Collector, actor: Actor, due: Callable[[], bool]) -> None:
+        self.collector, self.probe, self._due = collector, context.probe, due
+        self._lr_factor, self._batch_stats, self._scaler = actor.lr_factor, context.batch_stats, context.scaler
+        self._processes = context.processes
+        self._fixed = {"total_steps": context.total_steps, "multiple_optimizers": context.multiple_optimizers}
+
+    def collect(self, losses: Sequence[Tensor], divisor: float) -> dict[str, Any]:
+        """The step's measurements: fields of `GradStats`."""
+        measured = self.collector.collect(losses, divisor)
+        return {
+            **measured,
+            **self._fixed,
+            "lr": self._lr_factor.effective_lr(),
+            "activation_stats": self._activation_stats() if self.probe is not None else None,
+            "scaler_overflow": self._scaler is not None and overflowed(**measured),
+        }
+
+    def _activation_stats(self) -> ActivationStats | None:
+        """What was sampled; with whole replicas that of the first process, so that all of them judge the same."""
+        assert self.probe is not None
+        stats = self.probe.read()
+        return self._processes.from_first(stats) if self._due() and not self._processes.alone else stats
+
+    def batch_stats(self) -> BatchStats | None:
+        """The samples of the step's batch; of all processes those with the worst sample."""
+        stats = self._batch_stats() if self._batch_stats is not None else None
+        if self._processes.alone or self._batch_stats is None:
+            return stats
+        return worst_of(self._processes.from_all(stats))
+
+
+def overflowed(grad_norm: Any, loss: float | None, **_: Any) -> bool:
+    """Whether a GradScaler will skip this step by itself: gradients overflowed and the loss did not."""
+    return (loss is None or math.isfinite(loss)) and not bool(np.isfinite(grad_norm).all())

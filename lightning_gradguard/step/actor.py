@@ -1,0 +1,255 @@
+"""ACT: applies the chosen remedies to the step about to happen, follows trials, and keeps what remedies need."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_gradguard.arguments import warn_switched_off
+from lightning_gradguard.collect.activation_stats import ActivationStats
+from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.collect.sample_clock import next_multiple
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.findings import Action, Finding, Response, StepOutcome
+from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.pending_step import PendingStep, forget_scale
+from lightning_gradguard.step.remedy_search import RemedySearch
+from lightning_gradguard.step.snapshots import Snapshots
+from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
+
+
+class Actor:
+    """The acting half of one optimizer's engine.
+
+    Args:
+        module: The module in training.
+        optimizer: Its optimizer.
+        forward_state: What cancelling a step puts back beside the gradients.
+        clip: Clipping for every step; None for none.
+        scaler: The GradScaler, if any.
+        gradients_scaled: Whether gradients are still multiplied by the scaler's scale when the step begins.
+        fused_clip: Whether a fused optimizer may clip as it reads the gradients.
+        takes_snapshots: Whether any remedy needs snapshots.
+        snapshot_every: Steps between two snapshots.
+        snapshots: How many are kept.
+        searches: Whether remedies may be tried over several steps.
+        model_changed: Called whenever modules may have been exchanged.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        forward_state: ForwardState,
+        *,
+        clip: Any = None,
+        scaler: Any = None,
+        gradients_scaled: bool = False,
+        fused_clip: bool = False,
+        takes_snapshots: bool = False,
+        snapshot_every: int = 50,
+        snapshots: int = 2,
+        searches: bool = False,
+        model_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.module, self.optimizer, self.forward_state = module, optimizer, forward_state
+        self.clip, self.scaler, self._gradients_scaled = clip, scaler, gradients_scaled
+        self._fused_clip = fused_clip and scaler is None
+        self._takes_snapshots, self._snapshot_every = takes_snapshots, snapshot_every
+        self.lr_factor = LRFactor(optimizer)
+        self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
+        self.search = RemedySearch(module, optimizer, self.lr_factor, model_changed) if searches else None
+        self._model_changed = model_changed
+        self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
+        self.snapshot_due = 0
+        self.weights_changed = True  # since they were last known good
+        self._cancelled = False
+        self._failed: set[Any] = set()  # remedies that raised
+        self.activation_stats: ActivationStats | None = None  # the latest
+        self.first_activation_stats: ActivationStats | None = None  # at the initial weights
+
+    @property
+    def in_trial(self) -> bool:
+        """Whether the step belongs to a trial of remedies."""
+        return self.search is not None and self.search.active
+
+    @property
+    def grad_scale(self) -> float:
+        """What the gradients are still multiplied by."""
+        return float(self.scaler.get_scale()) if self._gradients_scaled else 1.0
+
+    def act(self, stats: GradStats, chosen: Sequence[tuple[Finding, Sequence[Any]]], sound: bool) -> StepOutcome:
+        """Applies what was chosen to the step about to happen.
+
+        Args:
+            stats: What was measured.
+            chosen: Each finding with its remedies.
+            sound: Whether a snapshot may be taken now, as far as the detectors know.
+        """
+        if stats.activation_stats is not None and not self.in_trial:
+            self.activation_stats = stats.activation_stats
+        if stats.step == 0:
+            self.first_activation_stats = self.activation_stats
+        step = PendingStep(
+            optimizer=self.optimizer,
+            stats=stats,
+            lr_factor=self.lr_factor,
+            snapshots=self.snapshots,
+            forward_state=self.forward_state,
+            scaler=self.scaler if self._gradients_scaled else None,
+            weights_changed=self.weights_changed,
+            grad_scale=self.grad_scale,
+            module=self.module,
+            search=self.search,
+            activation_stats=self.activation_stats,
+            first_activation_stats=self.first_activation_stats,
+            fused_clip=self._fused_clip,
+        )
+        return self._follow_trial(step, sound) if self.in_trial else self._answer(step, chosen, sound)
+
+    def _answer(self, step: PendingStep, chosen: Sequence[tuple[Finding, Sequence[Any]]], sound: bool) -> StepOutcome:
+        if self.search is not None:
+            self.search.observe(step.stats.loss)
+        responses, stopped_by = [], ""
+        for finding, rung in chosen:
+            actions = [action for remedy in rung for action in self._apply(remedy, finding, step)]
+            responses.append(Response(finding.kind, tuple(map(repr, rung)), tuple(actions)))
+            stopped_by = stopped_by or (finding.kind if step.stop_reason else "")
+        if step.model_changed:
+            self._model_changed()
+            self._forget_snapshots(step.stats.step)
+        if not step.cancelled:
+            if self.search is not None:
+                self.search.adam.apply(step.grad_scale)
+            self._clip(step)
+        healthy = step.stats.clean and not any(rung for _, rung in chosen)
+        return StepOutcome(
+            responses=tuple(responses),
+            cancelled=step.cancelled,
+            clip_coefficient=step.clip_coefficient,
+            snapshot=self._settle(step, healthy, sound),
+            lr_factor=self.lr_factor.current_factor(),
+            restored=step.restored.step if step.restored is not None else None,
+            model_changed=step.model_changed,
+            trial=step.trial,
+            stopped_by=stopped_by,
+            stop_reason=step.stop_reason,
+        )
+
+    def _follow_trial(self, step: PendingStep, sound: bool) -> StepOutcome:
+        """A step of a running trial: the search alone judges it."""
+        assert self.search is not None
+        stats, kept = step.stats, self.search.kept
+        event = self.search.follow(stats.loss, stats.clean, stats.activation_stats, step.cancel)
+        changed = self.search.kept is not kept
+        if changed and self.search.kept is not None:
+            self.activation_stats = self.search.kept.activation_stats
+            self._forget_snapshots(stats.step)
+        if not step.cancelled:
+            self.search.adam.apply(step.grad_scale)
+        return StepOutcome(
+            cancelled=step.cancelled,
+            snapshot=self._settle(step, stats.clean, sound or changed),
+            lr_factor=self.lr_factor.current_factor(),
+            model_changed=changed,
+            in_trial=True,
+            trial=event,
+        )
+
+    def _forget_snapshots(self, step: int) -> None:
+        """They are of another model."""
+        self.snapshots.clear()
+        self.snapshot_due = step
+
+    def _clip(self, step: PendingStep) -> None:
+        """Clipping for every step; one that raises is switched off."""
+        if self.clip is None:
+            return
+        try:
+            self.clip_state = self.clip.apply(self.clip_state, step)
+        except Exception as error:
+            warn_switched_off("clipping", self.clip, error)
+            self.clip = None
+
+    def _apply(self, remedy: Any, finding: Finding, step: PendingStep) -> list[Action]:
+        """What a remedy did: nothing or one action. One that raises is switched off."""
+        if remedy in self._failed:
+            return []
+        changes, was_cancelled = step.changes, step.cancelled
+        try:
+            action = remedy.apply(finding, step)
+        except Exception as error:
+            self._failed.add(remedy)
+            warn_switched_off("remedy", remedy, error)
+            return []
+        if isinstance(action, str):
+            warnings.warn(
+                f"`{type(remedy).__name__}.apply` returned text; return `self.did(...)` or None. Text will not be "
+                "accepted any more in the next release.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            action = Action(remedy.name, action) if action else None
+        if action is None or (was_cancelled and step.changes == changes):
+            return []
+        return [action]
+
+    def _settle(self, step: PendingStep, healthy: bool, sound: bool) -> bool:
+        """What follows from the step for later ones; whether a snapshot was taken."""
+        taken = False
+        if healthy:
+            self.lr_factor.recover()
+            if self._takes_snapshots and sound and step.stats.step >= self.snapshot_due:
+                self.snapshots.take(step.stats.step)
+                self.snapshot_due = next_multiple(step.stats.step, self._snapshot_every)
+                taken = True
+        if healthy or step.restored is not None:
+            self.weights_changed = False
+        self._cancelled = step.cancelled
+        self.lr_factor.apply()
+        return taken
+
+    def before_first_step(self) -> None:
+        """Before the very first forward pass."""
+        if self.search is not None:
+            self.search.remember_initial()
+
+    def forget_scale(self) -> None:
+        """Removes a `grad_scale` of a step that is over, also when that step was left by an exception."""
+        if self._fused_clip:
+            forget_scale(self.optimizer)
+
+    def step_happened(self) -> None:
+        """The optimizer has really stepped."""
+        self.weights_changed |= not self._cancelled
+        self.forget_scale()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later actions depend on, as plain values."""
+        return {
+            "clip": to_checkpoint(self.clip_state),
+            "lr_factor": self.lr_factor.state_dict(),
+            "snapshot_due": self.snapshot_due,
+            "weights_changed": self.weights_changed,
+            "search": self.search.state_dict() if self.search is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`."""
+        self.lr_factor.load_state_dict(state["lr_factor"])
+        self.snapshot_due, self.weights_changed = int(state["snapshot_due"]), bool(state["weights_changed"])
+        clip = from_checkpoint(state["clip"])
+        if self.clip_state and clip.keys() == self.clip_state.keys():
+            self.clip_state = clip
+        if self.search is not None and state["search"] is not None:
+            self.search.load_state_dict(state["search"])
+
+    def close(self) -> None:
+        """Puts the learning rate back, removes the hooks and lets the snapshots go."""
+        self.lr_factor.close()
+        self.forget_scale()
+        self.snapshots.clear()
