@@ -93,6 +93,9 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         last_report: The latest `StepReport`; None before the first step.
     """
 
+    #: Key of the state in a checkpoint.
+    state_key: str = "GradGuard"
+
     def __init__(
         self,
         policy: Literal["monitor", "protect", "repair"] | Policy = "protect",
@@ -118,6 +121,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         )
         require(name is None or isinstance(name, str), "GradGuard(name=...)", "must be text", name)
         self.clip, self.name, self.record = clip, name, record
+        # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
+        self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
         self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
         self._start()
 
@@ -166,11 +171,6 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- Lightning's hooks
 
-    @property
-    def state_key(self) -> str:
-        """Key in a checkpoint: depends on the name alone, so that a changed threshold keeps the state."""
-        return f"GradGuard{{'name': {self.name!r}}}" if self.name else "GradGuard"
-
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             self._start()
@@ -180,7 +180,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         if not self._acts:
             rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only watches the loss here.")
         processes = processes_of(trainer, pl_module)
-        self._forward_state = ForwardState(pl_module, lambda: logged_metrics(trainer))
+        self._forward_state = ForwardState(pl_module, partial(logged_metrics, trainer))
         self._engines = {
             id(context.optimizer): RunEngine(context) for context in self._contexts(trainer, pl_module, processes)
         }

@@ -106,7 +106,8 @@ class StepEngine:
         chosen: tuple[tuple[Finding, Rung], ...] = ()
         if not in_trial:
             self.states, findings = diagnose(self.detectors, self.states, stats, self._switch_off)
-            self.ladders, chosen = decide(self.ladders, findings, self.policy)
+            if findings or self.ladders:
+                self.ladders, chosen = decide(self.ladders, findings, self.policy)
         outcome = self.actor.act(stats, chosen, not any(state.get("worse") for state in self.states.values()))
         self._follow(stats.step, outcome, before)
         return self._record(stats, findings, chosen, outcome)
@@ -115,8 +116,9 @@ class StepEngine:
         """The step's statistics; the loss trend follows them, except during a trial."""
         measured = self.source.collect(*inputs)
         loss = None if measured.get("multiple_optimizers") else measured["loss"]
-        trend = follow(self.states[LOSS_TREND], loss, measured["lr"], measured.get("total_steps"), measured["activation_stats"])
-        stats = GradStats(**{"step": self.steps, **measured, "restored": self._restored, "loss_trend": judge(trend)})
+        steps, activations = measured.get("total_steps"), measured["activation_stats"]
+        trend = follow(self.states[LOSS_TREND], loss, measured["lr"], steps, activations)
+        stats = GradStats(**{"step": self.steps, **measured, "restored": self._restored, "loss_trend": trend["trend"]})
         if in_trial:
             return stats
         self.states = {**self.states, LOSS_TREND: trend}
@@ -170,7 +172,8 @@ class StepEngine:
         if event is not None and event.kind == KEPT:  # the trial has shown what was wrong
             findings = (Finding(event.cause, stats.step, (), event.loss, detail=f"found by trial: {event}"),)
             answered = [(findings[0], (event.remedies,))]
-        self.changed = self.incidents.update(answered, event, self._is_over, outcome.stopped_by)
+        known = answered or self.incidents.incidents
+        self.changed = self.incidents.update(answered, event, self._is_over, outcome.stopped_by) if known else []
         limit = max([self.states[name]["limit"] for name in self._limited], default=math.nan)
         return StepReport(stats=stats, findings=findings, outcome=outcome, limit=limit, optimizer=self.name)
 
@@ -216,6 +219,7 @@ class StepEngine:
         """States of the detectors that were there; one that was not begins afresh."""
         known = from_checkpoint(states)
         self.states |= {name: known[name] for name in self.states if name in known}
+        self.states[LOSS_TREND]["trend"] = judge(self.states[LOSS_TREND])
 
     def _load_ladders(self, ladders: Any) -> None:
         self.ladders = {kind: LadderState(int(rung), int(healthy)) for kind, (rung, healthy) in ladders.items()}

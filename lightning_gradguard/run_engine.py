@@ -126,8 +126,9 @@ class RunEngine(StepEngine):
             model_changed=self._look_up_modules,
         )
         self.clock = SampleClock(context.sample_every)
+        self._sampled = False  # whether the update of the step about to happen is to be measured
         super().__init__(
-            RunSource(context, collector, actor, self._wants_activation_stats),
+            RunSource(context, collector, actor),
             context.detectors,
             context.policy,
             actor,
@@ -135,8 +136,9 @@ class RunEngine(StepEngine):
             snapshots=context.snapshots,
         )
         self._hooks = (
-            context.optimizer.register_step_pre_hook(lambda *_: self.clock.step_begins()),
-            context.optimizer.register_step_post_hook(lambda *_: self._step_happened()),
+            context.optimizer.register_step_pre_hook(self.clock.step_begins),
+            context.optimizer.register_step_post_hook(self.clock.step_happened),
+            context.optimizer.register_step_post_hook(self._step_happened),
         )
 
     # ---------------------------------------------------------------- what the training loop calls, in order
@@ -150,12 +152,14 @@ class RunEngine(StepEngine):
         """The same without saving the forward state, which several optimizers share."""
         if self.steps == 0:
             self.actor.before_first_step()
-        if self.source.probe is not None and self._wants_activation_stats() and self.source.probe.possible:
-            self.source.probe.open()
+        probe = self.source.probe
+        if probe is not None and self._wants_activation_stats() and probe.possible:
+            probe.open()
+            self.source.sampling = True
 
     def end_forward(self) -> None:
         """To be called between forward and backward pass: what runs from here on is not sampled."""
-        if self.source.probe is not None:
+        if self.source.sampling and self.source.probe is not None:
             self.source.probe.shut()
 
     def announce(self, losses: Sequence[Tensor], divisor: float = 1.0) -> None:
@@ -169,7 +173,6 @@ class RunEngine(StepEngine):
             losses: The loss of each micro-batch, 0-d.
             divisor: What the losses were divided by before they were summed (gradient accumulation).
         """
-        self.actor.forget_scale()
         report = self.step(losses, divisor)
         self._sample_update(report)
         return report
@@ -182,16 +185,19 @@ class RunEngine(StepEngine):
         taken = not outcome.cancelled and not stats.scaler_overflow
         due = self.clock.update_is_due(stats.step, taken, outcome.cancelled)
         if due:
+            self._sampled = True
             same = self.actor.snapshots.of(stats.step)
             self.source.collector.keep_weights(same.params if same is not None else None)
-        elif due is not None:
+        elif due is not None and self._sampled:
+            self._sampled = False
             self.source.collector.forget_weights()
 
-    def _step_happened(self) -> None:
+    def _step_happened(self, *_: Any) -> None:
         """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
-        self.clock.step_happened()
         self.actor.step_happened()
-        self.source.collector.measure_update()
+        if self._sampled:
+            self._sampled = False
+            self.source.collector.measure_update()
 
     # ---------------------------------------------------------------- the rest
 
@@ -255,11 +261,13 @@ class RunSource:
         context: What is known about the run.
         collector: Reads gradients, losses and buffers.
         actor: Knows the learning rate that the step will use.
-        due: Whether activation statistics are due at the present step.
+
+    Attributes:
+        sampling: Whether activation statistics of the present step are being sampled.
     """
 
-    def __init__(self, context: RunContext, collector: Collector, actor: Actor, due: Callable[[], bool]) -> None:
-        self.collector, self.probe, self._due = collector, context.probe, due
+    def __init__(self, context: RunContext, collector: Collector, actor: Actor) -> None:
+        self.collector, self.probe, self.sampling = collector, context.probe, False
         self._lr_factor, self._batch_stats, self._scaler = actor.lr_factor, context.batch_stats, context.scaler
         self._processes = context.processes
         self._fixed = {"total_steps": context.total_steps, "multiple_optimizers": context.multiple_optimizers}
@@ -271,15 +279,16 @@ class RunSource:
             **measured,
             **self._fixed,
             "lr": self._lr_factor.effective_lr(),
-            "activation_stats": self._activation_stats() if self.probe is not None else None,
+            "activation_stats": self._activation_stats() if self.sampling else None,
             "scaler_overflow": self._scaler is not None and overflowed(**measured),
         }
 
     def _activation_stats(self) -> ActivationStats | None:
         """What was sampled; with whole replicas that of the first process, so that all of them judge the same."""
         assert self.probe is not None
+        self.sampling = False
         stats = self.probe.read()
-        return self._processes.from_first(stats) if self._due() and not self._processes.alone else stats
+        return stats if self._processes.alone else self._processes.from_first(stats)
 
     def batch_stats(self) -> BatchStats | None:
         """The samples of the step's batch; of all processes those with the worst sample."""

@@ -230,7 +230,7 @@ def test_skip(diary: Diary) -> None:
 
 def test_learning_rate(diary: Diary) -> None:
     for reports in diary.reports.values():
-        assert [r.lr_factor for r in reports] == [1.0] * REDUCED + [0.1] * (STEPS - REDUCED)
+        assert [r.outcome.lr_factor for r in reports] == [1.0] * REDUCED + [0.1] * (STEPS - REDUCED)
         assert reports[REDUCED].stats.lr == pytest.approx(10 * reports[REDUCED + 1].stats.lr)
         assert {r.stats.lr for r in reports[:REDUCED]} == diary.users_lrs
 
@@ -254,6 +254,6 @@ def test_resume(cell: str, told: Any) -> None:
             assert other.stats.grad_norm.tolist() == pytest.approx(one.stats.grad_norm.tolist(), rel=off)
             assert other.stats.loss == pytest.approx(one.stats.loss, rel=off)
             assert [f.kind for f in one.findings] == [f.kind for f in other.findings]
-            assert (one.skipped, one.lr_factor) == (other.skipped, other.lr_factor)
+            assert (one.outcome.cancelled, one.outcome.lr_factor) == (other.outcome.cancelled, other.outcome.lr_factor)
         if not off:
             assert same(whole.before[name][-1], resumed.before[name][-1])

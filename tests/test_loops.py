@@ -76,7 +76,7 @@ def test_a_nan_micro_batch_spoils_its_window_only() -> None:
                 batch[0].mul_(math.nan)
 
     fit(module, Spoil(), guard, data=loader(12), accumulate_grad_batches=3)
-    assert [r.skipped for r in keep.reports] == [False, True, False, False]
+    assert [r.outcome.cancelled for r in keep.reports] == [False, True, False, False]
     assert all(torch.isfinite(t).all() for t in module.state_dict().values())
 
 
@@ -222,7 +222,9 @@ def test_groups_that_join_later_are_watched() -> None:
     unfreeze = BackboneFinetuning(unfreeze_backbone_at_epoch=1, lambda_func=lambda epoch: 1.0, verbose=False)
     fit(Tuned(), unfreeze, Faults({9: math.nan}), guard, data=loader(5), max_epochs=3)
     assert [set(r.stats.layers.names) for r in keep.reports][4:6] == [{"net"}, {"backbone.0", "net"}]
-    healthy = [(r.stats.global_norm, look) for r, look in zip(keep.reports, keep.looks, strict=True) if not r.skipped]
+    healthy = [
+        (r.stats.global_norm, look) for r, look in zip(keep.reports, keep.looks, strict=True) if not r.outcome.cancelled
+    ]
     assert [norm for norm, _ in healthy] == pytest.approx([look for _, look in healthy], rel=1e-6)
     assert [finding.kind for finding in guard.findings] == ["nonfinite", "bad_batch"]
 
@@ -314,7 +316,7 @@ def test_odd_gradients_are_measured_skipped_and_clipped(make: Any) -> None:
         fit(module, Faults({4: math.nan}), guard, seen, data=loader(8))
     norms = [r.stats.global_norm for r in keep.reports]
     assert norms == pytest.approx(keep.looks, rel=1e-5, nan_ok=True)
-    assert [r.skipped for r in keep.reports] == [step == 4 for step in range(8)]
+    assert [r.outcome.cancelled for r in keep.reports] == [step == 4 for step in range(8)]
     assert all(torch.equal(a, b) for a, b in zip(seen.seen[3], seen.seen[4], strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(seen.seen[4], seen.seen[5], strict=True))
 

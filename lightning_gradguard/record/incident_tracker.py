@@ -45,8 +45,6 @@ class IncidentTracker:
         Returns:
             The incidents that began, changed their actions, trials or outcome, or ended in the step.
         """
-        if not answered and not self.incidents:
-            return []
         before = dict(self.incidents)
         for finding, actions in answered:
             known = self.incidents.get(finding.kind)

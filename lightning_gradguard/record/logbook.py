@@ -58,6 +58,8 @@ class Logbook:
         """Every step: keeps it for replay, and logs what was done."""
         if report.optimizer in self.recorders:
             self._quietly("the record of steps", self.recorders[report.optimizer].add, report)
+        if not (report.outcome.responses or report.outcome.trial):
+            return
         done = [str(event) for event in (*report.actions, report.outcome.trial) if event is not None]
         if done:
             which = f"optimizer {report.optimizer}, " if report.optimizer else ""

@@ -90,10 +90,13 @@ class Actor:
             chosen: Each finding with its remedies.
             sound: Whether a snapshot may be taken now, as far as the detectors know.
         """
+        self.forget_scale()
         if stats.activation_stats is not None and not self.in_trial:
             self.activation_stats = stats.activation_stats
         if stats.step == 0:
             self.first_activation_stats = self.activation_stats
+        if not chosen and self.clip is None and self.search is None:
+            return self._leave_alone(stats, sound)
         step = PendingStep(
             optimizer=self.optimizer,
             stats=stats,
@@ -110,6 +113,15 @@ class Actor:
             fused_clip=self._fused_clip,
         )
         return self._follow_trial(step, sound) if self.in_trial else self._answer(step, chosen, sound)
+
+    def _leave_alone(self, stats: GradStats, sound: bool) -> StepOutcome:
+        """Most steps of most runs: nothing is chosen and nothing is done at every step."""
+        snapshot = self._settle(stats, stats.clean, sound)
+        return StepOutcome(snapshot=snapshot, lr_factor=self._lr_factor_now)
+
+    @property
+    def _lr_factor_now(self) -> float:
+        return 1.0 if self.lr_factor.neutral else self.lr_factor.current_factor()
 
     def _answer(self, step: PendingStep, chosen: Sequence[tuple[Finding, Sequence[Any]]], sound: bool) -> StepOutcome:
         if self.search is not None:
@@ -131,8 +143,8 @@ class Actor:
             responses=tuple(responses),
             cancelled=step.cancelled,
             clip_coefficient=step.clip_coefficient,
-            snapshot=self._settle(step, healthy, sound),
-            lr_factor=self.lr_factor.current_factor(),
+            snapshot=self._settle(step.stats, healthy, sound, step),
+            lr_factor=self._lr_factor_now,
             restored=step.restored.step if step.restored is not None else None,
             model_changed=step.model_changed,
             trial=step.trial,
@@ -153,8 +165,8 @@ class Actor:
             self.search.adam.apply(step.grad_scale)
         return StepOutcome(
             cancelled=step.cancelled,
-            snapshot=self._settle(step, stats.clean, sound or changed),
-            lr_factor=self.lr_factor.current_factor(),
+            snapshot=self._settle(stats, stats.clean, sound or changed, step),
+            lr_factor=self._lr_factor_now,
             model_changed=changed,
             in_trial=True,
             trial=event,
@@ -198,19 +210,26 @@ class Actor:
             return []
         return [action]
 
-    def _settle(self, step: PendingStep, healthy: bool, sound: bool) -> bool:
-        """What follows from the step for later ones; whether a snapshot was taken."""
-        taken = False
-        if healthy:
+    def _settle(self, stats: GradStats, healthy: bool, sound: bool, step: PendingStep | None = None) -> bool:
+        """What follows from a step for later ones; whether a snapshot was taken.
+
+        Args:
+            stats: What was measured.
+            healthy: Whether loss and gradients were finite and no remedy was chosen.
+            sound: Whether a snapshot may be taken now, as far as the detectors know.
+            step: The handle through which the step was changed, if it was.
+        """
+        taken = healthy and sound and self._takes_snapshots and stats.step >= self.snapshot_due
+        if healthy and not self.lr_factor.neutral:
             self.lr_factor.recover()
-            if self._takes_snapshots and sound and step.stats.step >= self.snapshot_due:
-                self.snapshots.take(step.stats.step)
-                self.snapshot_due = next_multiple(step.stats.step, self._snapshot_every)
-                taken = True
-        if healthy or step.restored is not None:
+        if taken:
+            self.snapshots.take(stats.step)
+            self.snapshot_due = next_multiple(stats.step, self._snapshot_every)
+        if healthy or (step is not None and step.restored is not None):
             self.weights_changed = False
-        self._cancelled = step.cancelled
-        self.lr_factor.apply()
+        self._cancelled = step is not None and step.cancelled
+        if not self.lr_factor.neutral:
+            self.lr_factor.apply()
         return taken
 
     def before_first_step(self) -> None:
@@ -220,7 +239,7 @@ class Actor:
 
     def forget_scale(self) -> None:
         """Removes a `grad_scale` of a step that is over, also when that step was left by an exception."""
-        if self._fused_clip:
+        if self._fused_clip and "grad_scale" in vars(self.optimizer):
             forget_scale(self.optimizer)
 
     def step_happened(self) -> None:

@@ -38,6 +38,7 @@ class LRFactor:
     def __init__(self, optimizer: Optimizer, hold: int = 200, ramp: int = 100) -> None:
         self.optimizer, self.ramp = optimizer, ramp
         self.factor, self.base, self.hold, self.healthy, self.ceiling = 1.0, 1.0, hold, 0, math.inf
+        self.neutral = True  # whether it changes no learning rate and has nothing to recover from
         self._stepping = False
         self._user: list[tuple[dict[str, Any], Any, float]] = []  # group, the user's rate, the rate of this step
         self._handles = [
@@ -55,6 +56,7 @@ class LRFactor:
 
     def apply(self) -> None:
         """Sets the learning rates of the step that is taking place; outside of a step there is nothing to set."""
+        self.neutral = self.factor == 1.0 == self.base and self.ceiling == math.inf
         if not self._stepping:
             return
         self._put_back()
@@ -130,6 +132,7 @@ class LRFactor:
         """The reverse of `state_dict`."""
         self.factor, self.base, self.ceiling = (float(state[name]) for name in ("factor", "base", "ceiling"))
         self.hold, self.healthy = int(state["hold"]), int(state["healthy"])
+        self.apply()
 
     def close(self) -> None:
         """Puts the learning rates back and removes the hooks."""

@@ -36,6 +36,7 @@ class ProcessGroupInfo:
         add: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.world, self.device, self._add = world, torch.device(device), add
+        self.alone = world == 1  # whether there is only this process
         self._copies: dict[int, int] = {}  # id of an FSDP1 parameter -> number of processes with the same piece
         self._shapes: dict[int, tuple[torch.Size, ...]] = {}  # id of an FSDP1 parameter -> shapes before flattening
         if root is not None and world > 1:
@@ -53,11 +54,6 @@ class ProcessGroupInfo:
             self._copies[id(flat)], self._shapes[id(flat)] = copies, tuple(flat._shapes)
             for p, shape in zip(flat._params or (), flat._shapes, strict=False):
                 self._copies[id(p)], self._shapes[id(p)] = copies, (shape,)
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is only this process."""
-        return self.world == 1
 
     @property
     def flattened(self) -> bool:

@@ -107,8 +107,8 @@ class Witness(pl.Callback):
             "norms": stats.grad_norm.tolist(), "buffers": list(stats.buffers),
             "ratio": None if stats.update_ratio is None else stats.update_ratio.tolist(),
             "findings": [str(f) for f in report.findings], "actions": [str(action) for action in report.actions],
-            "lr_factor": report.lr_factor, "clip": report.clip_coefficient, "limit": repr(report.limit),
-            "user_lr": optimizer.param_groups[0]["lr"], "calls": COUNTER.calls, "skipped": report.skipped,
+            "lr_factor": report.outcome.lr_factor, "clip": report.outcome.clip_coefficient, "limit": repr(report.limit),
+            "user_lr": optimizer.param_groups[0]["lr"], "calls": COUNTER.calls, "skipped": report.outcome.cancelled,
             "same_as": [i for i, before in enumerate(self.weights) if same(before, after)],
             "buffers_as": [i for i, before in enumerate(self.buffers) if same(before, buffers)],
         })  # fmt: skip
