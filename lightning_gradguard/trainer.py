@@ -1,4 +1,4 @@
-"""What the guard asks of a Trainer."""
+"""What the callback asks of a Trainer."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def processes_of(trainer: Any, pl_module: Any) -> ProcessGroupInfo:
 
 
 def steps_now(trainer: Any) -> bool:
-    """Whether the optimizer steps after this batch, as Lightning's own loop asks; False when it cannot be known."""
+    """Whether the optimizer steps after this batch, as Lightning's loop decides; False when that is unknown."""
     accumulates = getattr(trainer.fit_loop, "_should_accumulate", None)
     return accumulates is not None and not accumulates()
 
 
 def planned_steps(trainer: Any) -> int | None:
-    """Optimizer steps that the run is meant to take; None when nothing says."""
+    """Optimizer steps that the run is meant to take; None when that is unknown."""
     steps = float(trainer.estimated_stepping_batches)
     return int(steps) if 0 < steps < math.inf else None
 
@@ -70,7 +70,7 @@ def logged_metrics(trainer: Any) -> Iterable[Any]:
 
 
 def should_log(trainer: Any) -> bool:
-    """Whether this is a logging step, as Lightning's own monitors ask."""
+    """Whether this is a logging step, as Lightning's own monitors decide."""
     connector = getattr(trainer, "_logger_connector", None)
     if connector is not None and hasattr(connector, "should_update_logs"):
         return bool(connector.should_update_logs)

@@ -135,7 +135,7 @@ def test_trouble_of_one_process_is_skipped_exactly_by_all(cell: str, told: dict[
 def test_rollback_is_bit_exact(cell: str, told: dict[str, list[Told]]) -> None:
     for rank in told[cell]:
         row = rank["whole"]["rows"][SPIKE_STEP]
-        assert row["actions"] == ["rolled back to step 8", "LR factor 1 to 0.1"]
+        assert row["actions"] == ["rolled back to step 8", "reduced the learning-rate factor from 1 to 0.1"]
         assert 8 in row["same_as"]
         assert SPIKE_STEP not in row["same_as"]
 

@@ -123,7 +123,7 @@ def test_two_optimizers_never_mix(tmp_path: Any) -> None:
         assert leaked > 0
         assert {name.split(".")[0] for name in report.stats.layers.names} == {("generator", "discriminator")[i % 2]}
         assert {key.split("/")[1] for key in report.scalars()} == {str(i % 2)}
-    assert set(guard.state_dict()["watches"]) == {"0", "1"}
+    assert set(guard.state_dict()["engines"]) == {"0", "1"}
 
 
 def test_a_sick_optimizer_is_skipped_and_the_other_goes_on() -> None:

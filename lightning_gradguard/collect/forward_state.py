@@ -1,4 +1,4 @@
-"""ACT: undoing what a forward pass has changed before anybody could judge its batch: buffers and metrics."""
+"""COLLECT: what a forward pass changes before its batch can be judged, buffers and metrics, and how to restore it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lightning_gradguard.collect.layers import clean_paths
 
 
 class ForwardState:
-    """What the forward pass changes before anybody can judge the batch: buffers and the states of metrics.
+    """What a forward pass changes before its batch can be judged: buffers and the states of metrics.
 
-    `save` before the batch, `restore` when its step is cancelled. A buffer that the first batch leaves alone (a mask,
-    a table of positions) costs nothing afterwards; its version counter tells when that changes. BatchNorm's buffers
-    are copied every time: its kernels write them without counting.
+    `save` is called before the batch, `restore` when its step is cancelled. A buffer that the first batch does not
+    change (a mask, a table of positions) costs nothing afterwards: its version counter tells when that changes.
+    BatchNorm's buffers are copied every time, because its kernels do not increment the counter.
 
     Args:
         module: The module in training, with its torchmetrics inside.
-        logged: Returns further torchmetrics, e.g. those behind `self.log`.
+        logged: Returns further metrics, e.g. those behind `self.log`.
     """
 
     def __init__(self, module: nn.Module, logged: Callable[[], Iterable[Any]] = tuple) -> None:
@@ -31,7 +31,7 @@ class ForwardState:
         self.rescan(module)
 
     def rescan(self, module: nn.Module) -> None:
-        """Looks for buffers and metrics anew, after modules have been exchanged."""
+        """Looks for buffers and metrics again, after modules were exchanged."""
         clean = clean_paths(module)
         self.slots = [
             _Slot(f"{clean[path]}.{key}".lstrip("."), owner._buffers, key, uncounted=isinstance(owner, _NormBase))
@@ -39,9 +39,9 @@ class ForwardState:
             for key in owner._buffers
         ]
         self._uncounted = [slot for slot in self.slots if slot.uncounted]
-        self._present: list[Tensor | None] = []  # of the uncounted, when they were last looked at one by one
-        self._copies: list[tuple[list[Tensor], list[Tensor]]] = []  # of them, a type at a time: one kernel on a device
-        self._moving: list[_Slot] | None = None  # looked up when asked for
+        self._present: list[Tensor | None] = []  # uncounted buffers, as of the last one-by-one save
+        self._copies: list[tuple[list[Tensor], list[Tensor]]] = []  # of them, by dtype: one kernel for each
+        self._moving: list[_Slot] | None = None  # computed when asked for
         self._own = [m for m in module.modules() if is_metric(m)]
         self._metrics: list[tuple[Any, dict[str, Any], int, Any]] = []
 
@@ -54,7 +54,7 @@ class ForwardState:
 
     @torch.no_grad()
     def save(self) -> None:
-        """Remembers buffers and metrics as they are now."""
+        """Copies buffers and metrics as they are now."""
         present = [slot.home.get(slot.key) for slot in self._uncounted]
         known = len(present) == len(self._present) and all(map(operator.is_, present, self._present))
         known = known and self._copied()
@@ -69,7 +69,7 @@ class ForwardState:
         ]
 
     def _copied(self) -> bool:
-        """Copies the uncounted buffers all at once; not where one has another shape now: asking each is dearer."""
+        """Copies the uncounted buffers at once; False where one has another shape now (asking each costs more)."""
         try:
             for copies, buffers in self._copies:
                 torch._foreach_copy_(copies, buffers)
@@ -89,7 +89,7 @@ class ForwardState:
                 setattr(metric, key, unmark(getattr(metric, key), kept))
             metric._update_count, metric._computed = count, computed
         for metric in self._all_metrics():
-            if id(metric) not in saved:  # born in the cancelled batch
+            if id(metric) not in saved:  # created in the cancelled batch
                 metric.reset()
 
     def _all_metrics(self) -> list[Any]:
@@ -98,9 +98,9 @@ class ForwardState:
 
 @dataclass
 class _Slot:
-    """One buffer: where it lives, the version last seen and a copy as of then (None for a constant).
+    """One buffer: where it is stored, the version last seen and a copy as of then (None for a constant).
 
-    `uncounted`: the version counter says nothing about it.
+    `uncounted`: its version counter does not tell about changes.
     """
 
     name: str
@@ -122,7 +122,7 @@ class _Slot:
         return self.moves and self.tensor.is_floating_point() and self.tensor.numel() > 0
 
     def save(self) -> bool:
-        """Copies the buffer if it may have changed; whether it has just begun to move, or is another one."""
+        """Copies the buffer if it may have changed; whether it has begun to change, or is another one."""
         buffer, first, moved = self.tensor, self.version == -1, self.moves
         if buffer._version == self.version and not self.uncounted:
             self.kept = self.kept if self.moves else None
@@ -142,7 +142,7 @@ class _Slot:
 
 
 def by_type(pairs: Iterable[tuple[Tensor | None, Tensor]]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Copies and what they are of, as lists for each type."""
+    """Copies and their originals, as lists for each dtype."""
     groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for copy, original in pairs:
         if copy is not None:
@@ -158,12 +158,12 @@ def is_metric(module: Any) -> bool:
 
 
 def mark(state: Any) -> Any:
-    """How to come back to a metric's state: a copy of a tensor, the length of a list."""
+    """What restores a metric's state: a copy of a tensor, the length of a list."""
     return state.clone() if isinstance(state, Tensor) else len(state)
 
 
 def unmark(state: Any, kept: Any) -> Any:
-    """The state that `mark` described; in place where shapes allow, since metrics of a collection share tensors."""
+    """The state that `mark` was taken of; in place where shapes allow, since metrics of a collection share tensors."""
     if not isinstance(kept, Tensor):
         return state[:kept]
     return state.copy_(kept) if state.shape == kept.shape and state.dtype == kept.dtype else kept

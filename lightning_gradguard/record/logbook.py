@@ -1,6 +1,6 @@
-"""RECORD: where a run is written down: console, incident log, recorded steps, TensorBoard and every other logger.
+"""RECORD: writes a run to the console, the incident log, the step log, TensorBoard and every other logger.
 
-A failure in showing never stops a run: it is said once, and the rest goes on.
+A failure in writing never stops a run: a warning is given once, and everything else goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_log import FOLDER, Recorder
 
 log = logging.getLogger("lightning_gradguard")
-if not log.handlers and not logging.getLogger().handlers:  # as Lightning does: seen unless the user set logging up
+if (
+    not log.handlers and not logging.getLogger().handlers
+):  # as Lightning does: visible unless the user configured logging
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
 
@@ -33,7 +35,7 @@ class RunWriter(Protocol):
 
 
 class Logbook:
-    """Writes a run down, on rank zero.
+    """Writes a run, on rank zero.
 
     Args:
         folder: The run's directory; None writes no files.
@@ -76,7 +78,7 @@ class Logbook:
             self._quietly("the record of steps", recorder.flush)
 
     def incident(self, incident: Incident, x: int) -> None:
-        """An incident that began, gained an action or ended."""
+        """An incident that began, changed or ended."""
         if self.folder is not None:
             self._quietly(INCIDENT_LOG, append_incident, self.folder / INCIDENT_LOG, incident)
         for board in self.boards:
@@ -108,7 +110,7 @@ class Logbook:
 
 
 def log_incident_table(logger: Any, report: Report) -> None:
-    """Gives a tracker the list of incidents, in the way it takes text: MLflow as an artifact, W&B as a table."""
+    """Gives an experiment tracker the list of incidents: MLflow as an artifact, W&B as a table."""
     if not report.incidents:
         return
     if hasattr(logger, "log_text"):

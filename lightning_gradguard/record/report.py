@@ -1,4 +1,4 @@
-"""RECORD: what one step looked like and what was done, as plain data from which everything shown is written."""
+"""RECORD: a run in a few sentences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from lightning_gradguard.findings import OPEN, UNRECOVERABLE, Incident
 
 @dataclass(frozen=True)
 class Report:
-    """A run's story: how many steps, and every incident.
+    """A run: how many steps, and every incident.
+
+    Args:
+        steps: Optimizer steps.
+        incidents: In order of their first step.
+        verdict: Why training was stopped; empty when it was not.
+        notes: What the report cannot know, a sentence each.
 
     Example:
         >>> print(Report(steps=1000))

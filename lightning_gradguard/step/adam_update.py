@@ -1,4 +1,4 @@
-"""ACT: Adam's update through a plain optimizer, for a run that began with SGD."""
+"""ACT: Adam's update through a plain SGD, for a run that began with one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 class AdamUpdate:
     """Replaces gradients by Adam's direction, scaled so that plain SGD then takes Adam's step.
 
-    The optimizer object stays the user's own, with its schedule and its place in checkpoints: a learning rate that a
-    schedule lowers lowers Adam's in proportion.
+    The optimizer stays the user's object, with its schedule and its place in checkpoints: a schedule scales Adam's
+    learning rate in proportion.
 
     Args:
-        optimizer: Only `torch.optim.SGD` can be driven in this way.
+        optimizer: Only `torch.optim.SGD` can be used in this way.
 
     Example:
         >>> weight = torch.zeros(2, requires_grad=True)
@@ -41,7 +41,7 @@ class AdamUpdate:
         self._moments: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def begin(self, lr: float, user_lrs: list[float]) -> bool:
-        """Starts with fresh moments; False where the optimizer cannot be driven in this way.
+        """Starts with zero moments; False where the optimizer cannot be used in this way.
 
         Args:
             lr: Adam's learning rate.
@@ -56,7 +56,7 @@ class AdamUpdate:
         return True
 
     def apply(self, grad_scale: float = 1.0) -> None:
-        """Exchanges the gradients of the step about to happen; nothing to do unless begun."""
+        """Replaces the gradients of the step about to happen; does nothing before `begin`."""
         if self.lr:
             self._exchange(grad_scale)
 

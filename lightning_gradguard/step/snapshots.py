@@ -1,4 +1,4 @@
-"""ACT: copies of a healthy run in host memory, and the way back to them."""
+"""ACT: copies of a healthy run in host memory, and how to restore them."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Snapshots:
             {i: local_state(self.optimizer.state[p]) for i, p in enumerate(params) if p in self.optimizer.state},
             copy.deepcopy(self.scaler.state_dict()) if self.scaler is not None else {},
         )
-        room = self.ring.pop(0).tensors if len(self.ring) >= self.keep else []
-        copies = iter(copied(live.tensors, room, host=True))
+        reuse = self.ring.pop(0).tensors if len(self.ring) >= self.keep else []
+        copies = iter(copied(live.tensors, reuse, host=True))
         snapshot = replace(
             live,
             params=tuple(next(copies) for _ in params),
@@ -98,10 +98,9 @@ class Snapshots:
     def restore(self) -> Snapshot | None:
         """Puts the newest snapshot back in place; None when there is none.
 
-        One that was restored without a healthy one after it gives way to the next older the next time: what it holds
-        beside the weights may be spoilt already.
-
-        Parameter groups, schedulers and loop counters stay as they are: the user's schedule goes on.
+        A snapshot that was restored and not followed by a healthy one is replaced by the next older one the next time:
+        its optimizer state may be damaged already. Parameter groups, schedulers and loop counters are not restored: the
+        user's schedule goes on.
         """
         if not self.ring:
             return None

@@ -1,4 +1,4 @@
-"""Plain values: what a checkpoint holds and loads again under `weights_only=True`."""
+"""Plain values: what a checkpoint may hold and load again under `weights_only=True`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COLLECT: L2 norms of many tensors, read once, and what comes with them to the host."""
+"""L2 norms of many tensors in one pass and one transfer to the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-#: On a CPU the norms of so many tensors of so few elements are worked out together. Chosen.
+#: On a CPU, from this many tensors on, those with at most this many elements are read together. Chosen.
 MANY, SMALL = 256, 1024
 NONE = np.zeros(0, np.bool_)
 
@@ -26,7 +26,7 @@ def read_norms(tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = ()) -
 
     Args:
         tensors: Gradients, parameters or buffers of any float dtype and layout; None counts as zero.
-        extra: Scalars that ride on the same transfer, e.g. the losses.
+        extra: Scalars for the same transfer, e.g. the losses.
 
     Returns:
         Norms `[T]` and extra values `[E]`, float64.
@@ -56,20 +56,20 @@ def read_norms(tensors: Sequence[Tensor | None], extra: Sequence[Tensor] = ()) -
 
 
 def to_host(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of 0-d tensors: one by one where that is a mere look, else `in_one_transfer`."""
+    """The values of 0-d tensors: one by one on a CPU, otherwise `in_one_transfer`."""
     return [value.item() for value in scalars] if not scalars or scalars[0].is_cpu else in_one_transfer(scalars)
 
 
 def in_one_transfer(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of 0-d tensors by way of the first one's device."""
+    """The values of 0-d tensors, stacked on the first one's device."""
     device, dtype = scalars[0].device, scalars[0].dtype
     return torch.stack([value.to(device, dtype) for value in scalars]).tolist()
 
 
 def norms_of_many(tensors: Sequence[Tensor]) -> tuple[NDArray[np.bool_], Floats | None]:
-    """Which of `tensors` are small, and their L2 norms from one copy of them in float64; None where that is no gain.
+    """Which of `tensors` are small, and their L2 norms from one copy of them in float64; None where that is not faster.
 
-    A call for each of very many small tensors costs more than reading them.
+    With very many small tensors, call overhead dominates.
     """
     if len(tensors) < MANY or not tensors[0].is_cpu:
         return NONE, None
@@ -122,5 +122,5 @@ def unbounded_norm(tensor: Tensor) -> float:
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 stays, everything narrower is measured in float32."""
+    """The dtype to measure in: float64 for float64 and complex128, float32 for everything else."""
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32

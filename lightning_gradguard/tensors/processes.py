@@ -1,7 +1,7 @@
-"""COLLECT: training in several processes: which piece of a tensor is here, and how the processes' numbers become one.
+"""Training in several processes: which piece of a tensor this one holds, and sums over all of them.
 
-Torch's `DTensor` (FSDP2, HSDP, tensor parallelism and their mixtures) says itself which piece it is; FSDP1's
-parameters are asked from their wrapper. Everything here is a sum over all processes, so all of them get the same bits.
+A `DTensor` (FSDP2, HSDP, tensor parallelism and their combinations) knows its placement; for FSDP1 the wrapper knows.
+Every number here is a sum over all processes, so all of them get the same bits.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class ProcessGroupInfo:
     Args:
         root: The outermost module, with FSDP's wrappers.
         world: How many processes there are.
-        device: Where their collective wants its tensors.
-        add: Replaces `torch.distributed.all_reduce` where another library owns the wires: tensor in, sum out.
+        device: Where collectives expect their tensors.
+        add: Replaces `torch.distributed.all_reduce` where another library communicates (XLA): tensor in, sum out.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ProcessGroupInfo:
         return np.asarray(np.square(norms) / np.array(copies, dtype=np.float64))
 
     def from_first(self, value: Any) -> Any:
-        """The first process's `value`, a small plain object, on all of them; for what is asked for rarely."""
+        """The first process's `value`, a small plain object, on all of them; for rare use."""
         if self._add is not None:
             return None
         box = [value]
@@ -90,7 +90,7 @@ class ProcessGroupInfo:
         return box[0]
 
     def from_all(self, value: Any) -> list[Any]:
-        """Every process's `value`, a small plain object, in their order; for what is asked for rarely."""
+        """Every process's `value`, a small plain object, in order of rank; for rare use."""
         if self._add is not None:
             return []
         box: list[Any] = [None] * self.world
@@ -98,7 +98,7 @@ class ProcessGroupInfo:
         return box
 
     def add(self, values: Tensor) -> PendingAllReduce:
-        """Starts the sum of `values` over all processes."""
+        """Starts the all-reduce of `values`."""
         values = values.to(self.device)
         if self._add is not None:
             return PendingAllReduce(self._add(values))
@@ -106,13 +106,13 @@ class ProcessGroupInfo:
 
 
 class PendingAllReduce:
-    """A sum over all processes that may still be on its way."""
+    """A sum over all processes that may not be complete yet."""
 
     def __init__(self, values: Tensor, work: Any = None) -> None:
         self._values, self._work = values, work
 
     def get(self) -> NDArray[np.float64]:
-        """Waits for it."""
+        """The sum, when it is complete."""
         if self._work is not None:
             self._work.wait()
         return self._values.cpu().to(torch.float64).numpy()
@@ -120,6 +120,6 @@ class PendingAllReduce:
 
 @cache
 def copies_of(mesh: DeviceMesh, placements: tuple[Placement, ...], world: int) -> int:
-    """How many of `world` processes hold the same piece: replicas inside the mesh, times the meshes like it."""
+    """How many of `world` processes hold the same piece: replicas inside the mesh, times the number of meshes."""
     replicas = math.prod(mesh.size(d) for d, place in enumerate(placements) if isinstance(place, Replicate))
     return replicas * world // mesh.size()

@@ -1,4 +1,4 @@
-"""A tensor that is spread over processes: the piece that this process holds."""
+"""Tensors that are sharded over processes: the piece that this process holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 
 
 def whole_sums(tensor: Tensor) -> Tensor:
-    """A `DTensor` without sums still to be made (a norm's weight under sequence parallelism has such a gradient)."""
+    """A `DTensor` with pending partial sums made (the gradient of a norm's weight under sequence parallelism)."""
     if isinstance(tensor, DTensor) and any(isinstance(place, Partial) for place in tensor.placements):
         return tensor.redistribute(placements=[Replicate() if isinstance(p, Partial) else p for p in tensor.placements])
     return tensor
@@ -23,7 +23,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def like(piece: Tensor, whole: Tensor) -> Tensor:
-    """A local piece on the device of `whole`, and distributed as it is if it is a piece of the same shape.
+    """A local piece on the device of `whole`, and with its placement if the shapes agree.
 
     Example:
         >>> like(torch.ones(2), torch.zeros(2, dtype=torch.float64))
