@@ -219,7 +219,8 @@ class StepEngine:
         """States of the detectors that were there; one that was not begins afresh."""
         known = from_checkpoint(states)
         self.states |= {name: known[name] for name in self.states if name in known}
-        self.states[LOSS_TREND]["trend"] = judge(self.states[LOSS_TREND])
+        losses = self.states[LOSS_TREND]
+        self.states[LOSS_TREND] = {**losses, "trend": judge(losses)}
 
     def _load_ladders(self, ladders: Any) -> None:
         self.ladders = {kind: LadderState(int(rung), int(healthy)) for kind, (rung, healthy) in ladders.items()}
