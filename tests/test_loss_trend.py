@@ -42,7 +42,7 @@ def test_dead_units_of_a_converged_run_are_reported_only_if_all_samples_look_the
     assert dead_layer([2.3] * 100, spread=0.3)
 
 
-def test_a_sick_cell_is_drawn_anew_alone_and_with_its_biases() -> None:
+def test_an_affected_cell_is_reinitialized_alone_and_with_its_biases() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -57,7 +57,7 @@ def test_a_sick_cell_is_drawn_anew_alone_and_with_its_biases() -> None:
     head = net.head.weight.detach().clone()
     step = repairing(net, torch.randn(8, 6, 3), torch.optim.Adam(net.parameters()))
     said = remedies.Reinitialize().apply(Finding("exploding_through_time", 3, ("cell",)), step)
-    assert said == "1 recurrent layers drawn anew"
+    assert str(said) == "re-initialized 1 recurrent layers"
     assert torch.equal(net.head.weight, head)
     biases = (net.cell.bias_ih_l0 + net.cell.bias_hh_l0).detach()
     assert not biases[:4].any()
