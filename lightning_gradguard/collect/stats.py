@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_gradguard.collect.layers import Layers, slope_weights
 from lightning_gradguard.collect.loss_trend import NO_TREND, LossTrend
+from lightning_gradguard.renamed import renamed_attributes
 from lightning_gradguard.tensors.norms import Floats
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from lightning_gradguard.collect.batch_stats import BatchStats
 
 
+@renamed_attributes(
+    adversarial="multiple_optimizers", batch="batch_stats", budget="total_steps", occasion="has_extra_stats",
+    overflow="scaler_overflow", probe="activation_stats", progress="loss_trend",
+)  # fmt: skip
 @dataclass(frozen=True, eq=False)
 class GradStats:
     """The gradients, loss and learning rate of one optimizer step, measured before any clipping.

@@ -30,6 +30,7 @@ from lightning_gradguard.detectors.unused import Unused
 from lightning_gradguard.detectors.vanishing import Vanishing
 from lightning_gradguard.detectors.weight_growth import WeightGrowth
 from lightning_gradguard.plugins import load_plugins
+from lightning_gradguard.renamed import renamed_exports
 
 __all__ = [
     "DETECTORS",
@@ -87,6 +88,9 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     WeightGrowth(),
     Unused(),
 )
+
+
+__getattr__ = renamed_exports(__name__, {"Relapse": "LossIncrease"}, globals())
 
 
 @functools.cache

@@ -13,8 +13,10 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require, times
 from lightning_gradguard.findings import Finding, shortlist
+from lightning_gradguard.renamed import renamed_fields
 
 
+@renamed_fields(far="factor")
 @dataclass(frozen=True)
 class BadBatch(AbstractDetector):
     """Reports which samples of a batch contain NaN or Inf, or are far larger than the others, when a step goes wrong.

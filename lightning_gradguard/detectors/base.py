@@ -11,10 +11,17 @@ import numpy as np
 
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import adopt_renamed
 from lightning_gradguard.tensors.norms import Floats
 
 #: Everything a detector remembers: a dict of numbers, strings, lists and numpy arrays.
 State = dict[str, Any]
+
+
+#: Old names of what a detector may define.
+RENAMED = {
+    "skips_cancelled": "ignore_cancelled", "waits": "only_on_extra_stats", "wants_batch": "wants_batch_stats",
+}  # fmt: skip
 
 
 class AbstractDetector(ABC):
@@ -31,6 +38,10 @@ class AbstractDetector(ABC):
         asks_for_batch_stats: Whether `wants_batch_stats` need be called at every step.
         name: Key of the detector's state. Two detectors of one class need different names.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_renamed(cls, RENAMED)
 
     kind: ClassVar[str]
     ignore_cancelled: ClassVar[bool] = False

@@ -9,8 +9,10 @@ from typing import ClassVar
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require, times
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 
 
+@renamed_fields(reach="update_ratio")
 @dataclass(frozen=True)
 class LRJump(AbstractDetector):
     """Reports a learning rate far above all earlier ones, on a step that would be large relative to the weights.

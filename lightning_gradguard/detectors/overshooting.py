@@ -10,8 +10,10 @@ import numpy as np
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 
 
+@renamed_fields(playing="multi_optimizer_limit")
 @dataclass(frozen=True)
 class Overshooting(AbstractDetector):
     """Reports a sampled update whose norm is more than `limit` times the norm of the weights.

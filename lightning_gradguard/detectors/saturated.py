@@ -10,8 +10,10 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 
 
+@renamed_fields(looks="patience")
 @dataclass(frozen=True)
 class Saturated(ActivationDetector):
     """Reports a hidden layer whose activation is flat almost everywhere, while the run is stuck or regressing.

@@ -8,8 +8,10 @@ from typing import ClassVar
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 
 
+@renamed_fields(arrived="converged")
 @dataclass(frozen=True)
 class Stalled(AbstractDetector):
     """Reports a run whose optimizer steps change nothing, and why.

@@ -10,8 +10,10 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 
 
+@renamed_fields(looks="patience")
 @dataclass(frozen=True)
 class VanishingThroughTime(ActivationDetector):
     """Reports a recurrent layer whose gradient vanishes at the early time steps, while the run is stuck or regressing.
@@ -56,6 +58,7 @@ class VanishingThroughTime(ActivationDetector):
         return to_finding(self.kind, state, stats, self.patience, self.decades, "gradient shrinks")
 
 
+@renamed_fields(looks="patience")
 @dataclass(frozen=True)
 class ExplodingThroughTime(ActivationDetector):
     """Reports a recurrent layer whose gradient explodes at the early time steps, while the run is stuck or regressing.

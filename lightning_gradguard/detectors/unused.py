@@ -11,9 +11,11 @@ from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 from lightning_gradguard.tensors.norms import Floats
 
 
+@renamed_fields(least="min_steps")
 @dataclass(frozen=True)
 class Unused(AbstractDetector):
     """Reports layers whose gradient was missing or exactly zero on every step, while other layers received one.

@@ -12,12 +12,14 @@ from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.renamed import renamed_fields
 from lightning_gradguard.tensors.norms import Floats
 
 #: Columns of the samples in the state; the last three are running totals over all steps so far.
 _STEP, _WEIGHT, _COUNT, _LOG_GRAD, _LOSS = range(5)
 
 
+@renamed_fields(effort="grad_growth", slowly="loss_drop")
 @dataclass(frozen=True)
 class WeightGrowth(AbstractDetector):
     """Reports weights that still grow as fast as before late in the run, while their gradients become larger.

@@ -11,9 +11,13 @@ from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.remedies import AbstractRemedy
 from lightning_gradguard.remedies.base import as_rung
+from lightning_gradguard.renamed import warn_renamed
 
 #: Healthy steps after which a rollback has proved itself: those between two snapshots, by default. Chosen.
 PROOF = 50
+
+#: Old names of kinds of findings.
+RENAMED = {"relapse": "loss_increase"}
 
 #: One rung: what is done at once; nothing when it is empty.
 Rung = tuple[AbstractRemedy, ...]
@@ -66,7 +70,8 @@ class Policy:
     def __post_init__(self) -> None:
         require_number("Policy(patience=...)", self.patience, at_least=1, whole=True)
         require(isinstance(self.ladders, Mapping), "Policy(ladders=...)", "must map kinds to ladders", self.ladders)
-        object.__setattr__(self, "ladders", {kind: as_ladder(kind, ladder) for kind, ladder in self.ladders.items()})
+        ladders = {current_kind(kind): as_ladder(kind, ladder) for kind, ladder in self.ladders.items()}
+        object.__setattr__(self, "ladders", ladders)
         require(
             self.allows_actions or not self.remedies,
             "Policy(allows_actions=False)",
@@ -136,6 +141,13 @@ class Policy:
     def uses_snapshots(self) -> bool:
         """Whether any remedy needs snapshots."""
         return any(remedy.uses_snapshots for remedy in self.remedies)
+
+
+def current_kind(kind: str) -> str:
+    """The kind that findings have now; an old name warns."""
+    if kind in RENAMED:
+        warn_renamed("Policy(ladders=...)", kind, RENAMED[kind])
+    return RENAMED.get(kind, kind)
 
 
 def as_ladder(kind: str, ladder: Sequence[AbstractRemedy | Iterable[AbstractRemedy] | None]) -> tuple[Rung | None, ...]:

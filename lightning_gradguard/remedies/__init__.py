@@ -28,6 +28,7 @@ from lightning_gradguard.remedies.stop import Stop
 from lightning_gradguard.remedies.swap_activation import SwapActivation
 from lightning_gradguard.remedies.switch_to_adam import SwitchToAdam
 from lightning_gradguard.remedies.try_each import TryEach
+from lightning_gradguard.renamed import renamed_exports
 
 __all__ = [
     "AGC",
@@ -58,6 +59,21 @@ __all__ = [
     "ZClip",
     "list_remedies",
 ]
+
+
+__getattr__ = renamed_exports(
+    __name__,
+    {
+        "AdaptUpdates": "SwitchToAdam",
+        "CalmMomentum": "ReduceMomentum",
+        "DecayWeights": "IncreaseWeightDecay",
+        "EaseDecay": "RemoveWeightDecay",
+        "FitLR": "ScaleLRToUpdateRatio",
+        "HoldLR": "CapLR",
+        "Try": "TryEach",
+    },
+    globals(),
+)
 
 
 def list_remedies() -> dict[str, type[AbstractRemedy]]:

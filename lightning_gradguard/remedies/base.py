@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from lightning_gradguard.arguments import require
 from lightning_gradguard.findings import Action, Finding
+from lightning_gradguard.renamed import adopt_renamed
 from lightning_gradguard.step.pending_step import PendingStep
 
 
@@ -30,6 +31,10 @@ class AbstractRemedy(ABC):
         >>> HalveGradients().name
         'HalveGradients'
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        adopt_renamed(cls, {"uses_course": "uses_search", "cures": "cause"})
 
     uses_snapshots: ClassVar[bool] = False
     uses_search: ClassVar[bool] = False

@@ -10,10 +10,12 @@ from typing import ClassVar
 from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy, as_rung
+from lightning_gradguard.renamed import renamed_fields
 from lightning_gradguard.step.pending_step import PendingStep
 from lightning_gradguard.step.remedy_search import Candidate
 
 
+@renamed_fields(by_hand="advice")
 @dataclass(frozen=True)
 class TryEach(AbstractRemedy):
     """Tries sets of remedies one after another, each for a share of the planned steps and from the same start.

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gradguard import fixes
 from lightning_gradguard.fixes import Change, Changes
+from lightning_gradguard.renamed import renamed_attributes, renamed_fields
 from lightning_gradguard.zoo.learner import Learner
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def swap_activations(
     return cure
 
 
+@renamed_attributes(sick="is_present")
+@renamed_fields(what="description")
 @dataclass(frozen=True)
 class Symptom:
     """A number that distinguishes the failing program from a cured one.
@@ -120,6 +123,7 @@ class Symptom:
         return math.isnan(value) or (value > self.limit if self.above else value < self.limit)
 
 
+@renamed_fields(rows="advice")
 @dataclass(frozen=True)
 class Cure:
     """A published way to repair the broken program.
@@ -136,6 +140,8 @@ class Cure:
     holds: bool = True
 
 
+@renamed_attributes(documented="covers")
+@renamed_fields(rows="statements")
 @dataclass(frozen=True)
 class Case:
     """A training program that fails in one way, with its cures.
