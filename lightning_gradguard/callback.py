@@ -203,8 +203,10 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         several, alone = len(trainer.optimizers) > 1, processes.alone
         policy = self.policy if self._acts else MONITOR
         if policy.uses_search and (several or not alone):
-            why = "several optimizers, where no single loss can rank trials" if several else "several processes"
-            rank_zero_warn(f"policy={policy.name!r} tries no remedies with {why}: it acts like 'protect' there.")
+            where, why = ("with several optimizers", "no single loss can rank trials")
+            if not several:
+                where, why = ("in several processes", "trials of remedies are not supported there")
+            rank_zero_warn(f"GradGuard: policy={policy.name!r} acts like 'protect' {where}: {why}.")
             policy = policy.without_search
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         last = is_last_reader(self, trainer, pl_module) and not trainer.gradient_clip_val
