@@ -88,9 +88,9 @@ class StepEngine:
         self._index_detectors()
 
     def _index_detectors(self) -> None:
-        """What is asked at every step is looked up once."""
-        self._curious = [d for d in self.detectors if d.asks_for_batch_stats]
-        self._unmoved = [LOSS_TREND, *(d.name for d in self.detectors if d.ignore_cancelled)]
+        """What every step needs to know about the detectors, looked up once."""
+        self._asking = [d for d in self.detectors if d.asks_for_batch_stats]
+        self._reset_on_cancel = [LOSS_TREND, *(d.name for d in self.detectors if d.ignore_cancelled)]
         self._limited = [d.name for d in self.detectors if "limit" in self.states[d.name]]
 
     def step(self, *inputs: Any) -> StepReport:
@@ -126,7 +126,7 @@ class StepEngine:
 
     def _is_suspicious(self, stats: GradStats) -> bool:
         """Whether a detector asks for the samples of the step's batch."""
-        for detector in self._curious:
+        for detector in self._asking:
             try:
                 if detector.wants_batch_stats(self.states[detector.name], stats):
                     return True
@@ -143,7 +143,7 @@ class StepEngine:
     def _follow(self, step: int, outcome: StepOutcome, before: dict[str, State]) -> None:
         """What the step's outcome means for the detectors' states."""
         if outcome.cancelled and not outcome.in_trial:
-            self.states |= {name: before[name] for name in self._unmoved}
+            self.states |= {name: before[name] for name in self._reset_on_cancel}
         if outcome.restored is not None:
             self._states_at = {at: states for at, states in self._states_at.items() if at <= outcome.restored}
             self.states = dict(self._states_at.get(outcome.restored, self.states))
@@ -192,13 +192,13 @@ class StepEngine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`; a part that is missing or of another form begins afresh, with a warning."""
+        """The reverse of `state_dict`; a part that is missing or of another form is reset, with a warning."""
         for part, load in self._loaders().items():
             try:
                 load(state[part])
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 warnings.warn(
-                    f"GradGuard begins afresh with {part!r}: the checkpoint's state of it cannot be used "
+                    f"GradGuard starts with an empty {part!r}: its state in the checkpoint cannot be used "
                     f"({type(error).__name__}: {error}).",
                     stacklevel=2,
                 )
@@ -216,7 +216,7 @@ class StepEngine:
         self.steps = int(steps)
 
     def _load_detectors(self, states: Any) -> None:
-        """States of the detectors that were there; one that was not begins afresh."""
+        """States of the detectors that the checkpoint knows; the others keep their initial state."""
         known = from_checkpoint(states)
         self.states |= {name: known[name] for name in self.states if name in known}
         losses = self.states[LOSS_TREND]

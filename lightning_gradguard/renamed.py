@@ -35,7 +35,7 @@ def renamed_fields(**names: str) -> Callable[[type[T]], type[T]]:
     """
 
     def decorate(cls: type[T]) -> type[T]:
-        init: Any = cls.__init__  # type: ignore[misc]
+        init: Any = cls.__init__
 
         @functools.wraps(init)
         def with_old_names(self: T, *args: Any, **kwargs: Any) -> None:

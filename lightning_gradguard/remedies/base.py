@@ -121,9 +121,10 @@ def check_remedy(call: str, remedy: Any) -> AbstractRemedy:
         as_rung(call, remedy)
     require(isinstance(remedy, AbstractRemedy), call, "must hold remedies", remedy)
     settings = getattr(type(remedy), "__dataclass_params__", None)
+    compares = any("__eq__" in vars(cls) for cls in type(remedy).__mro__ if cls is not object)
     try:
         hash(remedy)
-        by_value = type(remedy).__eq__ is not object.__eq__ and (settings is None or settings.frozen)
+        by_value = compares and (settings is None or settings.frozen)
     except TypeError:
         by_value = False
     require(by_value, call, "must hold remedies that are frozen dataclasses with hashable fields", remedy)

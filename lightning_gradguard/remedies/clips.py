@@ -137,4 +137,5 @@ class AGC(AbstractClip):
 def unitwise_norm(tensor: Tensor) -> Tensor:
     """L2 norm over all dimensions but the first, which stay with length 1; over everything for vectors."""
     dims = tuple(range(1, tensor.ndim)) if tensor.ndim > 1 else None
-    return torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+    return norm
