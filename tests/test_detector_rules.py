@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import chain, repeat
 from typing import Any
 
@@ -23,8 +24,8 @@ OVER_ONE = math.nextafter(1.0, 2.0)
 def reported(detector: AbstractDetector, steps: Sequence[dict[str, Any]]) -> tuple[list[int], State]:
     """On which steps the detector reports, and its last state; a step's fields are those of `GradStats`."""
     state, found = detector.init(), []
-    for step, fields in enumerate(steps):
-        stats = GradStats.of(**{"grad_norm": {"a": 1.0}, "loss": 1.0, "lr": 0.1, "step": step, **fields})
+    for step, measured in enumerate(steps):
+        stats = GradStats.of(**{"grad_norm": {"a": 1.0}, "loss": 1.0, "lr": 0.1, "step": step, **measured})
         state, findings = detector.update(state, stats)
         found += [step] if findings else []
     return found, state
@@ -36,6 +37,78 @@ def losses(*values: float) -> list[dict[str, Any]]:
 
 def norms(*values: float, loss: float = 1.0) -> list[dict[str, Any]]:
     return [{"grad_norm": {"a": value}, "loss": loss} for value in values]
+
+
+# ---------------------------------------------------------------- options
+
+#: Defaults with a source or a measurement in the docstring, and the rest; a change here is a change of judgment.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "BadBatch": {"limit": 1e3, "factor": 10, "warmup": 20, "patience": 20},
+    "Collapsed": {"spread": 0.005, "patience": 2},
+    "DeadUnits": {"share": 0.9, "patience": 3, "rows": 20},
+    "Diverging": {},
+    "Exploding": {"factor": 1e3, "warmup": 20, "window": 100, "sustained": 5, "patience": 20},
+    "ExplodingBuffer": {"factor": 100, "warmup": 20},
+    "ExplodingThroughTime": {"decades": 4, "patience": 3},
+    "LRJump": {"factor": 10, "update_ratio": 0.1, "warmup": 20},
+    "LossIncrease": {"sustained": 20, "share": 0.7, "window": 100},
+    "LossSpike": {"factor": 50, "warmup": 20, "window": 100},
+    "NoProgress": {"travel": 0.3},
+    "NonFinite": {},
+    "Oscillating": {"window": 100, "swings": 5, "share": 0.5},
+    "Overshooting": {"limit": 100, "multi_optimizer_limit": 1},
+    "PoorInitialization": {"decades": 4, "spread": 0.005},
+    "Saturated": {"share": 0.9, "patience": 3},
+    "Stalled": {"patience": 20, "converged": 0.01},
+    "UnnormalizedInput": {"limit": 30},
+    "Unused": {"steps": 1000, "min_steps": 100},
+    "Vanishing": {"decades": 2, "floor": 1e-7, "patience": 50, "window": 100},
+    "VanishingThroughTime": {"decades": 5, "patience": 3},
+    "WeightGrowth": {"growth": 1.5, "pace": 0.88, "grad_growth": 2.7, "loss_drop": 0.4},
+}
+#: Options that have to be above a number; the others have to be at least 1.
+ABOVE_ONE = {"BadBatch.limit", "growth", "grad_growth", "factor"}
+ABOVE_ZERO = {
+    "limit", "multi_optimizer_limit", "spread", "decades", "update_ratio", "floor", "pace", "LossIncrease.sustained",
+    "LossIncrease.share", "LossIncrease.window", "Collapsed.patience", "ExplodingThroughTime.patience",
+    "VanishingThroughTime.patience", "Vanishing.patience", "Vanishing.window", "Oscillating.share",
+}  # fmt: skip
+#: Smallest and largest allowed, and refused, where the rule is another one.
+RANGES = {
+    "NoProgress.travel": ([0.0], [-1e-9]),
+    "Oscillating.window": ([20], [19]),
+    "Oscillating.swings": ([2], [1]),
+    "Stalled.converged": ([0.0, 1 - 1e-9], [-1e-9, 1.0]),
+    "WeightGrowth.loss_drop": ([1e-9, 1 - 1e-9], [0.0, 1.0]),
+    "DeadUnits.share": ([1e-9, 1.0], [0.0, 1 + 1e-9]),
+    "Saturated.share": ([1e-9, 1.0], [0.0, 1 + 1e-9]),
+}
+
+
+def allowed_and_refused(cls: str, option: str) -> tuple[list[float], list[float]]:
+    names = {option, f"{cls}.{option}"}
+    if ranges := RANGES.get(f"{cls}.{option}"):
+        return ranges
+    if names & ABOVE_ONE:
+        return [1 + 1e-9], [1.0]
+    return ([1e-9], [0.0]) if names & ABOVE_ZERO else ([1], [0])
+
+
+def test_defaults() -> None:
+    for detector in detectors.DETECTORS:
+        options = {f.name: getattr(detector, f.name) for f in fields(detector) if f.name != "name"}  # type: ignore[arg-type]
+        assert options == DEFAULTS[type(detector).__name__]
+        assert detector.name == detector.kind
+
+
+@pytest.mark.parametrize(("cls", "option"), [(cls, option) for cls, options in DEFAULTS.items() for option in options])
+def test_options_are_checked(cls: str, option: str) -> None:
+    allowed, refused = allowed_and_refused(cls, option)
+    for value in allowed:
+        getattr(detectors, cls)(**{option: value})
+    for value in refused:
+        with pytest.raises(ValueError, match=rf"`{cls}\({option}=...\)` must .*, got {value}"):
+            getattr(detectors, cls)(**{option: value})
 
 
 # ---------------------------------------------------------------- Exploding
@@ -179,6 +252,8 @@ SPIKE = detectors.LossSpike(factor=50, warmup=5, window=9)
         ((1.0, 1.0, 1.0, 1.0, 2.0), 51.0 * OVER_ONE, True),
         ((1.0, 1.0, 1.0, 1.0, 1.0), 6.0, False),  # the excess counts as a tenth of the median at least
         ((1.0, 1.0, 1.0, 1.0, 1.0), 6.01, True),
+        ((2.0, 2.0, 2.0, 2.0, 2.0), 12.0, False),
+        ((2.0, 2.0, 2.0, 2.0, 2.0), 12.1, True),
         ((-1.0, -1.0, -1.0, -1.0, -1.0), 4.0, False),
         ((-1.0, -1.0, -1.0, -1.0, -1.0), 4.01, True),
         ((1.0, 1.0, 1.0, 1.0), 1e9, False),  # still warmup
@@ -193,10 +268,20 @@ def test_a_spike_is_above_factor_times_the_largest_healthy_excess(
     assert (loss in state["losses"]) == (not flagged)
 
 
-@pytest.mark.parametrize(("loss", "highest"), [(3.0, 3.0), (40.0, 4.0)])
-def test_one_step_at_most_triples_the_healthy_excess(loss: float, highest: float) -> None:
-    found, state = reported(SPIKE, losses(1.0, 1.0, 1.0, 1.0, 2.0, loss))
-    assert (found, state["highest"]) == ([], highest)
+@pytest.mark.parametrize(
+    ("before", "loss", "highest"),
+    [
+        ((1.0, 1.0, 1.0, 1.0, 2.0), 3.0, 3.0),
+        ((1.0, 1.0, 1.0, 1.0, 2.0), 40.0, 4.0),
+        ((2.0, 2.0, 2.0, 2.0, 2.0), 10.0, 2.6),  # the excess counts as a tenth of the median at least
+        ((-2.0, -2.0, -2.0, -2.0, -2.0), 5.0, -1.4),
+        ((1.0, 1.0, 1.0, 1.0, 2.0), 1.5, 2.0),
+    ],
+)
+def test_one_step_at_most_triples_the_healthy_excess(before: tuple[float, ...], loss: float, highest: float) -> None:
+    found, state = reported(SPIKE, losses(*before, loss))
+    assert found == []
+    assert state["highest"] == pytest.approx(highest)
 
 
 @pytest.mark.parametrize(("loss", "highest"), [(2.0, 2.0), (2.01, 1.0)])
@@ -204,8 +289,10 @@ def test_outliers_of_the_warmup_are_left_out(loss: float, highest: float) -> Non
     assert reported(SPIKE, losses(1.0, loss, 1.0, 1.0, 1.0))[1]["highest"] == highest
 
 
-def test_outliers_of_the_warmup_are_relative_to_its_scatter() -> None:
-    assert reported(SPIKE, losses(0.9, 1.0, 1.1, 1.2, 12.0))[1]["highest"] == 12.0
+@pytest.mark.parametrize(("loss", "highest"), [(104.0, 104.0), (104.1, 3.0)])
+def test_outliers_of_the_warmup_are_relative_to_its_scatter(loss: float, highest: float) -> None:
+    # The median is 2, the median deviation 1: up to 100 deviations and the median itself are no outlier.
+    assert reported(SPIKE, losses(1.0, 2.0, loss, 3.0, 2.0))[1]["highest"] == highest
 
 
 def test_the_median_of_the_loss_is_that_of_the_last_window() -> None:
@@ -213,9 +300,9 @@ def test_the_median_of_the_loss_is_that_of_the_last_window() -> None:
 
 
 @pytest.mark.parametrize("detector", [SPIKE, detectors.LossIncrease(), detectors.Oscillating()])
-@pytest.mark.parametrize("fields", [{"loss": None}, {"multiple_optimizers": True}, {"scaler_overflow": True}])
-def test_steps_whose_loss_says_nothing_are_ignored(detector: AbstractDetector, fields: dict[str, Any]) -> None:
-    assert reported(detector, [fields] * 9)[1] == detector.init()
+@pytest.mark.parametrize("step", [{"loss": None}, {"multiple_optimizers": True}, {"scaler_overflow": True}])
+def test_steps_whose_loss_says_nothing_are_ignored(detector: AbstractDetector, step: dict[str, Any]) -> None:
+    assert reported(detector, [step] * 9)[1] == detector.init()
 
 
 def test_a_first_high_loss_does_not_hide_a_spike_after_it() -> None:
@@ -254,6 +341,7 @@ def test_an_increase_lasts_and_is_above_every_recent_loss() -> None:
         ((2.4, 2.4, 2.4, 2.4), True),
         ((2.4, 2.4, 2.6, 2.6), True),
         ((2.4, 2.6, 2.6, 2.4), True),
+        ((2.4, 2.8, 2.4, 2.4), False),
     ],
 )
 def test_an_increase_that_recovers_is_not_reported(high: tuple[float, ...], flagged: bool) -> None:
@@ -264,14 +352,16 @@ def test_the_last_losses_decide_and_not_the_first_high_ones() -> None:
     assert reported(INCREASE, losses(*START, 2.9, 2.9, 2.2, 2.2, 2.2, 2.2))[0] == [35]
 
 
-def test_an_increase_needs_half_a_window_of_losses() -> None:
-    assert reported(INCREASE, losses(*[1.0] * 4, *[9.0] * 6))[0] == []
-    steps = losses(3.0, 3.0, 1.0, 1.0, 1.0)  # the median of the first losses is no higher than that of the recent ones
-    assert reported(INCREASE, [*steps, *losses(*[9.0] * 6)])[0] == []
+@pytest.mark.parametrize(("low", "found"), [(24, []), (25, [46, 47])])
+def test_an_increase_needs_half_a_window_of_losses(low: int, found: list[int]) -> None:
+    detector = detectors.LossIncrease(sustained=2, share=0.5, window=90)
+    assert reported(detector, losses(*[3.0] * 20, *[1.0] * low, *[9.0] * 3))[0] == found
 
 
 def test_an_increase_of_a_run_without_progress_is_not_reported() -> None:
     assert reported(INCREASE, losses(*[1.0] * 30, *[9.0] * 9))[0] == []
+    _, state = reported(INCREASE, [*losses(*[1.0] * 30), {"loss": 9.0, "restored": True}])
+    assert state["high"] == [9.0]
 
 
 @pytest.mark.parametrize(("loss", "accepted"), [(2.0, False), (2.0 * OVER_ONE, True)])
@@ -280,6 +370,13 @@ def test_a_high_loss_on_restored_weights_is_the_new_level(loss: float, accepted:
     assert (state == INCREASE.init()) == accepted
     _, state = reported(INCREASE, [*losses(*START), {"loss": loss}])
     assert state["high"] == [loss]
+
+
+def test_snapshots_are_held_only_while_the_loss_is_high() -> None:
+    assert not INCREASE.init()["hold_snapshots"]  # also where a loop shows no loss
+    assert [reported(INCREASE, losses(*START, *[2.5] * n))[1]["hold_snapshots"] for n in range(6)] == [
+        False, True, True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_the_progress_is_measured_from_the_first_twenty_losses() -> None:

@@ -72,12 +72,11 @@ class LossSpike(AbstractDetector):
         """The state after a healthy step."""
         seen, losses = state["seen"] + 1, [*state["losses"], loss][-self.window :]
         highest = state["highest"]
-        if loss > highest:
-            usual = median(state["losses"])
-            most = usual + 3 * max(highest - usual, 0.1 * abs(usual)) if seen > self.warmup else loss
-            highest = max(highest, min(loss, most))
         if seen == self.warmup:  # leaves out spikes of the warmup
             usual = median(losses)
             spread = median(abs(y - usual) for y in losses)
             highest = max(y for y in losses if y - usual <= 100 * spread + abs(usual))
+        elif seen > self.warmup and loss > highest:
+            usual = median(state["losses"])
+            highest = max(highest, min(loss, usual + 3 * max(highest - usual, 0.1 * abs(usual))))
         return {"losses": losses, "seen": seen, "highest": highest}
