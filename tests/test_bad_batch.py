@@ -35,7 +35,7 @@ class Spoil(pl.Callback):
             batch[0][self.samples, 2] = self.value
 
 
-def told(*callbacks: Any, module: Any = None, **options: Any) -> list[str]:
+def reported(*callbacks: Any, module: Any = None, **options: Any) -> list[str]:
     guard = GradGuard()
     fit(module or Net(), *callbacks, guard, **options)
     return [incident.detail for incident in guard.incidents if incident.kind == "bad_batch"]
@@ -48,7 +48,7 @@ def plain() -> Net:
 
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (-math.inf, "Inf")])
 def test_samples_are_reported_with_their_index_in_the_dataset(value: float, word: str) -> None:
-    details = told(Spoil(5, [3, 11], value))
+    details = reported(Spoil(5, [3, 11], value))
     assert details == [f"samples 3 and 11 of the batch (83 and 91 in the dataset) contain {word}"]
 
 
@@ -75,7 +75,7 @@ def test_a_shuffled_loader_gives_no_dataset_index_and_keeps_its_order() -> None:
 
     one, other = Seen(), Seen()
     torch.manual_seed(0)
-    assert told(Spoil(5, [3], math.nan), one, data=shuffled()) == ["sample 3 of the batch contains NaN"]
+    assert reported(Spoil(5, [3], math.nan), one, data=shuffled()) == ["sample 3 of the batch contains NaN"]
     state = torch.get_rng_state()
     torch.manual_seed(0)
     fit(Net(), Spoil(5, [3], math.nan), other, data=shuffled())
@@ -88,18 +88,18 @@ def test_no_sample_is_reported_when_the_model_and_not_the_batch_gives_nan() -> N
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return super().training_step(batch, batch_idx) * (math.nan if batch_idx == 9 else 1.0)
 
-    assert told(module=Broken()) == []
+    assert reported(module=Broken()) == []
 
 
 def test_no_batch_is_measured_in_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_gradguard.callback.sample_sizes", lambda batch: pytest.fail("measured"))
-    assert told() == []
+    assert reported() == []
 
 
 def test_the_micro_batch_is_reported_and_its_samples_while_in_memory() -> None:
-    last = told(Spoil(11, [4], math.nan), accumulate_grad_batches=4)
+    last = reported(Spoil(11, [4], math.nan), accumulate_grad_batches=4)
     assert last == ["sample 4 of the batch (micro-batch 4 of 4, 180 in the dataset) contains NaN"]
-    gone = told(Spoil(9, [4], math.nan), accumulate_grad_batches=4)
+    gone = reported(Spoil(9, [4], math.nan), accumulate_grad_batches=4)
     assert gone == [
         "loss of micro-batch 2 of 4 is not finite or far above the others; its samples are no longer in memory"
     ]
@@ -179,15 +179,15 @@ class OnOne(Spoil):
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        said = [str(finding) for finding in self.guard.findings if finding.kind == "bad_batch"]
-        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(said))
+        findings = [str(finding) for finding in self.guard.findings if finding.kind == "bad_batch"]
+        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(findings))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_all_processes_report_the_one_with_the_bad_sample(tmp_path: Path) -> None:
     guard = GradGuard()
     fit(plain(), OnOne(guard, tmp_path), guard, strategy="ddp_fork", devices=2, data=loader(20), max_steps=8)
-    said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    findings = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     place = json.loads((tmp_path / "place.json").read_text())
     expected = f"step 5: bad_batch: sample 3 of the batch (process 1, {place} in the dataset) contains NaN"
-    assert said == [[expected]] * 2
+    assert findings == [[expected]] * 2

@@ -70,11 +70,11 @@ def sampled(seed: int) -> dict[str, Any]:
 
 def followed(stream: Iterable[GradStats]) -> list[GradStats]:
     """The steps with their loss trend."""
-    told, state = [], INITIAL
+    steps, state = [], INITIAL
     for stats in stream:
         state = follow(state, stats.loss, stats.lr, stats.total_steps, stats.activation_stats)
-        told.append(replace(stats, loss_trend=judge(state)))
-    return told
+        steps.append(replace(stats, loss_trend=judge(state)))
+    return steps
 
 
 def stats_of(stream: Any) -> list[GradStats]:

@@ -386,13 +386,13 @@ def test_the_progress_is_measured_from_the_first_twenty_losses() -> None:
 @pytest.mark.parametrize(("back", "found"), [(1.2, False), (1.9, True)])
 def test_a_loss_increase_is_a_lasting_loss_of_most_of_the_progress(back: float, found: bool) -> None:
     detector = detectors.LossIncrease()
-    state, said = detector.init(), False
+    state, ever = detector.init(), False
     for step in range(200):
         loss = 2.0 if step < 20 else 0.1 if step < 150 else back
         state, now = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=loss))
-        said = said or bool(now)
+        ever = ever or bool(now)
         assert state["hold_snapshots"] == (150 <= step < 169)
-    assert said == found
+    assert ever == found
 
 
 # ---------------------------------------------------------------- LRJump
@@ -790,8 +790,8 @@ def test_gradients_change_by_decades_through_time(sign: int, decades: float, fla
     gradient = 10.0 ** np.array([sign * decades, 0.0, 0.0, 0.0])
     detector = cls(decades=3.0, patience=2)
     assert reported(detector, samples(3, time={"rnn": gradient}))[0] == [1, 2] * flagged
-    calm = samples(1, time={"rnn": np.ones(4)})
-    steps = [*samples(1, time={"rnn": gradient}), *calm, *samples(1, time={"rnn": gradient})]
+    even = samples(1, time={"rnn": np.ones(4)})
+    steps = [*samples(1, time={"rnn": gradient}), *even, *samples(1, time={"rnn": gradient})]
     assert reported(detector, steps)[0] == []
 
 

@@ -183,7 +183,7 @@ def _has_lost_progress(state: State) -> bool:
     # A loss below zero is a log-likelihood or a surrogate (policy gradients) that returns to zero as the run succeeds:
     # there only more than all of the progress counts as lost.
     limit = first - 0.5 * gained if means[best] >= 0 else first + 4 * math.hypot(first_error, errors[-1])
-    return sure and soon and means[-1] > limit
+    return bool(sure and soon and means[-1] > limit)
 
 
 def added(sums: list[Any], value: float) -> list[Any]:

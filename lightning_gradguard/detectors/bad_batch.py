@@ -74,7 +74,7 @@ class BadBatch(AbstractDetector):
             return True
         loss = 0.0 if stats.loss is None else abs(stats.loss)
         high = stats.global_norm > self.factor * state["norm"] > 0 or loss > self.factor * state["loss"] > 0
-        return state["steps"] >= self.warmup and high
+        return bool(state["steps"] >= self.warmup and high)
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.scaler_overflow:
