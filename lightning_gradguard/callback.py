@@ -18,9 +18,8 @@ from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.batch_stats import BatchStats, dataset_indices, find_bad_micro_batch, sample_sizes
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
-from lightning_gradguard.engine import LOSS_TREND
 from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
-from lightning_gradguard.policy import MONITOR, PRESETS, Policy
+from lightning_gradguard.policy import MONITOR, Policy, check_policy
 from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.remedies import AbstractClip
@@ -203,41 +202,43 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         several, alone = len(trainer.optimizers) > 1, processes.alone
         policy = self.policy if self._acts else MONITOR
         if policy.uses_search and (several or not alone):
-            where, why = ("with several optimizers", "no single loss can rank trials")
-            if not several:
-                where, why = ("in several processes", "trials of remedies are not supported there")
-            rank_zero_warn(f"GradGuard: policy={policy.name!r} acts like 'protect' {where}: {why}.")
+            why = (
+                "with several optimizers: no single loss can rank trials"
+                if several
+                else "in several processes: trials of remedies are not supported there"
+            )
+            rank_zero_warn(f"GradGuard: policy={policy.name!r} acts like 'protect' {why}.")
             policy = policy.without_search
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         last = is_last_reader(self, trainer, pl_module) and not trainer.gradient_clip_val
-        contexts = []
-        for index, optimizer in enumerate(trainer.optimizers):
-            looks_inside = (
-                not several and pl_module.automatic_optimization and not processes.sharded(optimizer_params(optimizer))
+        clip = self._clip_for(processes) if policy.allows_actions else None
+        detectors = [d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS]
+        samples = not several and pl_module.automatic_optimization
+        return [
+            RunContext(
+                module=pl_module,
+                optimizer=optimizer,
+                detectors=detectors,
+                policy=policy,
+                forward_state=self._forward_state,
+                clip=clip,
+                name=str(index) if several else "",
+                total_steps=planned_steps(trainer),
+                multiple_optimizers=several,
+                scaler=scaler,
+                gradients_scaled=scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False),
+                processes=processes,
+                probe=ActivationProbe(pl_module)
+                if samples and not processes.sharded(optimizer_params(optimizer))
+                else None,
+                batch_stats=partial(self._batch_stats, trainer, pl_module),
+                fused_clip=last,
+                sample_every=self.sample_every,
+                snapshot_every=self.snapshot_every,
+                snapshots=self.snapshots,
             )
-            contexts.append(
-                RunContext(
-                    module=pl_module,
-                    optimizer=optimizer,
-                    detectors=[d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS],
-                    policy=policy,
-                    forward_state=self._forward_state,
-                    clip=self._clip_for(processes) if policy.allows_actions else None,
-                    name=str(index) if several else "",
-                    total_steps=planned_steps(trainer),
-                    multiple_optimizers=several,
-                    scaler=scaler,
-                    gradients_scaled=scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False),
-                    processes=processes,
-                    probe=ActivationProbe(pl_module) if looks_inside else None,
-                    batch_stats=partial(self._batch_stats, trainer, pl_module),
-                    fused_clip=last,
-                    sample_every=self.sample_every,
-                    snapshot_every=self.snapshot_every,
-                    snapshots=self.snapshots,
-                )
-            )
-        return contexts
+            for index, optimizer in enumerate(trainer.optimizers)
+        ]
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._drawn = self._drawn + 1 if batch_idx else 1
@@ -378,26 +379,3 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
             engine.close()
         self._forward_state = self._logbook = self._data = None
         self._losses = []
-
-
-def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) -> Policy:
-    """The policy as a value, checked against the detectors."""
-    for detector in detectors:
-        if not isinstance(detector, AbstractDetector):
-            raise ValueError(f"`GradGuard(detectors=...)` must hold detectors, got {detector!r}.")
-    names = [LOSS_TREND, *(detector.name for detector in detectors)]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"`GradGuard(detectors=...)` must have different names, got {doubled[0]!r} twice; set `name`.")
-    if isinstance(policy, str):
-        if policy not in PRESETS:
-            raise ValueError(f"`GradGuard(policy=...)` must be one of {sorted(PRESETS)} or a Policy, got {policy!r}.")
-        return PRESETS[policy]
-    if not isinstance(policy, Policy):
-        raise ValueError(f"`GradGuard(policy=...)` must be one of {sorted(PRESETS)} or a Policy, got {policy!r}.")
-    kinds = sorted({detector.kind for detector in detectors})
-    for kind in policy.ladders:
-        if kind not in kinds:
-            raise ValueError(
-                f"`GradGuard(policy=...)` names {kind!r}, but no detector reports it; they report: {', '.join(kinds)}."
-            )
-    return policy
