@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from lightning_gradguard.arguments import warn_switched_off
 from lightning_gradguard.collect.batch_stats import BatchStats
-from lightning_gradguard.collect.loss_trend import INITIAL, follow, judge, renewed
+from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
 from lightning_gradguard.findings import KEPT, Finding, Incident, StepOutcome, StepReport
@@ -18,9 +18,6 @@ from lightning_gradguard.policy import Policy, decide
 from lightning_gradguard.policy.ladders import LadderState, LadderStates, Rung
 from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
-
-#: Key of the loss trend's state, among the detectors' states.
-LOSS_TREND = "loss_trend"
 
 
 class Source(Protocol):

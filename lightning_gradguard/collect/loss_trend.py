@@ -63,6 +63,8 @@ NO_TREND = LossTrend()
 #: All that is kept of the losses: numbers and lists of numbers.
 State = dict[str, Any]
 
+#: Key of this state among the detectors' states.
+LOSS_TREND = "loss_trend"
 #: Before the first loss.
 INITIAL: State = {
     "size": 0, "lr": 0.0, "start": None, "first": [0, 0.0, 0.0], "block": [0, 0.0, 0.0], "means": [], "errors": [],

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_gradguard.arguments import require
+from lightning_gradguard.collect.loss_trend import LOSS_TREND
 from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.policy.presets import PRESETS
-
-#: Names that no detector may have: keys of other states beside the detectors'.
-RESERVED = ("loss_trend",)
 
 
 def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) -> Policy:
@@ -31,7 +29,7 @@ def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) ->
     """
     for detector in detectors:
         require(isinstance(detector, AbstractDetector), "GradGuard(detectors=...)", "must hold detectors", detector)
-    names = [*RESERVED, *(detector.name for detector in detectors)]
+    names = [LOSS_TREND, *(detector.name for detector in detectors)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"`GradGuard(detectors=...)` must have different names, got {doubled[0]!r} twice; set `name`.")
     chosen = PRESETS.get(policy) if isinstance(policy, str) else policy
