@@ -105,7 +105,7 @@ class StepEngine:
             self.states, findings = diagnose(self.detectors, self.states, stats, self._switch_off)
             if findings or self.ladders:
                 self.ladders, chosen = decide(self.ladders, findings, self.policy)
-        outcome = self.actor.act(stats, chosen, not any(state.get("worse") for state in self.states.values()))
+        outcome = self.actor.act(stats, chosen, not any(state.get("hold_snapshots") for state in self.states.values()))
         self._follow(stats.step, outcome, before)
         return self._record(stats, findings, chosen, outcome)
 

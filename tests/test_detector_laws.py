@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import Faults, Net, fit
+from runs import Capture, Faults, Net, fit
 
 from lightning_gradguard import GradGuard, detectors, remedies
 from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
@@ -26,6 +26,8 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.policy.ladders import Policy
+from lightning_gradguard.remedies import Rollback
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
 from lightning_gradguard.tensors.norms import Floats
 
@@ -278,3 +280,23 @@ def test_a_cancelled_step_leaves_no_trace_in_a_detector_that_ignores_it() -> Non
 def test_which_detectors_ignore_cancelled_steps(detector: AbstractDetector) -> None:
     follows_the_loss_trend = isinstance(detector, ActivationDetector | detectors.NoProgress | detectors.Diverging)
     assert detector.ignore_cancelled == follows_the_loss_trend
+
+
+@dataclass(frozen=True)
+class Holding(Counter):
+    """Asks for no snapshots from its 13th step on."""
+
+    name: str = "holding"
+
+    def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
+        steps = state["steps"] + 1
+        return {"steps": steps, "hold_snapshots": steps > 12}, ()
+
+
+@pytest.mark.parametrize(("detector", "snapshot"), [(Holding(), 10), (Counter(), 20)])
+def test_no_snapshot_is_taken_while_a_detector_holds_them(detector: AbstractDetector, snapshot: int) -> None:
+    policy = Policy({"nonfinite": [Rollback()]})
+    guard = GradGuard(policy, [detectors.NonFinite(), detector], snapshot_every=5)
+    reports = Capture(lambda *_: guard.last_report)
+    fit(Net(), Faults({22: math.nan}), guard, reports, max_steps=23)
+    assert [str(action) for action in reports.seen[-1].actions] == [f"rolled back to step {snapshot}"]
