@@ -14,8 +14,8 @@ which importing torch and Lightning takes 4 seconds.
 
 How: one process per file imports everything, collects the tests, runs them once unchanged and records which test
 executes which line. Each mutant then gets a forked child in which the function has its new code, and runs the tests
-that execute the changed line, fastest first, until one fails. For a change outside of functions (a default, a constant)
-the child imports everything again. Hypothesis draws the same examples every time.
+that execute the changed line, fastest first, until one fails. For a change outside of functions (a default, a constant),
+and for a survivor, the child imports everything again. Hypothesis draws the same examples every time.
 """
 
 from __future__ import annotations
@@ -472,7 +472,9 @@ def test_file(file: str, mutants: list[Mutant], jobs: int, folder: Path) -> None
     recording, survives = pickle.loads(output.read_bytes())
     for mutant, survivor in zip(inside, survives, strict=True):
         mutant.survives = survivor
-    run_all([m for m in mutants if m.function is None], jobs, partial(test_reimported, recording, folder))
+    # A survivor, too, is imported again: the change may have mattered only while modules or tests were imported.
+    again = [mutant for mutant in mutants if mutant.function is None or mutant.survives]
+    run_all(again, jobs, partial(test_reimported, recording, folder))
 
 
 def test_reimported(recording: Recording, folder: Path, mutant: Mutant, number: int) -> int:

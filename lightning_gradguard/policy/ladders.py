@@ -99,19 +99,23 @@ class Policy:
         """Number of rungs, at least 1: a kind without remedies still has an incident."""
         return max(1, len(self.rungs.get(kind, ())))
 
+    def last_rung(self, kind: str, position: int) -> Rung:
+        """The remedies of the latest finding of a kind, whose next finding gets the rung at `position`."""
+        return self.rung(kind, position - 1) if position else ()
+
     def was_searched(self, kind: str, position: int) -> bool:
-        """Whether the rung just below tried remedies: these are not tried again, so the kind stays where it is."""
-        return position > 0 and any(remedy.uses_search for remedy in self.rung(kind, position - 1))
+        """Whether the last rung tried remedies: these are not tried again, so the kind stays where it is."""
+        return any(remedy.uses_search for remedy in self.last_rung(kind, position))
 
     def steps_back(self, kind: str, position: int) -> int:
         """Healthy steps for one rung back: many after a rollback, which may only have put off what comes again."""
-        rung = self.rung(kind, position - 1) if position else ()
-        return PROOF if any(remedy.uses_snapshots for remedy in rung) else self.patience
+        last = self.last_rung(kind, position)
+        return PROOF if any(remedy.uses_snapshots for remedy in last) else self.patience
 
     def only_skipped(self, kind: str, position: int) -> bool:
-        """Whether the rung just below did nothing but skip the step."""
-        rung = self.rung(kind, position - 1) if position else ()
-        return bool(rung) and all(remedy.only_skips for remedy in rung)
+        """Whether the last rung did nothing but skip the step."""
+        last = self.last_rung(kind, position)
+        return bool(last) and all(remedy.only_skips for remedy in last)
 
     @property
     def steps_to_resolve(self) -> int:
@@ -188,7 +192,7 @@ def decide(
         healthy = 0 if kind in found else healthy + 1
         if sound and healthy == 1 and policy.only_skipped(kind, position):
             position = 0
-        proved = position > 0 and healthy > 0 and healthy % policy.steps_back(kind, position) == 0
+        proved = healthy > 0 and healthy % policy.steps_back(kind, position) == 0
         back = proved and not policy.was_searched(kind, position)
         if position > back or healthy < policy.patience:
             after[kind] = LadderState(position - back, healthy)
