@@ -14,8 +14,8 @@ which importing torch and Lightning takes 4 seconds.
 
 How: one process per file imports everything, collects the tests, runs them once unchanged and records which test
 executes which line. Each mutant then gets a forked child in which the function has its new code, and runs the tests
-that execute the changed line, fastest first, until one fails. For a change outside of functions (a default, a constant),
-and for a survivor, the child imports everything again. Hypothesis draws the same examples every time.
+that execute the changed line, fastest first, until one fails. For a change outside of functions (a default, a
+constant), and for a survivor, the child imports everything again. Hypothesis draws the same examples every time.
 """
 
 from __future__ import annotations
