@@ -38,7 +38,7 @@ class DominantLayer(AbstractDetector):
         if shares.max() <= self.share:
             return self.init(), ()
         steps = state["steps"] + 1 if layer == state["layer"] else 1
-        detail = f"{shares.max():.1%} of the squared gradient norm for {steps} steps (limit {self.share:.0%})"
+        detail = f"{100 * shares.max():.1f} % of the squared gradient norm (limit {100 * self.share:g} %)"
         finding = Finding(self.kind, stats.step, (layer,), float(shares.max()), self.share, detail)
         return {"layer": layer, "steps": steps}, (finding,) if steps >= self.patience else ()
 

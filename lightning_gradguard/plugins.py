@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,7 +26,7 @@ class Plugin(NamedTuple):
 
 
 def load_plugins(
-    group: str, accept: Callable[[str, Any], tuple[str, Any]], taken: Mapping[str, object] | None = None
+    group: str, accept: Callable[[str, Any], tuple[str, Any]], taken: Container[str] = ()
 ) -> dict[str, Plugin]:
     """What installed distributions offer under an entry-point group, by name, sorted by the names of the entry points.
 
@@ -47,7 +47,7 @@ def load_plugins(
         distribution = point.dist.name if point.dist else "an unknown distribution"
         try:
             name, offer = accept(point.name, point.load())
-            if name in found or name in (taken or ()):
+            if name in found or name in taken:
                 raise TypeError(f"the name {name!r} is taken")
         except Exception as error:
             reason = str(error) if type(error) is TypeError else f"{type(error).__name__}: {error}"

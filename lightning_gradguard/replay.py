@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors import DETECTORS, AbstractDetector
+from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Response, StepOutcome
 from lightning_gradguard.policy import PRESETS, Policy
@@ -113,7 +113,7 @@ def replay(
     incidents: list[Incident] = []
     notes: list[str] = []
     for name, steps in streams.items():
-        found, differing = replay_steps(steps, DETECTORS if detectors is None else detectors, chosen, name)
+        found, differing = replay_steps(steps, list_detectors() if detectors is None else detectors, chosen, name)
         incidents += found
         notes += notes_on(steps, differing)
     return Report(max(steps[-1].stats.step + 1 for steps in streams.values()), tuple(incidents), notes=tuple(notes))

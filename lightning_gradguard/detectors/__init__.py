@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any
 
+from lightning_gradguard.collect.loss_trend import LOSS_TREND
 from lightning_gradguard.detectors.bad_batch import BadBatch
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.collapsed import Collapsed
@@ -103,8 +104,8 @@ def list_detectors() -> tuple[AbstractDetector, ...]:
         >>> list_detectors()[0]
         NonFinite(name='nonfinite')
     """
-    own = {detector.name: detector for detector in DETECTORS}
-    plugins = load_plugins("gradguard.detectors", _as_detector, own)
+    taken = {LOSS_TREND, *(detector.name for detector in DETECTORS)}
+    plugins = load_plugins("gradguard.detectors", _as_detector, taken)
     if plugins and os.environ.get("LOCAL_RANK", "0") == "0":  # not once more for every process of a machine
         named = ", ".join(f"{name!r} of {plugin.distribution}" for name, plugin in plugins.items())
         logging.getLogger("lightning_gradguard").info("GradGuard also runs the installed detectors %s.", named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_gradguard.findings import Action
 from lightning_gradguard.plugins import load_plugins
 from lightning_gradguard.remedies.adaptive_clip import AdaptiveClip
 from lightning_gradguard.remedies.base import AbstractClip, AbstractRemedy
@@ -29,17 +30,20 @@ from lightning_gradguard.remedies.swap_activation import SwapActivation
 from lightning_gradguard.remedies.switch_to_adam import SwitchToAdam
 from lightning_gradguard.remedies.try_each import TryEach
 from lightning_gradguard.renamed import renamed_exports
+from lightning_gradguard.step.pending_step import PendingStep
 
 __all__ = [
     "AGC",
     "AbstractClip",
     "AbstractRemedy",
+    "Action",
     "AdaptiveClip",
     "AutoClip",
     "CapLR",
     "IncreaseWeightDecay",
     "InsertNorm",
     "NormalizeInput",
+    "PendingStep",
     "ReduceLR",
     "ReduceMomentum",
     "Reinitialize",
