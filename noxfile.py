@@ -1,10 +1,10 @@
-"""The suite against the declared bounds: `nox` runs the oldest supported and the newest Lightning, both namespaces."""
+"""Runs the test suite with the oldest supported and the newest Lightning: `nox`."""
 
 from __future__ import annotations
 
 import nox
 
-#: The lower bound in pyproject.toml. Older ones repeat a batch when they resume within an epoch.
+#: The lower bound in pyproject.toml. Older versions repeat a batch when they resume within an epoch.
 OLDEST = "2.5.0.post0"
 TORCH = "2.13.0"
 
@@ -12,7 +12,7 @@ nox.options.sessions = ["oldest", "newest"]
 
 
 def suite(session: nox.Session, lightning: str) -> None:
-    """Installs one version of both distributions, says what was installed, and runs everything."""
+    """Installs one version of both Lightning distributions, prints the versions, and runs all tests."""
     session.install(f"torch=={TORCH}", f"pytorch-lightning{lightning}", f"lightning{lightning}", "-e", ".[test]")
     session.run("python", "-c", "import lightning, pytorch_lightning as p; print(p.__version__, lightning.__version__)")
     session.run("python", "-m", "pytest", *session.posargs)
@@ -30,6 +30,6 @@ def newest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def alone(session: nox.Session) -> None:
-    """`pytorch-lightning` without `lightning`: only what does not name the other namespace."""
+    """`pytorch-lightning` without `lightning`: tests that do not need the other namespace."""
     session.install(f"torch=={TORCH}", "pytorch-lightning", "-e", ".", "pytest", "pytest-timeout")
     session.run("python", "-m", "pytest", "tests/test_stats.py", "tests/test_loops.py", "tests/test_names.py")

@@ -165,7 +165,7 @@ def measure(name: str, seed: int) -> dict[str, tuple[float, int]]:
 
 def main() -> None:
     """Prints the runs that come closest to each limit."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--nearest", type=int, default=1, help="runs shown for each statistic")

@@ -141,7 +141,7 @@ def cell(endings: list[Ending], healthy: list[float]) -> str:
 
 def main() -> int:
     """One row per scene, one column per tool."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, nargs="*", default=[60, 150, 231])
     parser.add_argument("--scenes", nargs="*", default=list(SCENES))

@@ -55,7 +55,7 @@ def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUAR
 
 def main() -> int:
     """One row per recipe, one column per tool."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--tools", nargs="*", default=[t for t in TOOLS if t not in ("no guard", "clip 1.0")])

@@ -19,10 +19,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from recipes.base import Learner, Program, batches, run
+from recipes.base import Learner, Program, run
 from recipes.nets import classify, mlp
 from results import publish
 from rich.table import Table
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_gradguard
 from lightning_gradguard import GradGuard
@@ -61,7 +62,7 @@ def program() -> Program:
     y = torch.randint(0, 3, (16 * STEPS,), generator=generator)
     x = torch.randn(len(y), 8, generator=generator) + 2 * torch.nn.functional.one_hot(y, 8)
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    return Program(Learner(mlp(8, 16, 3, norm=True), classify, optimizer), batches(x, y, size=16))
+    return Program(Learner(mlp(8, 16, 3, norm=True), classify, optimizer), DataLoader(TensorDataset(x, y), 16))
 
 
 def main() -> None:

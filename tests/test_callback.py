@@ -93,6 +93,7 @@ def test_corrupted_weights_are_rolled_back() -> None:
     assert all(p.abs().max() < 10 for p in module.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_nan_for_ever_ends_in_an_honest_stop() -> None:
     guard = GradGuard()
     module = trained(Faults(dict.fromkeys(range(30, 1000), torch.nan)), guard, max_epochs=10)
@@ -133,6 +134,8 @@ class NoOptimizer(Untrainable):
         return None
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
 @pytest.mark.parametrize(("module", "kinds"), [(Nothing, []), (Untrainable, ["stalled"]), (NoOptimizer, [])])
 def test_odd_modules_do_not_crash_the_guard(module: Any, kinds: list[str]) -> None:
     guard = GradGuard()
@@ -263,6 +266,7 @@ def test_state_is_plain_and_versioned(tmp_path: Path) -> None:
     assert math.isfinite(state["engines"][""]["actor"]["lr_factor"]["factor"])
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_checkpoint_without_guard_and_a_guard_without_checkpoint(tmp_path: Path) -> None:
     fit(Net(), max_epochs=1).save_checkpoint(tmp_path / "plain.ckpt")
     fit(Net(), GradGuard(), max_epochs=1).save_checkpoint(tmp_path / "guarded.ckpt")

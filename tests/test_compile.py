@@ -13,6 +13,9 @@ from torch._dynamo.utils import counters
 
 from lightning_gradguard import GradGuard
 
+#: torch._dynamo reads `.grad` of every input, and hides the warning in a way that does not hide an error.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor")
+
 WAYS = ("whole", "part", "in place", "function")
 
 

@@ -44,9 +44,9 @@ def launch(folder: Path, processes: int, cells: tuple[str, ...]) -> dict[str, li
     command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "distributed" / "worker.py"), str(folder)]
     running = []
     for rank in range(processes):
-        log = (folder / f"log.{rank}").open("w")
         mine = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        running.append(subprocess.Popen([*command, *cells], env=mine, stdout=log, stderr=subprocess.STDOUT))
+        with (folder / f"log.{rank}").open("w") as log:
+            running.append(subprocess.Popen([*command, *cells], env=mine, stdout=log, stderr=subprocess.STDOUT))
     try:
         for process in running:
             process.wait(timeout=PATIENCE)

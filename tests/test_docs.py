@@ -1,4 +1,4 @@
-"""README keeps its promises: complete tables, commands that exist, examples that run."""
+"""README and the other pages: complete tables, existing commands, examples that run, whole links."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_layers_are_trained_from_the_input_up_on_what_the_last_puts_out():
     assert torch.allclose(second.weight, model[2].weight, atol=1e-6)
     # The two patterns end up apart in the top layer.
     top = model[:4](PATTERNS[:2])
-    assert float((top[0] - top[1]).abs().max()) > 0.5
+    assert (top[0] - top[1]).abs().max().item() > 0.5
 
 
 def test_autoencoder_gets_the_transposed_weights():
@@ -79,7 +79,7 @@ def test_autoencoder_gets_the_transposed_weights():
     fixes.pretrain(auto, PATTERNS, mirror={"0": "2"}, progress=False, epochs=100, batch_size=20)
     assert torch.equal(auto[2].weight, auto[0].weight.T)
     error = (auto(PATTERNS) - PATTERNS).square().mean() / PATTERNS.var(0, correction=0).mean()
-    assert float(error) < 0.2
+    assert error.item() < 0.2
 
 
 def test_errors_and_repeatability():

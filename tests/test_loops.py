@@ -53,7 +53,7 @@ def test_a_partial_last_window_is_reported_as_the_optimizer_uses_it() -> None:
     class Recording(Net):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             loss = super().training_step(batch, batch_idx)
-            losses.append(float(loss))
+            losses.append(loss.item())
             return loss
 
     guard = GradGuard()
@@ -163,7 +163,7 @@ def test_manual_accumulation_counts_every_backward() -> None:
         def training_step(self, batch: Any, batch_idx: int) -> None:
             x, y = batch
             loss = nn.functional.cross_entropy(self.net(x), y)
-            self.losses.append(float(loss))
+            self.losses.append(loss.item())
             self.manual_backward(loss)
             if batch_idx % 2:
                 self.optimizers().step()
@@ -190,6 +190,7 @@ def test_lbfgs_is_watched_at_every_evaluation() -> None:
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_training_step_that_returns_none(accumulate: int) -> None:
     class Shy(Net):
@@ -343,6 +344,7 @@ def test_odd_gradients_are_scaled(make: Any) -> None:
     assert halve.pairs == [(1.0, 0.5)] * 2
 
 
+@pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero")
 def test_batches_of_nothing_do_no_harm() -> None:
     guard = GradGuard()
     fit(Net(), guard, data=Batches([]), max_epochs=1)

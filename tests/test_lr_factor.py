@@ -64,7 +64,7 @@ def test_a_tensor_learning_rate_is_changed_in_place() -> None:
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] is lr
     assert float(lr) == 0.5
-    assert float(weight) == pytest.approx(-0.05)
+    assert weight.item() == pytest.approx(-0.05)
 
 
 def test_a_reduction_inside_the_step_counts_for_that_step() -> None:
@@ -77,7 +77,7 @@ def test_a_reduction_inside_the_step_counts_for_that_step() -> None:
         scale.reduce(0.25)
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    assert float(weight) == -0.25
+    assert weight.item() == -0.25
     assert optimizer.param_groups[0]["lr"] == 1.0
 
 

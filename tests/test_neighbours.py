@@ -54,6 +54,7 @@ def test_trainer_clipping_comes_after_and_is_mentioned_once() -> None:
     assert guard.last_report.stats.global_norm == pytest.approx(norms[-1][0], rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*clips after GradGuard")
 def test_trainer_clipping_survives_a_skipped_step() -> None:
     guard, module = GradGuard(), Net()
     fit(module, Faults({2: math.nan}), guard, gradient_clip_val=0.5, limit_train_batches=5)
@@ -86,6 +87,7 @@ class Checked(Net):
         return loader(4, seed=1)
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_checkpoint_and_early_stopping(tmp_path: Path) -> None:
     guard = GradGuard()
     kept = builtin.ModelCheckpoint(tmp_path, monitor="val_loss", save_last=True)
@@ -146,6 +148,7 @@ def test_tuners_run_without_the_guard_and_give_it_back(task: str, tmp_path: Path
     assert guard.report().steps == 20
 
 
+@pytest.mark.filterwarnings("ignore:`?.fit\\(ckpt_path=")
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_afterwards_everything_is_the_users(error: type[BaseException], tmp_path: Path) -> None:
     class Breaking(Net):

@@ -84,7 +84,7 @@ def test_sigmoid_chain_stays_under_a_quarter_per_layer_times_the_weights():
         net.extend([nn.Linear(50, 50), nn.Sigmoid()])
     net.double()
     norms = hidden_gradient_norms(net, torch.randn(1, 50, dtype=torch.float64), torch.randn(1, 50, dtype=torch.float64))
-    largest = [float(torch.linalg.matrix_norm(layer.weight, 2)) for layer in net[::2]]
+    largest = [torch.linalg.matrix_norm(layer.weight, 2).item() for layer in net[::2]]
     for k in range(depth - 1):  # the bound is hard: no tolerance
         assert norms[k] <= norms[-1] * math.prod(0.25 * s for s in largest[k + 1 :])
 
@@ -172,7 +172,7 @@ def test_tanh_rnn_stays_under_its_spectral_bound(gain):
     x = torch.randn(1, 20, 2, dtype=torch.float64)
     h = torch.zeros(1, 12, dtype=torch.float64)
     jacobian = torch.eye(12, dtype=torch.float64)
-    largest = float(torch.linalg.matrix_norm(rnn.weight_hh_l0, 2))
+    largest = torch.linalg.matrix_norm(rnn.weight_hh_l0, 2).item()
     for t in range(20):
         h = torch.tanh(x[:, t] @ rnn.weight_ih_l0.T + h @ rnn.weight_hh_l0.T + rnn.bias_ih_l0 + rnn.bias_hh_l0)
         jacobian = torch.diag(1 - h[0] ** 2) @ rnn.weight_hh_l0 @ jacobian
@@ -215,7 +215,7 @@ def test_residual_blocks_multiply_the_variance_by_three():
     fixes.he(net, gain=math.sqrt(2), seed=0)
     fixes.add_residual(net, torch.zeros(1, 500), every=2)
     x = torch.randn(200, 500)
-    assert float(net[0](x).var() / x.var()) == pytest.approx(3.0, rel=0.05)
+    assert (net[0](x).var() / x.var()).item() == pytest.approx(3.0, rel=0.05)
 
 
 def test_batch_norm_before_relu_makes_gradients_explode():

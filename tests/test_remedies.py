@@ -140,7 +140,7 @@ def repairing(net: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer)
     scale, batch = LRFactor(optimizer), ForwardState(net)
     search = RemedySearch(net, optimizer, scale, lambda: batch.rescan(net))
     search.remember_initial()
-    stats = GradStats.of({"0": 1.0}, step=0, loss=float(loss), total_steps=1000)
+    stats = GradStats.of({"0": 1.0}, step=0, loss=loss.item(), total_steps=1000)
     return PendingStep(
         optimizer=optimizer, stats=stats, lr_factor=scale, snapshots=Snapshots(net, optimizer), forward_state=batch,
         module=net, search=search, activation_stats=probes.read(),
@@ -158,8 +158,8 @@ def test_reinitialize_draws_with_the_gain_of_each_activation() -> None:
     state = torch.get_rng_state()
     assert remedies.Reinitialize().apply(Finding("x", 3), step) == Action("Reinitialize", "re-initialized 3 layers")
     assert torch.equal(torch.get_rng_state(), state)
-    assert float(net[0].weight.std()) == pytest.approx(4 * (2 / 72) ** 0.5, rel=0.1)  # Glorot, gain 4
-    assert float(net[2].weight.std()) == pytest.approx((2 / 64) ** 0.5, rel=0.1)  # He
+    assert net[0].weight.std().item() == pytest.approx(4 * (2 / 72) ** 0.5, rel=0.1)  # Glorot, gain 4
+    assert net[2].weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)  # He
     assert not net[0].bias.any()
 
 
@@ -186,7 +186,7 @@ def test_normalize_input_standardizes_and_leaves_ordinary_input_alone() -> None:
     net, step = sigmoids()
     assert "standardized" in str(remedies.NormalizeInput().apply(Finding("x", 0), step))
     x = 100 * torch.randn(256, 8) + 50
-    assert float(net[0][0](x).std()) == pytest.approx(1.0, abs=0.01)
+    assert net[0][0](x).std().item() == pytest.approx(1.0, abs=0.01)
     fine = nn.Sequential(nn.Linear(4, 2))
     assert not remedies.NormalizeInput().apply(
         Finding("x", 0), repairing(fine, torch.randn(64, 4), torch.optim.SGD(fine.parameters(), lr=0.1))

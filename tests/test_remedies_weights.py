@@ -86,7 +86,7 @@ def test_drawn_with_the_gain_of_the_activation() -> None:
     net = nn.Sequential(nn.Linear(400, 300), nn.ReLU(), nn.Linear(300, 2))
     nn.init.constant_(net[0].bias, -100.0)
     remedies.ReviveUnits().apply(FINDING, repairing(net, torch.randn(32, 400), torch.optim.SGD(net.parameters(), 0.1)))
-    assert float(net[0].weight.std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert net[0].weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
 
 
 def test_a_layer_whose_taker_is_not_known_is_revived_and_branches_are_left_alone() -> None:
@@ -146,7 +146,7 @@ def test_decay_forgets_the_weights_so_often_in_the_run() -> None:
         sgd.zero_grad()
         (0.0 * net(torch.ones(1, 4))).sum().backward()
         sgd.step()
-    assert float(net.weight.norm()) < 0.1
+    assert net.weight.norm().item() < 0.1
 
 
 def test_decay_spares_the_groups_that_have_none_beside_others_and_larger_ones() -> None:

@@ -41,7 +41,7 @@ def test_norms_of_very_many_small_tensors_among_large_ones(dtype: torch.dtype) -
 
 
 def test_norms_of_very_many_small_tensors_of_any_layout() -> None:
-    sparse = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,))
+    sparse = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,), check_invariants=True)
     for odd in (sparse, torch.tensor([3 + 4j])):
         norms, _ = read_norms([*(torch.full((2,), float(i)) for i in range(MANY)), odd])
         np.testing.assert_allclose(norms, [*(i * 2**0.5 for i in range(MANY)), 3.0 if odd is sparse else 5.0])

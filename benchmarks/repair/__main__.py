@@ -166,7 +166,7 @@ def by_case(endings: dict[tuple, Ending], names: list[str], columns: list[str], 
 
 def main() -> int:
     """Two tables, and every run that `repair` failed to repair."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--tools", nargs="*", default=list(tools(0)))
