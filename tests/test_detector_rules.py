@@ -16,6 +16,7 @@ from lightning_gradguard.collect.activation_stats import ActivationRecord, Activ
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.loss_trend import LossTrend
 from lightning_gradguard.detectors import AbstractDetector, State
+from lightning_gradguard.detectors.bad_batch import describe_samples
 
 STUCK, REGRESSING = LossTrend(is_stuck=True), LossTrend(is_regressing=True)
 OVER_ONE = math.nextafter(1.0, 2.0)
@@ -198,13 +199,42 @@ def test_zero_gradients_enter_no_baseline() -> None:
     assert math.isnan(state["limit"])
 
 
-def test_without_a_jump_of_a_layer_those_with_at_least_half_of_the_decades_are_named() -> None:
-    detector, state = detectors.Exploding(factor=10, warmup=1), detectors.Exploding().init()
-    state, _ = detector.update(state, GradStats.of({"a": 100.0, "b": 1.0, "c": 1.0}, loss=1.0))
-    stats = GradStats.of({"a": 1.1e3, "b": 33.0, "c": 1.0}, loss=1.0)
-    ((finding,), (quiet,)) = detector.update(state, stats)[1], [GradStats.of({"a": 999.0, "b": 33.0, "c": 1.0}, loss=1)]
-    assert finding.layers == ("a",)
-    assert detector.update(state, quiet)[1] == ()
+def test_the_global_norm_can_jump_without_any_layer() -> None:
+    detector, state = detectors.Exploding(factor=10, warmup=2), detectors.Exploding().init()
+    for step, row in enumerate(({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0})):
+        state, _ = detector.update(state, GradStats.of(row, step=step, loss=1.0))
+    assert detector.update(state, GradStats.of({"a": 7.0, "b": 7.0}, loss=1.0))[1] == ()
+    (finding,) = detector.update(state, GradStats.of({"a": 7.1, "b": 7.1}, loss=1.0))[1]
+    assert finding.value == pytest.approx(7.1 * math.sqrt(2))
+
+
+def test_growth_is_that_of_the_global_norm_and_names_layers_with_at_least_half_of_its_decades() -> None:
+    detector, state = detectors.Exploding(factor=10, warmup=5, sustained=1), detectors.Exploding().init()
+    for step, norm in enumerate((1.0, 1.0, 5.0, 1.0, 1.0)):
+        row = {"c": 0.1, "a": norm, "b": 0.1, "d": 0.1}
+        state, _ = detector.update(state, GradStats.of(row, step=step, loss=1.0))
+    stats = GradStats.of({"c": 0.19, "a": 20.0, "b": 0.2, "d": 0.1}, step=5, loss=2.0)
+    (finding,) = detector.update(state, stats)[1]
+    assert finding.layers == ("a", "b")  # four times and twice their record
+
+
+@pytest.mark.parametrize("loss", [None, math.nan])
+def test_an_explosion_needs_no_loss_but_a_finite_one(loss: float | None) -> None:
+    steps = [{"grad_norm": {"a": norm}, "loss": loss} for norm in (1.0, 1.0, 50.0)]
+    found, state = reported(detectors.Exploding(factor=10, warmup=2), steps)
+    assert found == [2] * (loss is None)
+    assert (state["norms"], state["losses"]) == ([1.0, 1.0] if loss is None else [], [])
+
+
+def test_a_jump_with_an_ordinary_loss_ends_a_growth() -> None:
+    growing, jump = norms(20.0, loss=2.0), norms(200.0)
+    assert reported(GROWTH, [*norms(*RECORD), *growing * 2, *jump, *growing * 3])[0] == [7, 10]
+
+
+def test_flagged_steps_with_an_ordinary_loss_are_counted_in_a_row() -> None:
+    detector = detectors.Exploding(factor=10, warmup=5, patience=3)
+    steps = [*norms(*[1.0] * 5), *norms(100.0, 100.0), *norms(100.0, loss=2.0), *norms(100.0, 100.0, 100.0)]
+    assert reported(detector, steps)[0] == [5, 6, 7, 8, 9]
 
 
 # ---------------------------------------------------------------- ExplodingBuffer
@@ -431,6 +461,12 @@ def test_the_update_ratio_belongs_to_the_learning_rate_of_the_step_before() -> N
     assert reported(JUMP, steps)[1]["ratio_per_lr"] == 0.5 / 4.0
 
 
+def test_an_unknown_update_ratio_is_ignored() -> None:
+    unknown = {"lr": 1.0, "param_norm": np.zeros(1), "update_ratio": np.array([math.inf])}
+    assert reported(JUMP, [*rates(1.0, 1.0, ratio=0.5), unknown, {"lr": 1.0}])[1]["ratio_per_lr"] == 0.5
+    assert reported(JUMP, rates(0.0, 0.0, 0.0, 5.0, ratio=0.5))[0] == []  # the first learning rate above zero
+
+
 def test_a_flagged_learning_rate_does_not_become_the_highest() -> None:
     assert reported(JUMP, [*rates(1.0, 1.0, 1.0), *rates(*[50.0] * 3)])[0] == [3, 4, 5]
 
@@ -493,9 +529,24 @@ def test_a_first_layer_that_cannot_move_counts_as_stuck(ratio: float, lr: float,
     assert found == [2, 3] * flagged
 
 
-def test_vanishing_looks_at_no_loss_of_several_optimizers() -> None:
+def test_only_the_first_layer_is_tested_for_updates_that_are_too_small() -> None:
+    sample = dict(update_ratio=np.array([1.0, 0.0, 0.0]), param_norm=np.ones(3))
+    assert reported(detectors.Vanishing(patience=1), [fading(**sample)])[0] == []
+    assert not reported(detectors.Vanishing(), [{"update_ratio": np.empty(0), "grad_norm": {}}])[1]["frozen"]
+
+
+@pytest.mark.parametrize("fields", [{"multiple_optimizers": True}, {"loss": None}, {"loss": math.nan}])
+def test_vanishing_ignores_a_loss_that_says_nothing(fields: dict[str, Any]) -> None:
     detector = detectors.Vanishing(patience=3, window=10)
-    assert reported(detector, [fading(multiple_optimizers=True)] * 20)[1]["losses"] == []
+    assert reported(detector, [fading(**fields)] * 20)[1] == {**detector.init(), "stuck": False}
+
+
+def test_the_depth_is_that_of_the_layers_with_a_gradient() -> None:
+    rows = {"a": 1e-3, "b": 0.0, "c": 1e-2, "d": 0.1}  # one decade a layer, over two steps of depth
+    found, _ = reported(detectors.Vanishing(decades=2.01, patience=1, window=2), [fading(grad_norm=rows)] * 4)
+    assert found == []
+    found, _ = reported(detectors.Vanishing(decades=1.99, patience=1, window=2), [fading(grad_norm=rows)] * 4)
+    assert found == [1, 2, 3]
 
 
 def test_all_layers_as_small_as_the_limit_are_named() -> None:
@@ -531,7 +582,17 @@ def test_a_run_that_has_converged_may_stall(loss: float, flagged: bool) -> None:
     assert found == [3] * flagged
 
 
+def test_the_size_of_a_loss_below_zero_counts() -> None:
+    assert reported(STALLED, [{"loss": -1.0}, *norms(0.0, 0.0, 0.0, loss=-1.0)])[0] == [3]
+    assert reported(STALLED, [{"loss": -4.0}, *norms(0.0, 0.0, 0.0, loss=-1.9)])[0] == []
+    assert reported(STALLED, [{"loss": None}, *[{"loss": None, "grad_norm": {"a": 0.0}}] * 3])[0] == [3]
+    assert reported(STALLED, [{"loss": 1.0}, *[{"loss": None, "grad_norm": {"a": 0.0}}] * 3])[0] == [3]
+
+
 def test_updates_that_are_lost_in_rounding() -> None:
+    some = {"grad_norm": {"a": 1.0, "b": 1.0}, "param_norm": np.ones(2), "update_ratio": np.array([0.0, 1.0])}
+    assert reported(STALLED, [some] * 4)[0] == []
+
     def sample(ratio: float, **fields: Any) -> dict[str, Any]:
         return {"param_norm": np.ones(1), "update_ratio": np.array([ratio]), **fields}
 
@@ -640,13 +701,64 @@ def test_a_sample_is_bad_above_the_limit(size: float, flagged: bool) -> None:
     assert (state["norm"], state["suspicious"]) == (1.0, 0 if flagged else 1)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0])
+def test_a_suspicious_step_is_relative_to_the_run(scale: float) -> None:
+    _, state = reported(BAD, [*norms(scale, scale, scale, loss=-scale)])
+    assert BAD.wants_batch_stats(state, GradStats.of({"a": 11 * scale}, loss=scale))
+    assert BAD.wants_batch_stats(state, GradStats.of({"a": scale}, loss=11 * scale))
+    assert not BAD.wants_batch_stats(state, GradStats.of({"a": 9 * scale}, loss=9 * scale))
+    assert not BAD.wants_batch_stats(state, GradStats.of({"a": 9 * scale}, loss=None))
+
+
+def test_nothing_is_suspicious_above_zero() -> None:
+    _, state = reported(BAD, [{"grad_norm": {"a": 0.0}, "loss": None}] * 3)
+    assert not BAD.wants_batch_stats(state, GradStats.of({"a": 1.0}, loss=1.0))
+    assert reported(BAD, [{"scaler_overflow": True}] * 3)[1] == BAD.init()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "detail"),
+    [
+        ((1.0, math.nan), "sample 1 of the batch contains NaN"),
+        ((math.nan, math.nan, 1.0), "samples 0 and 1 of the batch contain NaN"),
+        ((1.0, 1.0, math.inf), "sample 2 of the batch contains Inf"),
+        ((math.inf, math.nan, 1.0), "samples 0 and 1 of the batch contain NaN or Inf"),
+        ((math.nan, math.nan), "all 2 samples of the batch contain NaN"),
+        ((math.inf,), "sample 0 of the batch contains Inf"),
+        ((1.0, 200.0), "sample 1 of the batch is 200 times as large as the median sample (limit 100 times)"),
+        (
+            (1.0, 200.0, 300.0),
+            "samples 1 and 2 of the batch are up to 300 times as large as the median sample (limit 100 times)",
+        ),
+    ],
+)
+def test_how_bad_samples_are_described(sizes: tuple[float, ...], detail: str) -> None:
+    stats = GradStats.of({"a": math.nan}, loss=1.0, batch_stats=BatchStats(np.array(sizes)))
+    assert [f.detail for f in BAD.update(BAD.init(), stats)[1]] == [detail]
+
+
+@pytest.mark.parametrize(
+    ("fields", "origin"),
+    [
+        ({}, ""),
+        ({"micro_batch": 0, "micro_batches": 1}, ""),
+        ({"micro_batch": -1, "micro_batches": 4}, ""),
+        ({"micro_batch": 0, "micro_batches": 2}, " (micro-batch 1 of 2)"),
+        ({"process": 0}, " (process 0)"),
+        ({"indices": (7, 8)}, " (8 in the dataset)"),
+    ],
+)
+def test_how_the_origin_of_bad_samples_is_described(fields: dict[str, Any], origin: str) -> None:
+    assert describe_samples(np.array([False, True]), BatchStats(**fields)) == f"sample 1 of the batch{origin}"
+
+
 @pytest.mark.parametrize(("count", "accepted"), [(3, False), (4, True)])
 def test_a_level_without_a_bad_sample_is_accepted_after_patience_steps(count: int, accepted: bool) -> None:
     step = {"grad_norm": {"a": 50.0}, "batch_stats": BatchStats(np.ones(2))}
     _, state = reported(BAD, [*[{}] * 3, *[step] * count])
     assert (state["norm"] == 50.0) == accepted
     broken = {"grad_norm": {"a": math.nan}, "batch_stats": BatchStats(np.ones(2))}
-    assert reported(BAD, [*[{}] * 3, *[broken] * 9])[1]["norm"] == 1.0  # what is not finite is never accepted
+    assert reported(BAD, [*[{}] * 3, *[broken] * 9])[1]["steps"] == 3  # what is not finite is never accepted
 
 
 def test_suspicious_steps_are_counted_in_a_row() -> None:
@@ -691,6 +803,24 @@ def test_a_frozen_layer_is_counted_from_the_step_on_which_it_is_unfrozen() -> No
     frozen, free = np.array([True, False]), np.array([True, True])
     steps = [*spare(1, trainable=frozen), *spare(9)[1:], *spare(1, trainable=free), *spare(9)[1:]]
     assert reported(detectors.Unused(steps=5, min_steps=5), steps)[0][0] == 9 + 4
+
+
+def test_which_layers_are_frozen_must_be_known() -> None:
+    detector = detectors.Unused(steps=5, min_steps=5)
+    assert reported(detector, [{"grad_norm": {"a": 1.0, "b": 0.0}}] * 9)[0] == []
+    assert reported(detector, spare(9, trainable=np.array([True, True])))[0] == [4, 5, 6, 7, 8]
+
+
+def test_a_repaired_model_keeps_the_counts() -> None:
+    detector = detectors.Unused()
+    _, state = reported(detector, spare(9))
+    assert detector.renew(state, improved=True) is state
+
+
+def test_a_sample_without_a_gradient_of_zero_leaves_the_counts() -> None:
+    sample = ActivationStats(layers=("a",), grad_rms=np.array([1.0]))
+    found, state = reported(detectors.Unused(steps=5, min_steps=5), spare(6, activation_stats=sample))
+    assert (found, state["used"], state["missed"].tolist()) == ([4, 5], False, [-1.0, 6.0])
 
 
 def test_a_layer_behind_a_gradient_of_zero_is_not_counted() -> None:

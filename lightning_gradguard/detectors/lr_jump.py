@@ -64,7 +64,7 @@ class LRJump(AbstractDetector):
         highest, ratio_per_lr = state["highest"], state["ratio_per_lr"]
         if stats.update_ratio is not None and state["last"] > 0 and math.isfinite(stats.global_update_ratio):
             ratio_per_lr = stats.global_update_ratio / state["last"]
-        jump = stats.lr > self.factor * highest > 0 and stats.lr * ratio_per_lr > self.update_ratio
+        jump = stats.lr > self.factor * highest and stats.lr * ratio_per_lr > self.update_ratio
         if state["seen"] >= self.warmup and jump:
             detail = f"learning rate is {stats.lr:.3g}, {times(stats.lr, highest)} times the highest before"
             finding = Finding(self.kind, stats.step, (), stats.lr, highest, f"{detail} (limit {highest:.3g})")

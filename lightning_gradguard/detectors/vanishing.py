@@ -78,11 +78,9 @@ class Vanishing(AbstractDetector):
         return state, (Finding(self.kind, stats.step, layers, lost, self.decades, detail),)
 
     def _decades_lost(self, stats: GradStats) -> float:
-        """Decades from the last layer to the first."""
-        slope = stats.depth_slope
-        if not slope > 0:
-            return 0.0
-        return slope * (int(np.isfinite(stats.log_rms[stats.layers.matrix]).sum()) - 1)
+        """Decades from the last layer to the first; NaN when unknown."""
+        depth = int(np.isfinite(stats.log_rms[stats.layers.matrix]).sum())
+        return stats.depth_slope * (depth - 1)
 
     def _observe(self, state: State, stats: GradStats) -> State:
         """A new state with this step's loss and update."""
