@@ -16,11 +16,12 @@ from lightning_gradguard.collect.loss_trend import INITIAL, LossTrend, follow, j
 from lightning_gradguard.detectors import DeadUnits, State, diagnose
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.modules.activations import Traits
 
 
 def dead_layer(losses: list[float], spread: float) -> tuple:
     """Findings of `DeadUnits` at the end of a run with inactive units; `spread` is that of the last layer's input."""
-    dead = ActivationRecord("a", "relu", 1.0, np.array([True] * 40), 32)
+    dead = ActivationRecord("a", "relu", 1.0, np.array([True] * 40), 32, traits=Traits(one_sided=True))
     first = ActivationStats(
         layers=("a", "b"), spread=np.array([spread, 0.5]), last_input_spread=spread, activations=(dead,)
     )

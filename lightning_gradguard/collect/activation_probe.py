@@ -1,14 +1,13 @@
-"""COLLECT: sampled looks inside one training batch: through depth, into each unit, and through time.
+"""COLLECT: activation statistics of one training batch: through depth, of each unit, and through time.
 
-A look rides on the batch that is trained anyway. It watches the torch functions of one forward pass, computes a few
-sums beside them, and asks autograd for the gradients that pass by; nothing it reads is changed, no random number is
-drawn, and no module is called twice except a fused recurrent one, whose gradient through time needs a second, detached
-pass. So a healthy run with looks is bit-identical to one without.
+A sample is taken from a batch that is trained on anyway. The probe watches the torch functions of one forward pass,
+computes a few sums beside them, and asks autograd for the gradients that pass by. It changes nothing that it reads,
+draws no random number, and calls no module twice except a fused recurrent one, whose gradient through time needs a
+second, detached pass. So a healthy run that is sampled is bit-identical to one that is not.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,21 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from lightning_gradguard.collect.activation_stats import ONE_SIDED, SATURATING, ActivationRecord, ActivationStats
+from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
 from lightning_gradguard.collect.layers import clean_name, layer_name
+from lightning_gradguard.modules.activations import GATES, ActivationFunction, Traits, gate_traits
+from lightning_gradguard.modules.tracing import CELLS, RECURRENT, ForwardTracer
 from lightning_gradguard.tensors.norms import Floats
-
-#: A slope below this share of the steepest one is flat: sigmoid beyond |z| = 5.3, tanh beyond 3.0. Chosen.
-FLAT = 0.01
-_RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
-_CELLS = frozenset(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"))
 
 
 class ActivationProbe:
-    """Looks into a module's training batches, when asked to.
+    """Samples a module's training batches, one forward and backward pass at a time.
 
     Args:
         module: The module in training.
@@ -40,50 +35,52 @@ class ActivationProbe:
     Example:
         >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
-        >>> probes = ActivationProbe(net)
-        >>> probes.open()
+        >>> probe = ActivationProbe(net)
+        >>> probe.open()
         >>> loss = net(torch.randn(16, 4)).square().mean()
-        >>> probes.shut()
+        >>> probe.shut()
         >>> loss.backward()
-        >>> look = probes.read()
-        >>> look.layers, look.activations[0].kind
+        >>> stats = probe.read()
+        >>> stats.layers, stats.activations[0].kind
         (('0', '2'), 'relu')
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._eye: _TorchFunctionRecorder | None = None
+        self._recorder: _TorchFunctionRecorder | None = None
         self._open = False
 
     @property
     def possible(self) -> bool:
-        """Whether the module can be looked into: a compiled one cannot, its Python code does not run."""
-        return not any(is_compiled(m) or type(m).__name__ == "FullyShardedDataParallel" for m in self.module.modules())
+        """Whether the module can be sampled. A compiled one cannot, nor one that FSDP1 has flattened."""
+        return not any(is_compiled(m) or is_flattened(m) for m in self.module.modules())
 
     def open(self) -> None:
-        """To be called before the forward pass."""
+        """Starts a sample; to be called before the forward pass."""
         self.drop()
-        self._eye, self._open = _TorchFunctionRecorder(self.module), True
-        self._eye.__enter__()
+        self._recorder, self._open = _TorchFunctionRecorder(self.module), True
+        self._recorder.__enter__()
 
     def shut(self) -> None:
-        """To be called between forward and backward pass."""
-        if self._eye is not None and self._open:
-            self._open, self._eye.passed = False, None
-            self._eye.__exit__(None, None, None)
+        """Ends the forward part; to be called between forward and backward pass."""
+        if self._recorder is not None and self._open:
+            self._open = False
+            self._recorder.passed = None
+            self._recorder.__exit__(None, None, None)
+            self._recorder.forget()
 
     def read(self) -> ActivationStats | None:
-        """What was seen, once the gradients are there; None when nothing was."""
+        """The sample, once the gradients are there; None when no layer ran."""
         self.shut()
-        eye, self._eye = self._eye, None
-        return eye.look() if eye is not None and eye.layers else None
+        recorder, self._recorder = self._recorder, None
+        return recorder.stats() if recorder is not None and recorder.layers else None
 
     def drop(self) -> None:
-        """Ends a look without reading it."""
+        """Ends a sample without reading it."""
         self.shut()
-        if self._eye is not None:
-            self._eye.remove()
-        self._eye = None
+        if self._recorder is not None:
+            self._recorder.remove()
+        self._recorder = None
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -92,14 +89,44 @@ def is_compiled(module: nn.Module) -> bool:
     return isinstance(module, OptimizedModule) or any(hasattr(part, "_torchdynamo_orig_callable") for part in parts)
 
 
+def is_flattened(module: nn.Module) -> bool:
+    """Whether FSDP1 holds the module's parameters as one vector."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return isinstance(module, FullyShardedDataParallel)
+
+
 @dataclass
-class _LayerNotes:
+class _LayerSums:
     """Sums of one layer, still on the device."""
 
     rms: Tensor
     spread: Tensor
     identical_units: Tensor
     grad: Tensor | None = None
+
+
+@dataclass
+class _ActivationSums:
+    """One activation, its sums still on the device. Flatness is not measured for a gate."""
+
+    layer: str
+    kind: str
+    owner: str
+    rows: int
+    traits: Traits
+    flat: Tensor | None = None
+    dead: Tensor | None = None
+    consumers: list[str] = field(default_factory=list)
+
+    def record(self) -> ActivationRecord:
+        """Everything on the host."""
+        flat = 0.0 if self.flat is None else float(self.flat)
+        dead = np.zeros(0, dtype=np.bool_) if self.dead is None else self.dead.cpu().numpy()
+        consumers = tuple(dict.fromkeys(self.consumers))
+        return ActivationRecord(self.layer, self.kind, flat, dead, self.rows, self.owner, consumers, self.traits)
 
 
 @dataclass
@@ -113,95 +140,82 @@ class _Sequence:
     grads: dict[int, Tensor] = field(default_factory=dict)
 
 
-class _TorchFunctionRecorder(TorchFunctionMode):
-    """Watches the torch functions of one forward pass."""
+class _TorchFunctionRecorder(ForwardTracer):
+    """Takes one sample. Layers are named as in `GradStats`; an activation belongs to the latest layer before it."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.names = {id(p): layer_name(clean_name(n)) for n, p in module.named_parameters() if p.ndim >= 2}
-        self.layers: dict[str, _LayerNotes] = {}
-        self.modules = {id(m): clean_name(n) for n, m in module.named_modules()}
-        self.activations: list[tuple[str, str, Tensor, Tensor, int, str, list[str]]] = []
-        self.passed: tuple[Tensor, list[str]] | None = None  # the latest activation's output and who takes it
+        named = list(module.named_parameters())
+        super().__init__(
+            modules={id(m): clean_name(n) for n, m in module.named_modules()},
+            weights={id(p): layer_name(clean_name(n)) for n, p in named if p.ndim >= 2},
+            vectors=frozenset(id(p) for _, p in named if p.ndim < 2),
+        )
+        self.layers: dict[str, _LayerSums] = {}
+        self.activations: list[_ActivationSums] = []
+        self.passed: tuple[Tensor, list[str]] | None = None  # the latest activation's output and its consumers
         self.inputs: tuple[Tensor, Tensor] | None = None
         self.sequences: list[_Sequence] = []
         self.cells: dict[str, dict[int, Tensor]] = {}
-        self.latest, self.unit_dim = "", -1
-        self.reaching: Tensor | None = None  # what the latest layer was given
+        self.latest, self.unit_dim, self.differentiable = "", -1, False  # of the latest layer
+        self.last_input: Tensor | None = None
         self.handles: list[RemovableHandle] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):  # an attribute, such as `p.grad`
-            return func(*args, **kwargs)
-        name = getattr(func, "__name__", "").strip("_")
-        layer = self._layer_of(args, kwargs)
-        seen = len(self.activations)
-        if layer is None and name in SATURATING | ONE_SIDED and self.latest:
-            self._activation(name, func, args, kwargs)
+    def layer(self, layers: tuple[str, ...], name: str, func: Any, args: Any, kwargs: Any) -> Any:
         output = func(*args, **kwargs)
-        if len(self.activations) > seen:
-            self.passed = output, self.activations[-1][-1]
-        if layer is not None:
-            self._layer(layer, name, func, args, kwargs, output)
+        self._record_layer(layers[0], name, func, args, kwargs, output)
         return output
 
-    def _layer_of(self, args: Any, kwargs: Any) -> str | None:
-        for value in (*args, *kwargs.values()):
-            for item in value if isinstance(value, (list, tuple)) else (value,):
-                if id(item) in self.names and isinstance(item, Tensor):
-                    return self.names[id(item)]
-        return None
-
-    def _owner(self) -> str:
-        """The module whose `forward` is running: the nearest frame that has one as `self`."""
-        frame = inspect.currentframe()
-        while frame is not None:
-            if frame.f_code.co_name == "forward" and id(frame.f_locals.get("self")) in self.modules:
-                return self.modules[id(frame.f_locals["self"])]
-            frame = frame.f_back
-        return ""
+    def activation(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        sums = self._sums_of_activation(name, func, args, kwargs)  # before the call, which may overwrite its input
+        output = func(*args, **kwargs)
+        if sums is not None:
+            self.activations.append(sums)
+            self.passed = output, sums.consumers
+        return output
 
     @torch.no_grad()
-    def _activation(self, name: str, func: Any, args: Any, kwargs: Any) -> None:
+    def _sums_of_activation(self, name: str, func: Any, args: Any, kwargs: Any) -> _ActivationSums | None:
         z = args[0] if args else kwargs.get("input")
-        if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim < 2 or not z.numel():
-            return
-        settings = {k: v for k, v in kwargs.items() if k not in ("inplace", "input", "out")}
+        if not self.latest or not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim < 2 or not z.numel():
+            return None
+        if self.differentiable and not z.requires_grad:  # not computed from that layer: rotary embeddings, masks
+            return None
+        rows = z.numel() // z.shape[self.unit_dim]
+        if name in GATES:
+            return _ActivationSums(self.latest, name, self.owner(), rows, gate_traits(name))
+        function = ActivationFunction.of_call(name, func, args, kwargs)
+        traits = function.traits
         with torch.enable_grad():
             leaf = z.detach().float().requires_grad_()
-            (slope,) = torch.autograd.grad(func(leaf * 1.0, *args[1:], **settings).sum(), leaf)
-        steepest = 0.25 if name in ("sigmoid", "expit") else 1.0
-        flat = slope.abs() < FLAT * steepest
-        if name == "exp":  # its slope has no scale of its own
-            flat = slope == 0
+            (slope,) = torch.autograd.grad(function(leaf * 1.0).sum(), leaf)
+        flat = slope.abs() < traits.flat_below
         units = flat.movedim(self.unit_dim, -1).reshape(-1, flat.shape[self.unit_dim])
-        self.activations.append((self.latest, name, units.float().mean(), units.all(0), len(units), self._owner(), []))
+        return _ActivationSums(self.latest, name, self.owner(), rows, traits, units.float().mean(), units.all(0))
 
     @torch.no_grad()
-    def _layer(self, layer: str, name: str, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+    def _record_layer(self, layer: str, name: str, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         y = next((t for t in output if isinstance(t, Tensor)), None) if isinstance(output, tuple) else output
         if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or not y.numel():
             return
-        weight = next((t for t in args if id(t) in self.names), None)
+        weight = next((t for t in args if id(t) in self.weights), None)
         spatial = name.startswith("conv") and weight is not None and weight.ndim >= 3
-        self.latest, self.unit_dim = layer, 1 if spatial else -1
+        self.latest, self.unit_dim, self.differentiable = layer, 1 if spatial else -1, y.requires_grad
         x = args[0] if args else kwargs.get("input")
         if self.passed is not None and isinstance(x, Tensor) and same_memory(x, self.passed[0]):
             self.passed[1].append(layer)
         real = isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2 and x.numel() > 0
-        self.reaching = x.detach() if real else self.reaching
+        self.last_input = x.detach() if real else self.last_input
         if self.inputs is None and not self.layers and real:
             rows = x.detach().float().movedim(1 if spatial else -1, -1)
             rows = rows.reshape(-1, rows.shape[-1])
             self.inputs = rows.mean(0), rows.std(0, unbiased=False)
-        notes = _LayerNotes(*_sums(y.detach().float(), self.unit_dim))
-        self.layers[layer] = self.layers.get(layer, notes)
+        sums = _LayerSums(*_sums(y.detach().float(), self.unit_dim))
+        self.layers[layer] = self.layers.get(layer, sums)
         if y.requires_grad:
             self.handles.append(y.register_hook(lambda grad: self._gradient(layer, grad)))
-        if name in _RECURRENT:
+        if name in RECURRENT:
             self._recurrent(layer, func, args, output)
-        elif name in _CELLS and y.requires_grad:
+        elif name in CELLS and y.requires_grad:
             steps = self.cells.setdefault(layer, {})
             at = len(steps)
             steps[at] = torch.zeros((), device=y.device)
@@ -231,7 +245,7 @@ class _TorchFunctionRecorder(TorchFunctionMode):
             handle.remove()
         self.handles = []
 
-    def look(self) -> ActivationStats:
+    def stats(self) -> ActivationStats:
         """Everything on the host."""
         self.remove()
         missing = torch.tensor(math.nan)
@@ -249,15 +263,10 @@ class _TorchFunctionRecorder(TorchFunctionMode):
             layers=tuple(self.layers),
             output_rms=table[:, 0],
             spread=table[:, 1],
-            last_input_spread=math.nan if self.reaching is None else float(_sums(self.reaching.float(), -1)[1]),
+            last_input_spread=math.nan if self.last_input is None else float(_sums(self.last_input.float(), -1)[1]),
             identical_units=table[:, 2],
             grad_rms=table[:, 3],
-            activations=tuple(
-                ActivationRecord(
-                    layer, kind, float(flat), dead.cpu().numpy(), rows, owner, tuple(dict.fromkeys(takers))
-                )
-                for layer, kind, flat, dead, rows, owner, takers in self.activations
-            ),
+            activations=tuple(sums.record() for sums in self.activations),
             input_mean=mean.cpu().double().numpy(),
             input_std=std.cpu().double().numpy(),
             time=time,

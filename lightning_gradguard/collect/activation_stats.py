@@ -8,14 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_gradguard.modules.activations import IDENTITY, Traits
 from lightning_gradguard.tensors.norms import Floats
 
-#: Activations that are flat on both sides: a unit in the flat part is saturated.
-SATURATING = frozenset(("sigmoid", "expit", "tanh", "hardtanh", "hardsigmoid", "softsign", "relu6"))
-#: Activations that are flat on one side at (almost) zero: a unit that stays there is dead.
-ONE_SIDED = frozenset(
-    ("relu", "gelu", "silu", "elu", "selu", "celu", "softplus", "threshold", "mish", "hardswish", "exp")
-)
 #: Spread below which a layer's output counts as the same for all samples; its source stands in `Collapsed`.
 MIN_SPREAD = 0.005
 
@@ -27,11 +22,12 @@ class ActivationRecord:
     Args:
         layer: The layer that was called last before it.
         kind: torch's name of the function.
-        flat: Share of elements whose slope is below 1 % of the steepest, in [0, 1].
-        dead: Units that are flat for every sample and position of the batch, `[U]`.
+        flat: Share of elements whose slope is below 1 % of the steepest, in [0, 1]; 0 for a gate.
+        dead: Units that are flat for every sample and position of the batch, `[U]`; empty for a gate.
         rows: Samples times positions in the batch.
         owner: Dotted name of the module whose `forward` made the call; empty when there is none.
         consumers: Layers that take its output directly, at most reshaped; those behind pooling or dropout are unknown.
+        traits: Properties of the function with its settings at that time: its gain, and at which ends it is flat.
     """
 
     layer: str
@@ -41,11 +37,7 @@ class ActivationRecord:
     rows: int
     owner: str = ""
     consumers: tuple[str, ...] = ()
-
-    @property
-    def saturating(self) -> bool:
-        """Whether the function is flat on both sides."""
-        return self.kind in SATURATING
+    traits: Traits = IDENTITY
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +77,7 @@ class ActivationStats:
         """
         constant = {self.layers[i] for i in np.flatnonzero(self.constant_mask(min_spread))}
         for a in self.activations if self.last_input_constant(min_spread) else ():
-            if a.kind in ONE_SIDED and (a.layer,) != self.layers[-1:] and a.dead.all() and a.rows * len(a.dead) >= 32:
+            if a.traits.one_sided and (a.layer,) != self.layers[-1:] and a.dead.all() and a.rows * len(a.dead) >= 32:
                 constant.add(a.layer)
         return tuple(layer for layer in self.layers if layer in constant)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lightning_gradguard.collect.activation_stats import ONE_SIDED, ActivationStats
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.detectors.base import State, require
@@ -36,7 +36,9 @@ class DeadUnits(ActivationDetector):
     Example:
         >>> from lightning_gradguard.collect.activation_stats import ActivationRecord
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> detector, dead = DeadUnits(patience=2), ActivationRecord("net.0", "relu", 1.0, np.array([True] * 4), 32)
+        >>> from lightning_gradguard.modules.activations import Traits
+        >>> detector, units, relu = DeadUnits(patience=2), np.array([True] * 4), Traits(one_sided=True)
+        >>> dead = ActivationRecord("net.0", "relu", 1.0, units, 32, traits=relu)
         >>> state = detector.init()
         >>> sample, stuck = ActivationStats(activations=(dead,)), LossTrend(is_stuck=True)
         >>> for step in (50, 100):
@@ -63,7 +65,7 @@ class DeadUnits(ActivationDetector):
     def observe(self, state: State, sample: ActivationStats) -> State:
         after: State = {}
         for i, activation in enumerate(sample.activations):
-            if activation.kind not in ONE_SIDED:
+            if not activation.traits.one_sided:
                 continue
             key = f"{activation.layer}#{i}"
             before = state.get(key)

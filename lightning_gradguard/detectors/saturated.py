@@ -34,7 +34,8 @@ class Saturated(ActivationDetector):
         >>> import numpy as np
         >>> from lightning_gradguard.collect.activation_stats import ActivationRecord
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> flat = ActivationRecord("net.0", "tanh", 1.0, np.array([True] * 4), 32)
+        >>> from lightning_gradguard.modules.activations import Traits
+        >>> flat = ActivationRecord("net.0", "tanh", 1.0, np.array([True] * 4), 32, traits=Traits(saturating=True))
         >>> detector, state = Saturated(patience=2), Saturated().init()
         >>> stuck = LossTrend(is_stuck=True)
         >>> sample = ActivationStats(layers=("net.0", "net.2"), activations=(flat,))
@@ -58,7 +59,7 @@ class Saturated(ActivationDetector):
         require(self.patience >= 1, "Saturated(patience=...)", "must be at least 1", self.patience)
 
     def observe(self, state: State, sample: ActivationStats) -> State:
-        hidden = [a for a in sample.activations if a.saturating and a.layer != sample.layers[-1]]
+        hidden = [a for a in sample.activations if a.traits.saturating and a.layer != sample.layers[-1]]
         flattest = {a.layer: max(b.flat for b in hidden if b.layer == a.layer) for a in hidden}
         return {
             layer: [state.get(layer, [0, 0.0])[0] + 1, flat] for layer, flat in flattest.items() if flat >= self.share

@@ -59,7 +59,9 @@ def replace_activations(
         Nair and Hinton, 2010 (ReLU); Maas et al., 2013 (leaky); He et al., 2015, arXiv:1502.01852 (PReLU);
         Clevert et al., 2016, arXiv:1511.07289 (ELU); Klambauer et al., 2017, arXiv:1706.02515 (SELU).
     """
-    hidden = [a for a in trace(model, example).activations if a.hidden and only in (None, a.kind)]
+    hidden = [
+        a for a in trace(model, example).activations if a.hidden and a.traits.elementwise and only in (None, a.kind)
+    ]
     modules = {a.owner: a for a in hidden if a.module}
     calls = [a for a in hidden if not a.module]
     graphs = {owner: _rewritten(model.get_submodule(owner), owner, calls, new) for owner in {a.owner for a in calls}}

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.modules.gains import gain_of
 from lightning_gradguard.modules.tracing import ActivationCall, Trace, trace
 
 #: Layers whose `weight` these functions draw. Recurrent layers have `recurrent.orthogonal_recurrent`.
@@ -207,7 +206,7 @@ def _initialize(
     with seeded(seed), torch.no_grad():
         for name, module in _chosen(model, layers, scheme):
             follower = seen.activation_of(name)
-            factor = gain_of(follower.apply if follower else None) if gain is None else gain
+            factor = gain if gain is not None else follower.traits.gain if follower else 1.0
             before = float(module.weight.std())
             drawn = draw(torch.empty(module.weight.shape, dtype=torch.float32), factor)
             module.weight.copy_(drawn)

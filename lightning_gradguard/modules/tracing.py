@@ -1,16 +1,17 @@
-"""What really happens in a forward pass: which activation follows each layer, and where in the code it is
-called.
+"""Following a forward pass: which calls are layers, which are activations, and what code made them.
 
-The data is followed, not the order of the lines: an activation belongs to a layer when the layer's output
-reaches it through additions, views, normalisations, pooling or dropout, whatever the modules are called.
+`ForwardTracer` tells them apart; it is shared by the probe that samples training batches and by `trace`. `trace` then
+follows the data, not the order of the lines: an activation belongs to a layer when the layer's output reaches it
+through additions, views, normalization, pooling or dropout, whatever the modules are called.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +19,134 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-#: Names under which torch calls its activations, as functions, methods and inside modules.
-ACTIVATIONS = frozenset(
+from lightning_gradguard.modules.activations import (
+    ELEMENTWISE,
+    GATES,
+    ActivationFunction,
+    Traits,
+    gate_traits,
+    traits_of_module,
+)
+
+#: torch's names of fused recurrent layers, and of single steps.
+RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
+CELLS = frozenset(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"))
+#: Functions that are a layer's whatever their first argument is; it may be a parameter, such as learned queries.
+_LAYER_FUNCTIONS = frozenset(
     [
-        *("relu", "relu6", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "threshold"),
-        *("sigmoid", "expit", "tanh", "softplus", "softsign", "hardtanh", "hardsigmoid", "hardswish", "logsigmoid"),
-        *("tanhshrink", "softshrink", "hardshrink", "exp", "sin", "cos"),
+        *("linear", "bilinear", "embedding", "embedding_bag", "conv1d", "conv2d", "conv3d", "conv_transpose1d"),
+        *("conv_transpose2d", "conv_transpose3d", "multi_head_attention_forward", *RECURRENT, *CELLS),
     ]
 )
+_ATTRIBUTE_ACCESS = frozenset(("__get__", "__set__", "__delete__"))
 _TORCH_FOLDER = os.path.dirname(torch.__file__)
+
+
+class ForwardTracer(TorchFunctionMode):
+    """Tells the calls of layers and activations in a forward pass from all others. Subclasses record what they need.
+
+    A layer's call takes one of its weights, or something computed from weights alone (transposed, normalized, joined),
+    together with other data. Weights that are computed are kept alive until `forget`.
+
+    Args:
+        modules: `id` of each module -> its name.
+        weights: `id` of each parameter of two or more dimensions -> name of its layer.
+        vectors: `id` of each other parameter, such as a bias or a scale.
+    """
+
+    def __init__(self, modules: Mapping[int, str], weights: Mapping[int, str], vectors: frozenset[int]) -> None:
+        super().__init__()
+        self.modules, self.vectors = modules, vectors
+        self.weights: dict[int, tuple[str, ...]] = {key: (layer,) for key, layer in weights.items()}
+        self._computed: list[Tensor] = []
+
+    @abstractmethod
+    def layer(self, layers: tuple[str, ...], name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Makes and records the call of one layer, or of several that share it; returns its output.
+
+        Args:
+            layers: Names of the layers, in the order of their weights among the arguments.
+            name: torch's name of the function, without underscores around it.
+            func: The function.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+        """
+
+    @abstractmethod
+    def activation(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Makes and records the call of an activation, `name` in `ELEMENTWISE` or `GATES`; returns its output."""
+
+    def other(self, args: Any, kwargs: Any, output: Any) -> None:
+        """Records any other call that was made."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        dunder = getattr(func, "__name__", "")
+        if dunder in _ATTRIBUTE_ACCESS:
+            return self._attribute(func, args, kwargs)
+        name = dunder.strip("_")
+        whole = name in _LAYER_FUNCTIONS
+        layers = self._layers_of(args[1:] if whole else args, kwargs)
+        if layers and (whole or self._has_data(args, kwargs)):
+            return self.layer(layers, name, func, args, kwargs)
+        if not layers and (name in ELEMENTWISE or name in GATES):
+            return self.activation(name, func, args, kwargs)
+        output = func(*args, **kwargs)
+        if layers:
+            self._follow_weights(layers, output)
+        else:
+            self.other(args, kwargs, output)
+        return output
+
+    def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Makes an access to an attribute: `weight.T` counts as the weight, `weight.grad` does not."""
+        output = func(*args, **kwargs)
+        if isinstance(output, Tensor) and func.__self__ is not Tensor.grad:
+            layers = self.weights.get(id(args[0]))
+            if layers:
+                self._follow_weights(layers, output)
+            else:
+                self.other(args, kwargs, output)
+        return output
+
+    def _layers_of(self, args: Any, kwargs: Any) -> tuple[str, ...]:
+        """Layers whose weights are among the arguments."""
+        found: tuple[str, ...] = ()
+        for value in (*args, *kwargs.values()):
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if id(item) in self.weights:
+                    found += self.weights[id(item)]
+        return found if len(found) < 2 else tuple(dict.fromkeys(found))
+
+    def _has_data(self, args: Any, kwargs: Any) -> bool:
+        """Whether the arguments hold a tensor that is neither a parameter, computed from weights, nor a number."""
+        return any(
+            t.ndim and id(t) not in self.weights and id(t) not in self.vectors for t in tensors_in((args, kwargs))
+        )
+
+    def _follow_weights(self, layers: tuple[str, ...], output: Any) -> None:
+        for tensor in tensors_in(output):
+            if tensor.ndim >= 2 and id(tensor) not in self.weights:
+                self.weights[id(tensor)] = layers
+                self._computed.append(tensor)
+
+    def forget(self) -> None:
+        """Releases the weights that were computed in the pass."""
+        for tensor in self._computed:
+            del self.weights[id(tensor)]
+        self._computed = []
+
+    def owner(self) -> str:
+        """Name of the module whose `forward` is running, in the nearest frame; empty when there is none."""
+        frame = inspect.currentframe()
+        while frame is not None:
+            code = frame.f_code
+            if code.co_name == "forward" and code.co_varnames:
+                name = self.modules.get(id(frame.f_locals.get(code.co_varnames[0])))
+                if name is not None:
+                    return name
+            frame = frame.f_back
+        return ""
 
 
 @dataclass
@@ -50,14 +170,15 @@ class LayerCall:
 
 @dataclass
 class ActivationCall:
-    """One call of an activation.
+    """One call of an activation or gate.
 
     Args:
         kind: torch's name of the function, e.g. `"relu"`.
         owner: Dotted name of the innermost module whose `forward` made the call.
-        module: Whether the owner is nothing but an activation (`nn.ReLU`), so that it can be exchanged.
+        module: Whether the owner is nothing but an elementwise activation (`nn.ReLU`), so that it can be exchanged.
         where: `file:line` of the call in code outside torch.
         apply: The same function with the same settings, for any tensor.
+        traits: Its properties; those of the whole module where `module` is true.
         hidden: Whether its output reaches another layer; False for an output activation.
     """
 
@@ -66,6 +187,7 @@ class ActivationCall:
     module: bool
     where: str
     apply: Callable[[Tensor], Tensor]
+    traits: Traits
     hidden: bool = False
 
 
@@ -77,13 +199,13 @@ class Trace:
     activations: list[ActivationCall] = field(default_factory=list)
 
     def activation_of(self, layer: str) -> ActivationCall | None:
-        """The activation that follows a layer; None for an output layer or one the pass never reached."""
+        """The activation that follows a layer; None for an output layer or one that did not run."""
         call = self.layers.get(layer)
         return None if call is None or call.activation is None else self.activations[call.activation]
 
 
 def trace(model: nn.Module, example: Any) -> Trace:
-    """Follows one forward pass without gradients, in eval mode, and puts every module's mode back.
+    """Follows one forward pass without gradients, in evaluation mode, and restores every module's mode.
 
     Args:
         model: Any module; a LightningModule is traced through its `forward`.
@@ -101,10 +223,10 @@ def trace(model: nn.Module, example: Any) -> Trace:
         >>> [(name, seen.activation_of(name).kind, seen.activation_of(name).hidden) for name in seen.layers]
         [('a', 'relu', True), ('b', 'sigmoid', False)]
     """
-    watcher = _Watcher(model)
-    with torch.no_grad(), eval_mode(model), watcher.module_stack(), watcher:
+    tracer = _DataTracer(model)
+    with torch.no_grad(), eval_mode(model), tracer:
         call(model, example)
-    return watcher.trace
+    return tracer.trace
 
 
 def call(model: nn.Module, example: Any) -> Any:
@@ -116,6 +238,7 @@ def call(model: nn.Module, example: Any) -> Any:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module has the mode it had before."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -127,102 +250,90 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Origin:
-    """Where a tensor comes from: layers not yet activated, activations not yet in a layer, weights only."""
+    """Where a tensor comes from: layers without an activation since, and activations without a layer since."""
 
     layers: frozenset[str] = frozenset()
     activations: frozenset[int] = frozenset()
-    weight: bool = False
 
 
-class _Watcher(TorchFunctionMode):
+class _DataTracer(ForwardTracer):
+    """Follows every tensor of a pass from the layers and activations that it comes from."""
+
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.trace, self.stack = model, Trace(), [""]
+        owned = [(name, p) for name, module in model.named_modules() for p in module.parameters(recurse=False)]
+        super().__init__(
+            modules={id(module): name for name, module in model.named_modules()},
+            weights={id(p): name.partition(".parametrizations.")[0] for name, p in owned if p.ndim >= 2},
+            vectors=frozenset(id(p) for _, p in owned if p.ndim < 2),
+        )
+        self.model, self.trace = model, Trace()
         self.origins: dict[int, _Origin] = {}
         self.alive: list[Any] = []  # ids stay unique only while the tensors live
-        for name, module in model.named_modules():
-            for parameter in module.parameters(recurse=False):
-                if parameter.ndim >= 2:
-                    owner = name.partition(".parametrizations.")[0]
-                    self.origins[id(parameter)] = _Origin(frozenset({owner}), weight=True)
+        self.module_traits: dict[str, Traits | None] = {}
 
-    @contextmanager
-    def module_stack(self) -> Iterator[None]:
-        with ExitStack() as hooks:
-            for name, module in self.model.named_modules():
-                enter = module.register_forward_pre_hook(lambda *_, name=name: self.stack.append(name))
-                leave = module.register_forward_hook(lambda *_: self.stack.pop() and None)
-                hooks.callback(enter.remove)
-                hooks.callback(leave.remove)
-            yield
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        inputs = list(_tensors((args, kwargs)))
-        shapes = [tuple(t.shape) for t in inputs]
+    def layer(self, layers: tuple[str, ...], name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        weights = self.weights.keys() | self.vectors
+        data = [t for t in tensors_in((args, kwargs)) if id(t) not in weights]
+        shape = tuple(data[0].shape) if data else ()
         output = func(*args, **kwargs)
-        origins = [self.origins.get(id(t), _Origin()) for t in inputs]
-        kind = getattr(func, "__name__", "").strip("_")
-        outputs = list(_tensors(output))
-        if not inputs or not outputs:
-            return output
-        if all(o.weight for o in origins) and origins:
-            origin = _Origin(frozenset().union(*(o.layers for o in origins)), weight=True)
-        elif any(o.weight for o in origins):
-            origin = self._layer_called(origins, shapes, tuple(outputs[0].shape))
-        elif kind in ACTIVATIONS:
-            origin = self._activation_called(kind, func, args, kwargs, origins)
-        else:
-            origin = _joined(origins)
-        for tensor in outputs:
-            self.origins[id(tensor)] = origin
-        self.alive.append((inputs, outputs))
+        out = next((tuple(t.shape) for t in tensors_in(output)), ())
+        for position in self._joined(data).activations:
+            self.trace.activations[position].hidden = True
+        for layer in sorted(layers):
+            seen = self.trace.layers.setdefault(layer, LayerCall(layer))
+            seen.calls, seen.input_shape, seen.output_shape = seen.calls + 1, shape, out
+        self._put(output, _Origin(frozenset(layers)))
         return output
 
-    def _layer_called(self, origins: list[_Origin], shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> _Origin:
-        names = frozenset().union(*(o.layers for o in origins if o.weight))
-        data = [(o, shape) for o, shape in zip(origins, shapes, strict=True) if not o.weight]
-        for position in frozenset().union(*(o.activations for o, _ in data)):
-            self.trace.activations[position].hidden = True
-        for name in sorted(names):
-            layer = self.trace.layers.setdefault(name, LayerCall(name))
-            layer.calls, layer.input_shape, layer.output_shape = layer.calls + 1, data[0][1], out
-        return _Origin(names)
-
-    def _activation_called(self, kind: str, func: Any, args: Any, kwargs: Any, origins: list[_Origin]) -> _Origin:
-        owner = self.model.get_submodule(self.stack[-1])
-        leaf = not any(True for _ in owner.children()) and all(p.ndim < 2 for p in owner.parameters())
-        rest, settings = args[1:], {k: v for k, v in kwargs.items() if k not in ("inplace", "input")}
-        if kind == "prelu":  # one slope for each channel; their mean stands for all
-            rest, settings = (args[1] if len(args) > 1 else kwargs["weight"],), {}
-            rest = (rest[0].detach().mean().reshape(1),)
-        position = len(self.trace.activations)
+    def activation(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        owner, position = self.owner(), len(self.trace.activations)
+        if owner not in self.module_traits:
+            self.module_traits[owner] = traits_of_module(self.model.get_submodule(owner))
+        traits = self.module_traits[owner]
+        if name in GATES:
+            apply, own = func, gate_traits(name)
+        else:
+            apply = ActivationFunction.of_call(name, func, args, kwargs)
+            own = apply.traits
         self.trace.activations.append(
-            ActivationCall(kind, self.stack[-1], leaf, _caller(), lambda z: func(z, *rest, **settings))
+            ActivationCall(name, owner, traits is not None, _user_line(), apply, traits or own)
         )
-        joined = _joined(origins)
-        for name in joined.layers:
-            if self.trace.layers[name].activation is None:
-                self.trace.layers[name].activation = position
-        return _Origin(activations=joined.activations | {position})
+        joined = self._joined(tensors_in((args, kwargs)))
+        for layer in joined.layers:
+            if self.trace.layers[layer].activation is None:
+                self.trace.layers[layer].activation = position
+        output = func(*args, **kwargs)
+        self._put(output, _Origin(activations=joined.activations | {position}))
+        return output
+
+    def other(self, args: Any, kwargs: Any, output: Any) -> None:
+        inputs = list(tensors_in((args, kwargs)))
+        if inputs:
+            self._put(output, self._joined(inputs))
+
+    def _joined(self, tensors: Iterable[Tensor]) -> _Origin:
+        origins = [self.origins[id(t)] for t in tensors if id(t) in self.origins]
+        layers = frozenset[str]().union(*(o.layers for o in origins))
+        return _Origin(layers, frozenset[int]().union(*(o.activations for o in origins)))
+
+    def _put(self, output: Any, origin: _Origin) -> None:
+        for tensor in tensors_in(output) if origin.layers or origin.activations else ():
+            self.origins[id(tensor)] = origin
+            self.alive.append(tensor)
 
 
-def _joined(origins: list[_Origin]) -> _Origin:
-    layers = frozenset().union(*(o.layers for o in origins))
-    return _Origin(layers, frozenset().union(*(o.activations for o in origins)))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested sequences and mappings."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, Mapping):
-        yield from _tensors(tuple(value.values()))
+        yield from tensors_in(tuple(value.values()))
 
 
-def _caller() -> str:
+def _user_line() -> str:
     """`file:line` of the nearest frame outside torch and this file."""
     frame = inspect.currentframe()
     while frame is not None:

@@ -13,7 +13,7 @@ from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.step.gains import forget_bias, gain_after
+from lightning_gradguard.step.gains import forget_bias, traits_after
 from lightning_gradguard.step.pending_step import PendingStep
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -59,7 +59,8 @@ def draw_layers(module: nn.Module, look: ActivationStats | None, seed: int) -> i
     gains: dict[tuple[bool, float], list[str]] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, LAYERS) and "weight" in layer._parameters and layer.weight.requires_grad:
-            gains.setdefault(gain_after(module, name, look), []).append(name)
+            traits = traits_after(module, name, look)
+            gains.setdefault((traits.saturating, traits.gain), []).append(name)
     for i, ((saturating, gain), names) in enumerate(gains.items()):
         draw = glorot if saturating else he
         draw(module, gain=gain, layers=names, seed=1000 * seed + i)

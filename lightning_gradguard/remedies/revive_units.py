@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.arguments import require_number
-from lightning_gradguard.collect.activation_stats import ONE_SIDED, ActivationStats
+from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.initialization import glorot, he
+from lightning_gradguard.modules.activations import Traits
 from lightning_gradguard.remedies.base import AbstractRemedy
-from lightning_gradguard.step.gains import gain_after
+from lightning_gradguard.step.gains import traits_after
 from lightning_gradguard.step.pending_step import PendingStep
 
 #: Layers whose first weight dimension is their units, and whose second is their input's.
@@ -62,7 +63,7 @@ class ReviveUnits(AbstractRemedy):
             if not drawable(layer) or len(layer.weight) != len(dead):
                 continue
             units = torch.from_numpy(np.flatnonzero(dead)).to(layer.weight.device)
-            redraw(layer, units, gain_after(module, name, stats), seed=1000 * finding.step + i)
+            redraw(layer, units, traits_after(module, name, stats), seed=1000 * finding.step + i)
             for p in layer.parameters(recurse=False):
                 step.reset_optimizer_state(p, units)
             for taker in takers:
@@ -74,7 +75,7 @@ class ReviveUnits(AbstractRemedy):
         """Each hidden layer that has dead units, which they are, and the layers that take its output."""
         for name in look.layers[:-1]:
             after = [a for a in look.activations if a.layer == name]
-            sure = all(a.kind in ONE_SIDED and a.rows >= self.rows and len(a.dead) == len(after[0].dead) for a in after)
+            sure = all(a.traits.one_sided and a.rows >= self.rows and len(a.dead) == len(after[0].dead) for a in after)
             if not after or not sure:
                 continue
             dead = np.logical_and.reduce([a.dead for a in after])
@@ -87,10 +88,10 @@ def drawable(layer: Any) -> bool:
     return isinstance(layer, _LAYERS) and "weight" in layer._parameters and layer.weight.requires_grad
 
 
-def redraw(layer: Any, units: Tensor, gain: tuple[bool, float], seed: int) -> None:
+def redraw(layer: Any, units: Tensor, traits: Traits, seed: int) -> None:
     """Draws the incoming weights of `units`, and makes their biases 0."""
     fresh = copy.deepcopy(layer)
-    (glorot if gain[0] else he)(fresh, gain=gain[1], seed=seed)
+    (glorot if traits.saturating else he)(fresh, gain=traits.gain, seed=seed)
     layer.weight[units] = fresh.weight[units]
     if layer.bias is not None:
         layer.bias[units] = 0.0
