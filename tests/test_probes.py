@@ -115,7 +115,10 @@ def test_cells_and_packed_sequences_are_seen_through_time() -> None:
 def test_a_look_draws_no_random_number_and_changes_no_gradient() -> None:
     def grads(watched: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, 2))
+        net = nn.Sequential(
+            *(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, 8)),
+            *(nn.RReLU(), nn.Linear(8, 8), nn.PReLU(8), nn.Linear(8, 2)),
+        )
         rnn = nn.LSTM(2, 3, num_layers=2, dropout=0.5)
         x = torch.randn(16, 4)
         probes = ActivationProbe(nn.ModuleList([net, rnn]))
@@ -182,3 +185,50 @@ def test_a_branch_that_begins_closed_does_not_block_what_goes_around_it() -> Non
     assert seen.spread[2] == 0.0
     assert seen.constant_layers(0.005) == ()
     assert seen.last_input_spread > 0.1
+
+
+def test_weights_that_are_computed_belong_to_their_layer() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.utils.parametrizations.weight_norm(nn.Linear(4, 8))
+            self.second = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8))
+            self.head = nn.Parameter(torch.randn(3, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.second(torch.relu(self.first(x))))
+            penalty = self.head.square().sum()
+            return h @ self.head.T + 0.0 * penalty
+
+    x = torch.randn(16, 4)
+    net = Net()
+    seen = look(net, x)
+    assert seen.layers == ("first.parametrizations.weight", "second.parametrizations.weight", "head")
+    assert [a.consumers for a in seen.activations] == [(seen.layers[1],), ("head",)]
+    assert seen.output_rms[-1] == pytest.approx(float(net.eval()(x).square().mean().sqrt()), rel=0.05)
+
+
+def test_learned_inputs_of_a_layer_are_its_data() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries, self.a, self.out = nn.Parameter(torch.randn(5, 4)), nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.relu(self.a(self.queries * 1.0)) + x.mean())
+
+    seen = look(Net(), torch.randn(16, 4))
+    assert seen.layers == ("a", "out")
+    assert seen.activations[0].layer == "a"
+
+
+def test_functions_of_positions_belong_to_no_layer() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.out = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.a(x) * torch.cos(torch.arange(8.0).expand(len(x), 8)))
+
+    assert look(Net(), torch.randn(16, 4)).activations == ()

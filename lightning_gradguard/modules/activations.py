@@ -224,12 +224,13 @@ def _computed_traits(function: Callable[[Tensor], Tensor], width: int = 1, spaci
     ends = [float(steepness[count : count + 9].max()), float(steepness[count + 9 : -1].max())]
     flat = [end < FLAT * steepest for end in ends]
     unbounded = max(ends) > 10 * steepest  # exp: its slope has no scale of its own, only 0 is flat
+    fp32 = torch.finfo(torch.float32)
     return Traits(
         gain=_gain(y[:count], squares[:count], density, spacing),
         saturating=all(flat),
         one_sided=any(flat) and not all(flat),
         zero_at_zero=abs(float(y[-1])) < 1e-6,
-        flat_below=torch.finfo(torch.float32).tiny if unbounded else FLAT * min(1.0, steepest),
+        flat_below=fp32.tiny * fp32.eps if unbounded else FLAT * min(1.0, steepest),
     )
 
 
