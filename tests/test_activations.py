@@ -91,7 +91,10 @@ def found_functions() -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def called(function: Callable[..., Tensor], name: str) -> Callable[[Tensor], Tensor]:
-    rest = ARGUMENTS.get(name.rpartition(".")[2], ())
+    place, _, last = name.rpartition(".")
+    rest = ARGUMENTS.get(last, ())
+    if place == "Tensor":
+        return lambda z: getattr(z, last)(*rest)
     return lambda z: function(z, *rest)
 
 

@@ -26,6 +26,7 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
 from lightning_gradguard.findings import Finding
+from lightning_gradguard.modules.activations import Traits
 from lightning_gradguard.policy.ladders import Policy
 from lightning_gradguard.remedies import Rollback
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
@@ -47,6 +48,9 @@ streams = st.lists(
 )
 
 
+TRAITS = {"relu": Traits(one_sided=True), "tanh": Traits(saturating=True), "abs": Traits()}
+
+
 def sampled(seed: int) -> dict[str, Any]:
     """Weights, updates, buffers and activation statistics of any size, also zero and not finite."""
     rng = np.random.default_rng(seed)
@@ -54,9 +58,9 @@ def sampled(seed: int) -> dict[str, Any]:
     def draw(count: int = 4) -> Floats:
         return rng.choice([0.0, 1e-12, 1e-3, 0.1, 1.0, 50.0, 1e12, math.inf, math.nan], count)
 
-    kinds = rng.choice(["relu", "tanh", "abs"], 3).tolist()
+    kinds = rng.choice(list(TRAITS), 3).tolist()
     records = tuple(
-        ActivationRecord(layer, kind, float(rng.random()), rng.random(8) < 0.8, 16)
+        ActivationRecord(layer, kind, float(rng.random()), rng.random(8) < 0.8, 16, traits=TRAITS[kind])
         for layer, kind in zip("abd", kinds, strict=True)
     )
     activation_stats = ActivationStats(
