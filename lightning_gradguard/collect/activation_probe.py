@@ -300,7 +300,7 @@ def _sums(y: Tensor, unit_dim: int) -> tuple[Tensor, Tensor, Tensor]:
     rms = y.square().mean().sqrt()
     if len(y) < 2:
         return rms, torch.full_like(rms, math.nan), torch.zeros_like(rms)
-    centred = y - y.mean(unit_dim, keepdim=True)
+    centered = y - y.mean(unit_dim, keepdim=True)
     spread = y.std(0, unbiased=False).square().mean().sqrt() / rms.clamp(min=1e-30)
-    same = (centred.abs().amax() <= 1e-6 * y.abs().amax()) & (y.shape[unit_dim] > 1)
+    same = (centered.abs().amax() <= 1e-6 * y.abs().amax()) & (y.shape[unit_dim] > 1)
     return rms, spread, same.float()

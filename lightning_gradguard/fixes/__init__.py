@@ -1,7 +1,7 @@
-"""The documents' cures as functions on a model, an optimizer or a data loader, in the order a user would try them.
+"""Published cures for gradient problems, as functions on a model, an optimizer or a data loader.
 
-Each returns what it changed, layer by layer, and raises `NothingToChange` rather than doing nothing. Third parties
-add theirs by the entry-point group `gradguard.fixes`; `list_fixes` has them all by name.
+Each function returns what it changed, layer by layer, and raises `NothingToChange` when it finds nothing to change.
+Third parties add theirs by the entry-point group `gradguard.fixes`; `list_fixes` returns all of them by name.
 """
 
 from __future__ import annotations

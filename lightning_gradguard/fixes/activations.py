@@ -1,4 +1,4 @@
-"""Activations: replace the hidden ones, as modules or as plain calls in `forward`."""
+"""Replacing hidden activations, whether they are modules or function calls in `forward`."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from lightning_gradguard.modules.tracing import ActivationCall, trace
 
 
 class Untraceable(ValueError):
-    """An activation is a plain call in a `forward` that `torch.fx` cannot rewrite; the message names file
-    and line.
+    """An activation is a function call in a `forward` that `torch.fx` cannot rewrite.
+
+    The message names the file and line of the call.
     """
 
 
 def replace_activations(
     model: nn.Module, example: Any, new: Callable[[], nn.Module], *, only: str | None = None
 ) -> Changes:
-    """Replaces the hidden activations of a model, those whose output reaches another layer, in place.
+    """Replaces the hidden activations of a model, in place: those whose output reaches another layer.
 
-    An activation that is a module is exchanged. One that is a plain call (`torch.relu(...)` in `forward`) is
-    rewritten by `torch.fx`. The output activation stays. Parameters of other layers are untouched; PReLU
-    brings parameters of its own, so use it before the optimizer is made.
+    A module is replaced. A function call (`torch.relu(...)` in `forward`) is rewritten by `torch.fx`. The output
+    activation stays, and so does a gate such as GLU, which changes the number of units. Parameters of layers are not
+    changed. PReLU adds parameters, so replace activations before you create the optimizer.
 
     Args:
         model: Any module that is not itself an activation.
         example: What the model is called with, as in `trace`.
-        new: Makes the new activation: `nn.ELU`, or `partial(nn.LeakyReLU, 0.1)`. The documents' order is
-            ELU > leaky ReLU > ReLU > tanh > sigmoid, with slopes of 0.1 or 0.2.
-        only: Replace only activations of this kind, in torch's words: `"sigmoid"`.
+        new: Creates the new activation: `nn.ELU`, or `partial(nn.LeakyReLU, 0.1)`. A common order of
+            preference is ELU, leaky ReLU with a slope of 0.1 or 0.2, ReLU, tanh, sigmoid.
+        only: Replace only activations of this kind, named as in torch, e.g. `"sigmoid"`. None, the default, replaces
+            all.
 
     Returns:
-        One change for each activation, named by its module, or by `file:line` for a plain call.
+        One change for each activation, named by its module, or by `file:line` for a function call.
 
     Raises:
-        Untraceable: If a plain call stands in a `forward` that `torch.fx` cannot follow; nothing has changed.
-        NothingToChange: If there is no hidden activation (of that kind).
+        Untraceable: If a function call is in a `forward` that `torch.fx` cannot trace. Nothing has been changed.
+        NothingToChange: If there is no hidden activation, or none of that kind.
 
     Example:
         >>> import torch
@@ -56,8 +58,8 @@ def replace_activations(
         )
 
     References:
-        Nair and Hinton, 2010 (ReLU); Maas et al., 2013 (leaky); He et al., 2015, arXiv:1502.01852 (PReLU);
-        Clevert et al., 2016, arXiv:1511.07289 (ELU); Klambauer et al., 2017, arXiv:1706.02515 (SELU).
+        Nair and Hinton 2010 (ReLU); Maas et al. 2013 (leaky ReLU); He et al. 2015, arXiv 1502.01852 (PReLU);
+        Clevert et al. 2016, arXiv 1511.07289 (ELU); Klambauer et al. 2017, arXiv 1706.02515 (SELU).
     """
     hidden = [
         a for a in trace(model, example).activations if a.hidden and a.traits.elementwise and only in (None, a.kind)
@@ -72,12 +74,12 @@ def replace_activations(
         changes.append(Change(name, activation.kind, str(fresh)))
     for owner, graph in graphs.items():
         _adopt(model.get_submodule(owner), graph)
-        changes += [Change(a.where, f"{a.kind} (a call)", str(new())) for a in calls if a.owner == owner]
+        changes += [Change(a.where, f"{a.kind} (function call)", str(new())) for a in calls if a.owner == owner]
     return recorded(changes, "replace_activations(model)", f"hidden {only or ''} activations".replace("  ", " "))
 
 
 class _OneForward(fx.Tracer):
-    """Follows one `forward` only: everything it calls as a module stays a call."""
+    """Traces one `forward` only: the modules that it calls stay calls."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -86,23 +88,28 @@ class _OneForward(fx.Tracer):
 def _rewritten(
     owner: nn.Module, name: str, calls: list[ActivationCall], new: Callable[[], nn.Module]
 ) -> tuple[fx.Graph, dict[str, nn.Module]]:
-    """The owner's `forward` as a graph whose hidden activations are modules, and these; changes nothing."""
+    """The owner's `forward` as a graph in which its hidden activations are modules, and these modules.
+
+    Changes nothing.
+    """
     mine = [a for a in calls if a.owner == name]
     where = ", ".join(f"{a.kind} at {a.where}" for a in mine)
     try:
         graph = _OneForward().trace(owner)
     except Exception as error:
         raise Untraceable(
-            f"`replace_activations(model)` cannot rewrite {where}: torch.fx cannot follow that `forward` "
-            f"({error}). Make the call a module there, such as `self.act = nn.ReLU()`."
+            f"`replace_activations(model)` cannot rewrite {where}: torch.fx cannot trace that `forward` "
+            f"({error}). Use an activation module there, such as `self.act = nn.ReLU()`."
         ) from error
     kinds = {a.kind for a in mine}
     nodes = [n for n in graph.nodes if n.op in ("call_function", "call_method") and _kind(n) in kinds]
     if len(nodes) < len(mine):
-        raise Untraceable(f"`replace_activations(model)` found {len(nodes)} of the calls {where} in torch.fx's graph.")
+        raise Untraceable(
+            f"`replace_activations(model)` cannot rewrite {where}: torch.fx found only {len(nodes)} of these calls. "
+            "Use activation modules there, such as `self.act = nn.ReLU()`."
+        )
     fresh: dict[str, nn.Module] = {}
-    # An output activation of the same kind runs after the last hidden one, so the first nodes are the hidden
-    # ones.
+    # An output activation of the same kind runs after the last hidden one: the first nodes are the hidden ones.
     for position, node in enumerate(nodes[: len(mine)]):
         attribute = f"replaced_{_kind(node)}_{position}"
         fresh[attribute] = like(owner, new())
@@ -119,7 +126,7 @@ def _kind(node: fx.Node) -> str:
 
 
 def _adopt(owner: nn.Module, rewritten: tuple[fx.Graph, dict[str, nn.Module]]) -> None:
-    """Gives the owner its new `forward`; the object, its class and its parameters stay the same."""
+    """Gives the owner its new `forward`. The object, its class and its parameters stay the same."""
     graph, fresh = rewritten
     for attribute, module in fresh.items():
         owner.add_module(attribute, module)

@@ -1,4 +1,4 @@
-"""What a fix did, layer by layer, as plain data."""
+"""What a fix changed, layer by layer, as plain data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Change:
 
     Args:
         layer: Dotted name of the module, or what else was changed: `"param_groups.0"`, `"loader"`.
-        before: How it was, in words and numbers.
-        after: How it is now.
+        before: Its state before the change, for people to read.
+        after: Its state after the change.
 
     Example:
         >>> print(Change("net.1", "Sigmoid", "ELU"))
@@ -32,11 +32,19 @@ Changes = tuple[Change, ...]
 
 
 class NothingToChange(ValueError):
-    """A fix found nothing to work on; the message says what it looked for."""
+    """A fix found nothing to change. The message says what it looked for."""
 
 
 def recorded(changes: Iterable[Change], call: str, looked_for: str) -> Changes:
-    """The changes as a tuple; a fix that changed nothing is an error.
+    """The changes as a tuple.
+
+    Args:
+        changes: What was changed.
+        call: The fix and its arguments, for the message.
+        looked_for: What it looked for, for the message.
+
+    Raises:
+        NothingToChange: If there are no changes.
 
     Example:
         >>> recorded([], "add_layer_norm(model)", "a layer")  # doctest: +ELLIPSIS

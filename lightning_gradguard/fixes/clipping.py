@@ -1,6 +1,6 @@
 """Gradient clipping by norm, by value and adaptively, before every step of an optimizer.
 
-Clipping is hooked to `optimizer.step` itself and works in a bare loop, in Lightning and under a GradScaler.
+Clipping is a hook of `optimizer.step`, so it works in a plain training loop, in Lightning and with a GradScaler.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lightning_gradguard.fixes.change import Change, Changes
 
 
 def clip_by_norm(optimizer: Optimizer, max_norm: float = 2.0) -> Changes:
-    """Scales all gradients together, before every step, so that their common L2 norm is at most `max_norm`.
+    """Scales all gradients by one factor before every step, so that their global L2 norm is at most `max_norm`.
 
     Args:
         optimizer: Any optimizer; only its own parameters are clipped.
-        max_norm: Positive; 2 in the documents' example, 1 is as common.
+        max_norm: Largest global norm, positive. Default chosen, not measured; 1 is as common.
 
     Returns:
         One change.
@@ -38,18 +38,18 @@ def clip_by_norm(optimizer: Optimizer, max_norm: float = 2.0) -> Changes:
         tensor([-0.6000, -0.8000])
 
     References:
-        Pascanu, Mikolov and Bengio, 2013, arXiv:1211.5063.
+        Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
     """
     limit = _positive("clip_by_norm(max_norm=...)", max_norm)
     return _hook(optimizer, lambda p: torch.nn.utils.clip_grad_norm_(p, limit), f"clipped by norm at {limit:g}")
 
 
 def clip_by_value(optimizer: Optimizer, clip_value: float = 1.0) -> Changes:
-    """Limits every gradient element to ±`clip_value` before every step; this turns the gradient's direction.
+    """Limits every gradient element to ±`clip_value` before every step. This changes the gradient's direction.
 
     Args:
         optimizer: As in `clip_by_norm`.
-        clip_value: Positive. Chosen.
+        clip_value: Largest absolute value, positive. Default chosen, not measured.
 
     Returns:
         One change.
@@ -62,7 +62,7 @@ def clip_by_value(optimizer: Optimizer, clip_value: float = 1.0) -> Changes:
         optimizer: not clipped -> clipped by value at 0.5
 
     References:
-        Mikolov, 2012, "Statistical language models based on neural networks".
+        Mikolov 2012, "Statistical language models based on neural networks".
     """
     limit = _positive("clip_by_value(clip_value=...)", clip_value)
     return _hook(optimizer, lambda p: torch.nn.utils.clip_grad_value_(p, limit), f"clipped by value at {limit:g}")
@@ -73,13 +73,13 @@ def clip_adaptive(
 ) -> Changes:
     """Limits each unit's gradient norm to `clip_factor` times the norm of its weights, before every step.
 
-    A unit is a row of a Linear's weight or a filter of a convolution; biases and scales count as one unit.
+    A unit is a row of a Linear's weight or a filter of a convolution. Biases and scales count as one unit each.
 
     Args:
         optimizer: As in `clip_by_norm`.
-        clip_factor: Largest ratio of gradient norm to weight norm; 0.01 as in Brock et al., 2021.
-        eps: Weight norms below this count as this; 1e-3 as in the same paper.
-        exclude: Parameters left alone; the paper excludes the last layer.
+        clip_factor: Largest ratio of gradient norm to weight norm, positive. Default as in Brock et al. 2021.
+        eps: Smallest weight norm that is used in the ratio, positive. Default as in the same paper.
+        exclude: Parameters that are not clipped. The paper excludes the last layer.
 
     Returns:
         One change.
@@ -97,7 +97,7 @@ def clip_adaptive(
         tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
 
     References:
-        Brock, De, Smith and Simonyan, 2021, arXiv:2102.06171.
+        Brock, De, Smith and Simonyan 2021, arXiv 2102.06171.
     """
     factor = _positive("clip_adaptive(clip_factor=...)", clip_factor)
     floor = _positive("clip_adaptive(eps=...)", eps)
@@ -131,8 +131,8 @@ def _hook(optimizer: Optimizer, clip: Callable[[list[Tensor]], Any], after: str)
     def clip_now() -> None:
         if getattr(optimizer, "grad_scale", None) is not None:
             raise RuntimeError(
-                "gradients of a fused optimizer under a GradScaler are still scaled and cannot be clipped here; "
-                "make the optimizer with `fused=False`."
+                "gradients of a fused optimizer are still multiplied by the GradScaler's factor and cannot be clipped "
+                "here; create the optimizer with `fused=False`."
             )
         clip([p for p in _parameters(optimizer) if p.grad is not None])
 

@@ -1,8 +1,7 @@
-"""Initial weights: LeCun, Glorot, He, orthogonal, small random; the gain follows the activation after each.
+"""Weight initialization by LeCun, Glorot, He, orthogonal and small random; the gain fits the activation after a layer.
 
-Weights are changed in place, so an optimizer that already exists stays valid. Draw before the model is
-sharded, and with a `seed`: numbers are drawn on the CPU and copied, so that every rank and every accelerator
-gets the same.
+Weights are changed in place, so an existing optimizer stays valid. Initialize before the model is sharded, and with a
+`seed`: numbers are drawn on the CPU and copied, so that they are the same on every rank and every accelerator.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from lightning_gradguard.fixes.change import Change, Changes, recorded
 from lightning_gradguard.modules.tracing import ActivationCall, Trace, trace
 
-#: Layers whose `weight` these functions draw. Recurrent layers have `recurrent.orthogonal_recurrent`.
+#: Layers whose `weight` these functions initialize. For recurrent layers see `recurrent.orthogonal_recurrent`.
 LAYERS = (
     nn.Linear,
     nn.Conv1d,
@@ -34,18 +33,18 @@ def glorot(model: nn.Module, example: Any = None, *, uniform: bool = False, **op
     """Draws weights with variance gain² · 2/(n_in + n_out), so that signal and gradient keep their scale.
 
     Args:
-        model: Any module; only Linear, Conv and ConvTranspose layers are drawn.
-        example: What the model is called with, as in `trace`; needed unless `gain` is given.
+        model: Any module; only Linear, Conv and ConvTranspose layers are initialized.
+        example: What the model is called with, as in `trace`. Required unless `gain` is given.
         uniform: U(±gain·√(6/(n_in + n_out))) instead of a normal distribution.
-        options: `gain`, a number for every layer instead of the gain of the activation that follows; `bias`,
-            what biases are set to (default 0, None leaves them); `layers`, names to draw instead of all;
-            `seed`, an int for repeatable weights (default None: torch's global generator).
+        options: `gain`, one number for all layers instead of the gain of the activation after each; `bias`, the value
+            of all biases (default 0; None leaves them unchanged); `layers`, names of the layers to initialize instead
+            of all; `seed`, an int for reproducible weights (default None: torch's global generator).
 
     Returns:
         One change for each layer, with the standard deviation before and after.
 
     Raises:
-        ValueError: If `gain` is None and no example is given, or a named layer is not one that can be drawn.
+        ValueError: If neither `gain` nor an example is given, or a named layer cannot be initialized.
         NothingToChange: If the model has no such layer.
 
     Example:
@@ -57,7 +56,7 @@ def glorot(model: nn.Module, example: Any = None, *, uniform: bool = False, **op
         2: std 0.0577 -> std 0.101 (glorot, gain 1 for no activation)
 
     References:
-        Glorot and Bengio, 2010, "Understanding the difficulty of training deep feedforward neural networks".
+        Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks".
     """
     draw = nn.init.xavier_uniform_ if uniform else nn.init.xavier_normal_
     return _initialize(model, example, "glorot", lambda weight, gain: draw(weight, gain=gain), **options)
@@ -66,7 +65,7 @@ def glorot(model: nn.Module, example: Any = None, *, uniform: bool = False, **op
 def he(
     model: nn.Module, example: Any = None, *, uniform: bool = False, fan_out: bool = False, **options: Any
 ) -> Changes:
-    """Draws weights with variance gain²/n_in: 2/n_in before a ReLU, whose half of zeros it makes up for.
+    """Draws weights with variance gain²/n_in: 2/n_in before a ReLU, which sets half of its inputs to zero.
 
     The uniform bound is gain·√(3/n_in), that is √(6/n_in) for ReLU.
 
@@ -74,7 +73,7 @@ def he(
         model: As in `glorot`.
         example: As in `glorot`.
         uniform: As in `glorot`, with the bound above.
-        fan_out: Variance gain²/n_out instead, which keeps the gradient's scale rather than the signal's.
+        fan_out: Variance gain²/n_out, which keeps the gradient's scale instead of the signal's.
         options: As in `glorot`.
 
     Returns:
@@ -82,7 +81,7 @@ def he(
 
     Raises:
         ValueError: As in `glorot`.
-        NothingToChange: If the model has no layer to draw.
+        NothingToChange: If the model has no layer to initialize.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -91,7 +90,7 @@ def he(
         0: std 0.0407 -> std 0.1 (he, gain 1.41 for relu)
 
     References:
-        He, Zhang, Ren and Sun, 2015, "Delving deep into rectifiers", arXiv:1502.01852.
+        He, Zhang, Ren and Sun 2015, "Delving deep into rectifiers", arXiv 1502.01852.
     """
     draw = nn.init.kaiming_uniform_ if uniform else nn.init.kaiming_normal_
     unit = partial(draw, mode="fan_out" if fan_out else "fan_in", nonlinearity="linear")
@@ -99,11 +98,11 @@ def he(
 
 
 def lecun(model: nn.Module, example: Any = None, *, uniform: bool = False, **options: Any) -> Changes:
-    """Draws weights with variance 1/n_in, whatever the activation: made for SELU and for tanh.
+    """Draws weights with variance 1/n_in, whatever the activation. Suited to SELU and tanh.
 
     Args:
         model: As in `glorot`.
-        example: Not needed; taken so that every initialisation is called alike.
+        example: Not used; accepted so that all initializers are called in the same way.
         uniform: U(±√(3/n_in)) instead of a normal distribution.
         options: As in `glorot`; `gain` is 1 unless given.
 
@@ -112,7 +111,7 @@ def lecun(model: nn.Module, example: Any = None, *, uniform: bool = False, **opt
 
     Raises:
         ValueError: As in `glorot`.
-        NothingToChange: If the model has no layer to draw.
+        NothingToChange: If the model has no layer to initialize.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -120,8 +119,7 @@ def lecun(model: nn.Module, example: Any = None, *, uniform: bool = False, **opt
         0: std 0.0288 -> std 0.0501 (lecun, gain 1)
 
     References:
-        LeCun, Bottou, Orr and Müller, 1998, "Efficient BackProp"; Klambauer et al., 2017, arXiv:1706.02515
-        (SELU).
+        LeCun, Bottou, Orr and Müller 1998, "Efficient BackProp"; Klambauer et al. 2017, arXiv 1706.02515 (SELU).
     """
     draw = nn.init.kaiming_uniform_ if uniform else nn.init.kaiming_normal_
     unit = partial(draw, mode="fan_in", nonlinearity="linear")
@@ -129,7 +127,7 @@ def lecun(model: nn.Module, example: Any = None, *, uniform: bool = False, **opt
 
 
 def orthogonal(model: nn.Module, example: Any = None, **options: Any) -> Changes:
-    """Draws weights as gain times a (semi-)orthogonal matrix: every direction keeps its length through depth.
+    """Draws weights as gain times a (semi-)orthogonal matrix, which keeps the length of a vector through depth.
 
     Args:
         model: As in `glorot`.
@@ -141,7 +139,7 @@ def orthogonal(model: nn.Module, example: Any = None, **options: Any) -> Changes
 
     Raises:
         ValueError: As in `glorot`.
-        NothingToChange: If the model has no layer to draw.
+        NothingToChange: If the model has no layer to initialize.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
@@ -150,7 +148,7 @@ def orthogonal(model: nn.Module, example: Any = None, **options: Any) -> Changes
         True
 
     References:
-        Saxe, McClelland and Ganguli, 2014, arXiv:1312.6120.
+        Saxe, McClelland and Ganguli 2014, arXiv 1312.6120.
     """
     return _initialize(model, example, "orthogonal", lambda w, gain: nn.init.orthogonal_(w, gain=gain), **options)
 
@@ -158,12 +156,12 @@ def orthogonal(model: nn.Module, example: Any = None, **options: Any) -> Changes
 def small_random(
     model: nn.Module, example: Any = None, *, std: float = 0.01, uniform: bool = False, **options: Any
 ) -> Changes:
-    """Draws weights from N(0, std²), or from U(±std): the old advice, which makes deep networks vanish.
+    """Draws weights from N(0, std²) or U(±std): the older advice, with which the signal vanishes in deep networks.
 
     Args:
         model: As in `glorot`.
-        example: Not needed; taken so that every initialisation is called alike.
-        std: Standard deviation, or half the width when `uniform`; 0.01 as in Krizhevsky et al., 2012.
+        example: Not used; accepted so that all initializers are called in the same way.
+        std: Standard deviation, or the bound when `uniform`; positive. Default as in Krizhevsky et al. 2012.
         uniform: U(±std) instead of a normal distribution.
         options: As in `glorot`, without `gain`.
 
@@ -172,7 +170,7 @@ def small_random(
 
     Raises:
         ValueError: If `std` is not positive.
-        NothingToChange: If the model has no layer to draw.
+        NothingToChange: If the model has no layer to initialize.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -198,12 +196,12 @@ def _initialize(
 ) -> Changes:
     if gain is None and example is None:
         raise ValueError(
-            f"`{scheme}(model)` needs an example of the model's input, to see which activation follows each "
-            "layer, or `gain=`; got neither."
+            f"`{scheme}(model)` needs an example of the model's input, to find the activation after each layer, or "
+            "`gain=...`; got neither."
         )
     seen = trace(model, example) if gain is None else Trace()
     changes = []
-    with seeded(seed), torch.no_grad():
+    with fixed_seed(seed), torch.no_grad():
         for name, module in _chosen(model, layers, scheme):
             follower = seen.activation_of(name)
             factor = gain if gain is not None else follower.traits.gain if follower else 1.0
@@ -221,12 +219,15 @@ def _chosen(model: nn.Module, layers: Collection[str] | None, scheme: str) -> It
     found = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
     unknown = sorted(set(layers or ()) - set(found))
     if unknown:
-        raise ValueError(f"`{scheme}(layers=...)` must name layers of the model with a weight, got {unknown!r}.")
+        raise ValueError(
+            f"`{scheme}(layers=...)` must name Linear, Conv or ConvTranspose layers of the model, got {unknown!r}."
+        )
     for name, module in found.items():
         if layers is None or name in layers:
             if "weight" not in module._parameters:
                 raise ValueError(
-                    f"`{scheme}(model)` cannot draw {name!r}: its weight is parametrized; name the others."
+                    f"`{scheme}(model)` cannot initialize {name!r}: its weight is parametrized. Name the other layers "
+                    "with `layers=...`."
                 )
             yield name, module
 
@@ -239,8 +240,8 @@ def _reason(scheme: str, gain: float, follower: ActivationCall | None, traced: b
 
 
 @contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Draws from `seed` without touching the caller's random state."""
+def fixed_seed(seed: int | None) -> Iterator[None]:
+    """Uses torch's CPU generator with `seed` and restores its state; does nothing when `seed` is None."""
     if seed is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Input normalisation with statistics of the training data."""
+"""Input normalization with statistics of the training data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning_gradguard.modules.tracing import call, eval_mode, trace
 
 
 class Standardize(nn.Module):
-    """`(x - mean) / std`, with fixed statistics kept as buffers and thus in every checkpoint.
+    """`(x - mean) / std` with fixed statistics. They are buffers, so every checkpoint has them.
 
     Args:
-        mean: What to subtract, broadcast against the input.
-        std: What to divide by.
+        mean: What is subtracted, broadcast against the input.
+        std: What the difference is divided by.
 
     Example:
         >>> Standardize(torch.tensor([10.0]), torch.tensor([2.0]))(torch.tensor([14.0]))
@@ -34,28 +34,29 @@ class Standardize(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The standardised input, in the dtype of the statistics."""
+        """The standardized input, in the dtype of the statistics."""
         return (x - self.mean) / self.std
 
 
 def normalize_inputs(model: nn.Module, batches: Iterable[Any], *, layer: str | None = None) -> Changes:
-    """Standardises what reaches the model's first layer, with mean and deviation of the training data, in place.
+    """Standardizes the input of the model's first layer with statistics of the training data, in place.
 
-    The layer becomes `nn.Sequential(Standardize, layer)`: features of a Linear and channels of a convolution get mean
-    0 and deviation 1, constant ones only lose their mean. Nothing is trained, so an optimizer that exists stays valid.
+    The layer becomes `nn.Sequential(Standardize, layer)`. The features of a Linear and the channels of a convolution
+    get mean 0 and standard deviation 1; a constant feature only gets mean 0. No parameter is added, so an existing
+    optimizer stays valid.
 
     Args:
         model: Any module.
-        batches: Training batches, such as the train loader: a tensor, or a sequence whose first item the model is
-            called with. All of them are read, once.
-        layer: Name of the layer to normalise before; None takes the first one that a batch reaches.
+        batches: Training batches, such as the train loader. A batch is a tensor, or a sequence whose first item is the
+            model's input. All of them are read once.
+        layer: Name of the layer whose input is standardized. None, the default, takes the first layer that runs.
 
     Returns:
-        One change, with the largest absolute mean and deviation before.
+        One change, with the largest absolute mean and the range of standard deviations before.
 
     Raises:
-        ValueError: If there is no batch, or the layer does not take floating-point features (an embedding).
-        NothingToChange: If the inputs are standardised already (means below 0.01, deviations within 1 %).
+        ValueError: If there is no batch, or the layer's input is not floating-point (an embedding).
+        NothingToChange: If the inputs are standardized already: means below 0.01, deviations within 1 % of 1.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -65,16 +66,16 @@ def normalize_inputs(model: nn.Module, batches: Iterable[Any], *, layer: str | N
         0: mean up to 1.01e+03, std 1.04 to 310 -> mean 0, std 1
 
     References:
-        LeCun, Bottou, Orr and Müller, 1998, "Efficient BackProp", section 4.3.
+        LeCun, Bottou, Orr and Müller 1998, "Efficient BackProp", section 4.3.
     """
     features, name = _moments(model, batches, layer)
     if features is None:
-        raise ValueError("`normalize_inputs(batches=...)` must hold at least one batch, got none.")
+        raise ValueError("`normalize_inputs(batches=...)` must contain at least one batch, got none.")
     mean, std = features
     known = f"mean up to {float(mean.abs().max()):.3g}, std {float(std.min()):.3g} to {float(std.max()):.3g}"
     done = bool((mean.abs() < 0.01).all() and ((std - 1).abs() < 0.01).all())
     changes = [] if done else [Change(name, known, "mean 0, std 1")]
-    recorded(changes, "normalize_inputs(model)", "inputs that are not standardised already")
+    recorded(changes, "normalize_inputs(model)", "inputs that are not standardized already")
     old = model.get_submodule(name)
     shape = (-1, *(1 for _ in range(_spatial(old)))) if _spatial(old) else (-1,)
     weight = next(old.parameters())
@@ -85,13 +86,13 @@ def normalize_inputs(model: nn.Module, batches: Iterable[Any], *, layer: str | N
 
 
 def _spatial(layer: nn.Module) -> int:
-    """Dimensions after the channels; 0 when the features come last."""
+    """Number of dimensions after the channels; 0 when the features are the last dimension."""
     dims = {1: (nn.Conv1d, nn.ConvTranspose1d), 2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
     return next((count for count, kinds in dims.items() if isinstance(layer, kinds)), 0)
 
 
 def _moments(model: nn.Module, batches: Iterable[Any], layer: str | None) -> tuple[tuple[Tensor, Tensor] | None, str]:
-    """Mean and deviation of each feature that reaches the layer, float64 on the host, and the layer's name."""
+    """Mean and standard deviation of each input feature, float64 on the CPU, and the name of the layer."""
     rows: list[Tensor] = []
     name = layer or ""
 
@@ -100,7 +101,7 @@ def _moments(model: nn.Module, batches: Iterable[Any], layer: str | None) -> tup
         if not value.is_floating_point():
             raise ValueError(
                 f"`normalize_inputs(model)` needs floating-point features, but {name!r} receives {value.dtype}. "
-                "Name a later layer with `layer=`."
+                "Name a later layer with `layer=...`."
             )
         wide = value.detach().double().cpu()
         wide = wide.movedim(1, -1) if _spatial(module) else wide
@@ -126,12 +127,12 @@ def _moments(model: nn.Module, batches: Iterable[Any], layer: str | None) -> tup
 
 
 def _combined(rows: list[Tensor], firsts: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-    """Mean and deviation from each batch's count, sum and squares about its own first row, without cancellation."""
+    """Mean and deviation from each batch's count, sum and squares about its first row, without cancellation."""
     if not rows:
         return None
     count, total, squares = torch.stack(rows).unbind(1)
     first = torch.stack(firsts)
     mean = total.sum(0) / count.sum(0)
-    centred = squares - count * (total / count - first).square()  # squares about the batch's own mean
-    spread = centred.clamp(min=0).sum(0) + (count * (total / count - mean).square()).sum(0)
+    centered = squares - count * (total / count - first).square()  # squares about the batch's own mean
+    spread = centered.clamp(min=0).sum(0) + (count * (total / count - mean).square()).sum(0)
     return mean, (spread / count.sum(0)).sqrt()

@@ -1,4 +1,4 @@
-"""Normalisation inside the model: BatchNorm, LayerNorm, and LayerNorm's place in a transformer."""
+"""Normalization inside the model: BatchNorm, LayerNorm, and the position of LayerNorm in a transformer."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d
 
 
 def add_batch_norm(model: nn.Module, example: Any, *, before: bool = True) -> Changes:
-    """Puts a BatchNorm of the right dimension between each hidden layer and its activation, or after it.
+    """Inserts a BatchNorm between each hidden layer and its activation, or after the activation.
 
-    The layer becomes `nn.Sequential(layer, norm)`: its parameters are the same objects, their names get one
-    level deeper. BatchNorm has parameters of its own, so use it before the optimizer is made. Its batch must
-    be larger than a few samples; otherwise take `add_layer_norm`.
+    The layer becomes `nn.Sequential(layer, norm)`: its parameters stay the same objects, and their names get one
+    level deeper. BatchNorm adds parameters, so insert it before you create the optimizer. It needs batches of more
+    than a few samples; for smaller ones use `add_layer_norm`.
 
     Args:
         model: Any module whose hidden layers are Linear or convolutions.
         example: What the model is called with, as in `trace`.
-        before: Before the activation, as Ioffe and Szegedy have it; False puts it after, which needs
-            activations that are modules of their own.
+        before: Before the activation, as in Ioffe and Szegedy 2015. False inserts it after, which needs activations
+            that are modules and not shared.
 
     Returns:
         One change for each layer.
 
     Raises:
-        ValueError: If a layer is called twice, which would share running statistics; if a Linear works on
-            sequences; or, with `before=False`, if the activation is a plain call or shared. Nothing has
-            changed.
+        ValueError: If a layer is called twice and would share running statistics; if a Linear is applied to
+            sequences; or, with `before=False`, if the activation is a function call, a gate or shared. Nothing has
+            been changed.
         NothingToChange: If no layer is followed by a hidden activation.
 
     Example:
@@ -43,16 +43,15 @@ def add_batch_norm(model: nn.Module, example: Any, *, before: bool = True) -> Ch
         0: Conv2d, relu -> Conv2d, BatchNorm2d, relu
 
     References:
-        Ioffe and Szegedy, 2015, arXiv:1502.03167.
+        Ioffe and Szegedy 2015, arXiv 1502.03167.
     """
     return _add(model, example, _batch_norm, "add_batch_norm", before)
 
 
 def add_layer_norm(model: nn.Module, example: Any, *, before: bool = True) -> Changes:
-    """Puts a LayerNorm between each hidden layer and its activation, or after it: for tiny batches and
-    sequences.
+    """Inserts a LayerNorm between each hidden layer and its activation, or after it; for small batches and sequences.
 
-    Convolutions get `GroupNorm(1, channels)`, which is the same thing over channels and positions.
+    Convolutions get `GroupNorm(1, channels)`, which normalizes over channels and positions.
 
     Args:
         model: As in `add_batch_norm`.
@@ -63,7 +62,7 @@ def add_layer_norm(model: nn.Module, example: Any, *, before: bool = True) -> Ch
         One change for each layer.
 
     Raises:
-        ValueError: As in `add_batch_norm`, but sequences are welcome.
+        ValueError: As in `add_batch_norm`, except that sequences are allowed.
         NothingToChange: If no layer is followed by a hidden activation.
 
     Example:
@@ -73,16 +72,16 @@ def add_layer_norm(model: nn.Module, example: Any, *, before: bool = True) -> Ch
         0: Linear, tanh -> Linear, tanh, LayerNorm
 
     References:
-        Ba, Kiros and Hinton, 2016, arXiv:1607.06450.
+        Ba, Kiros and Hinton 2016, arXiv 1607.06450.
     """
     return _add(model, example, _layer_norm, "add_layer_norm", before)
 
 
 def pre_norm(model: nn.Module) -> Changes:
-    """Moves LayerNorm inside the residual branch of every transformer layer, where no warm-up is needed.
+    """Moves LayerNorm into the residual branch of every transformer layer, which then needs no warmup.
 
-    Works on `nn.TransformerEncoderLayer` and `nn.TransformerDecoderLayer`; an `nn.TransformerEncoder` or
-    `Decoder` without a final norm gets one, as its output would otherwise not be normalised at all.
+    Works on `nn.TransformerEncoderLayer` and `nn.TransformerDecoderLayer`. An `nn.TransformerEncoder` or
+    `nn.TransformerDecoder` without a final norm gets one; otherwise its output would not be normalized.
 
     Args:
         model: A module that contains such layers.
@@ -99,7 +98,7 @@ def pre_norm(model: nn.Module) -> Changes:
         layers.0: post-LN -> pre-LN; norm: None -> LayerNorm(8)
 
     References:
-        Xiong et al., 2020, "On layer normalization in the transformer architecture", arXiv:2002.04745.
+        Xiong et al. 2020, "On layer normalization in the transformer architecture", arXiv 2002.04745.
     """
     changes = []
     for name, module in model.named_modules():
@@ -118,8 +117,8 @@ def _batch_norm(layer: Any, call: LayerCall) -> nn.Module:
     if isinstance(layer, nn.Linear):
         if len(call.output_shape) != 2:
             raise ValueError(
-                f"`add_batch_norm(model)` cannot normalise {call.name!r}: its output has shape {call.output_shape}, "
-                "a sequence rather than a batch of features. Use `add_layer_norm`."
+                f"`add_batch_norm(model)` cannot normalize {call.name!r}: its output has shape {call.output_shape}, "
+                "a sequence instead of a batch of features. Use `add_layer_norm`."
             )
         return nn.BatchNorm1d(layer.out_features)
     kinds = {3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -148,7 +147,7 @@ def _add(
 def _planned(
     model: nn.Module, example: Any, make: Callable[[Any, LayerCall], nn.Module], call: str, before: bool
 ) -> Iterator[tuple[LayerCall, ActivationCall, nn.Module]]:
-    """What is to be done, with every reason not to do it raised before anything is changed."""
+    """Each layer with its activation and its norm. Every error is raised before anything is changed."""
     seen = trace(model, example)
     used = [activation.owner for activation in seen.activations]
     for layer in seen.layers.values():
@@ -156,10 +155,14 @@ def _planned(
         if activation is None or not activation.hidden or not isinstance(module, (nn.Linear, *_CONV)):
             continue
         if layer.calls > 1:
-            raise ValueError(f"`{call}(model)` cannot normalise {layer.name!r}: it is called {layer.calls} times.")
+            raise ValueError(
+                f"`{call}(model)` cannot normalize {layer.name!r}: it is called {layer.calls} times. Give each call a "
+                "layer of its own."
+            )
         if not before and (not activation.module or used.count(activation.owner) > 1):
             raise ValueError(
-                f"`{call}(before=False)` needs an activation module of its own after {layer.name!r}; the call at "
-                f"{activation.where} is shared or plain. Normalise before it, or give it a module."
+                f"`{call}(before=False)` needs an activation module after {layer.name!r} that is not shared; the one "
+                f"called at {activation.where} is shared, a function or a gate. Use `before=True`, or give the layer "
+                "an activation module of its own."
             )
         yield layer, activation, make(module, layer)

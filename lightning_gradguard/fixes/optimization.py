@@ -1,4 +1,4 @@
-"""The optimizer and its data: weight decay, another optimizer, learning rate, batch size."""
+"""Optimizer and data loader: weight decay, another optimizer, learning rate, batch size."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class RebatchedLoader(NamedTuple):
 
 
 def set_weight_decay(optimizer: Optimizer, value: float) -> Changes:
-    """Sets L2 regularisation on every parameter group, so that weights cannot grow without a reason in the data.
+    """Sets the weight decay of every parameter group, which limits the growth of weights.
 
     The optimizer adds `value · w` to each gradient (SGD, Adam), or shrinks w directly (AdamW). A penalty of `α‖W‖²` in
-    the loss is `value = 2α`.
+    the loss corresponds to `value = 2α`.
 
     Args:
         optimizer: Any optimizer with a `weight_decay` in its groups.
-        value: Not negative; 1e-4 to 5e-4 are common with SGD, 1e-2 with AdamW.
+        value: At least 0; 1e-4 to 5e-4 are common with SGD, 1e-2 with AdamW.
 
     Returns:
-        One change for each group whose decay was another.
+        One change for each group that had another value.
 
     Raises:
-        ValueError: If `value` is negative or the optimizer knows no weight decay.
+        ValueError: If `value` is negative, or the optimizer has no weight decay.
         NothingToChange: If every group has this value already.
 
     Example:
@@ -48,23 +48,26 @@ def set_weight_decay(optimizer: Optimizer, value: float) -> Changes:
         param_groups.0: weight_decay 0 -> weight_decay 0.001
 
     References:
-        Krogh and Hertz, 1991; Loshchilov and Hutter, 2019, arXiv:1711.05101.
+        Krogh and Hertz 1991; Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
     if value < 0:
         raise ValueError(f"`set_weight_decay(value=...)` must not be negative, got {value!r}.")
     if any("weight_decay" not in group for group in optimizer.param_groups):
-        raise ValueError(f"`set_weight_decay(optimizer)`: {type(optimizer).__name__} has no weight_decay; use another.")
+        raise ValueError(
+            "`set_weight_decay(optimizer)` needs an optimizer with `weight_decay` in its groups; "
+            f"{type(optimizer).__name__} has no weight_decay."
+        )
     return _set(optimizer, "weight_decay", lambda _: value, f"set_weight_decay(optimizer, {value:g})")
 
 
 def scale_lr(optimizer: Optimizer, factor: float) -> Changes:
-    """Multiplies the learning rate of every parameter group: up against vanishing, down against exploding.
+    """Multiplies the learning rate of every parameter group: up for vanishing gradients, down for exploding ones.
 
-    A scheduler remembers the rate that it was made with, so make it afterwards.
+    A scheduler keeps the learning rate that it was created with, so create it afterwards.
 
     Args:
         optimizer: Any optimizer.
-        factor: Positive and not 1. Powers of ten are the usual search.
+        factor: Positive and not 1. A usual search tries powers of ten.
 
     Returns:
         One change for each group.
@@ -96,14 +99,14 @@ def _set(optimizer: Optimizer, key: str, new: Callable[[Any], Any], call: str) -
 
 
 def switch_optimizer(optimizer: Optimizer, new: type[Optimizer], **settings: Any) -> SwitchedOptimizer:
-    """Makes another optimizer over the same parameter groups: Adam or Adagrad, whose step hardly depends on scale.
+    """Creates another optimizer for the same parameter groups, such as Adam, whose steps hardly depend on scale.
 
-    State (momentum, moments) begins anew. A group's weight decay is carried over where the new one knows it.
+    Its state (momentum, moments) starts empty. A group's weight decay is kept where the new optimizer has one.
 
     Args:
         optimizer: The optimizer to replace; it is not changed.
         new: `torch.optim.Adam`, `torch.optim.Adagrad`, ...
-        settings: Given to `new`: `lr=1e-3`.
+        settings: Arguments of `new`, such as `lr=1e-3`.
 
     Returns:
         The new optimizer, and one change for each group.
@@ -118,7 +121,7 @@ def switch_optimizer(optimizer: Optimizer, new: type[Optimizer], **settings: Any
         param_groups.0: SGD, lr 0.1 -> Adam, lr 0.001
 
     References:
-        Duchi, Hazan and Singer, 2011 (Adagrad); Kingma and Ba, 2015, arXiv:1412.6980 (Adam).
+        Duchi, Hazan and Singer 2011 (Adagrad); Kingma and Ba 2015, arXiv 1412.6980 (Adam).
     """
     groups = [{"params": group["params"]} for group in optimizer.param_groups]
     made = new(groups, **settings)  # type: ignore[call-arg]
@@ -134,18 +137,18 @@ def switch_optimizer(optimizer: Optimizer, new: type[Optimizer], **settings: Any
 
 
 def set_batch_size(loader: DataLoader[Any], batch_size: int) -> RebatchedLoader:
-    """Makes the same data loader with another batch size; order, workers and everything else stay.
+    """Creates the same data loader with another batch size; order, workers and all other settings stay the same.
 
     Args:
-        loader: A loader that batches by itself.
+        loader: A loader with automatic batching.
         batch_size: Samples in a batch, at least 1.
 
     Returns:
         The new loader, and the change.
 
     Raises:
-        ValueError: If `batch_size` is below 1 or the loader has a batch sampler of its own.
-        NothingToChange: If that is its batch size.
+        ValueError: If `batch_size` is below 1, or the loader was created with a batch sampler.
+        NothingToChange: If it has that batch size already.
 
     Example:
         >>> loader = DataLoader(range(10), batch_size=1)
@@ -157,7 +160,8 @@ def set_batch_size(loader: DataLoader[Any], batch_size: int) -> RebatchedLoader:
         raise ValueError(f"`set_batch_size(batch_size=...)` must be at least 1, got {batch_size!r}.")
     if loader.batch_size is None:
         raise ValueError(
-            "`set_batch_size(loader)` needs a loader that batches by itself; this one has a batch sampler."
+            "`set_batch_size(loader)` needs a loader with automatic batching; this one has a batch sampler. Change the "
+            "sampler instead."
         )
     differs = [Change("loader", f"batch size {loader.batch_size}", f"batch size {batch_size}")]
     changes = recorded(differs if loader.batch_size != batch_size else [], "set_batch_size(loader)", "another size")
@@ -168,10 +172,10 @@ def set_batch_size(loader: DataLoader[Any], batch_size: int) -> RebatchedLoader:
 
 
 def decay_rate(group: dict[str, Any], scale: float) -> float:
-    """What a weight decay of 1 takes from a weight in one step; 0 for a group without a learning rate."""
+    """Share of a weight that a weight decay of 1 removes in one step; 0 for a group without a learning rate."""
     return usual_lr(group) * scale / max(1 - float(group.get("momentum", 0.0)), 1e-3) if "lr" in group else 0.0
 
 
 def usual_lr(group: dict[str, Any]) -> float:
-    """A group's learning rate: what its schedule began with, if it has one, since that may be almost at its end."""
+    """A group's learning rate at the start of its schedule, if it has one, which may be almost at its end."""
     return float(group.get("initial_lr", group["lr"]))

@@ -1,4 +1,4 @@
-"""Greedy layer-wise pre-training: each sigmoid layer is an RBM, trained by contrastive divergence."""
+"""Greedy layer-wise pretraining: each sigmoid layer is trained as an RBM by contrastive divergence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RBM(nn.Module):
         gaussian: Whether visible units are real numbers of unit variance instead of probabilities.
 
     Attributes:
-        weight: `[hidden, visible]`, as an `nn.Linear` has it; N(0, 0.01²) as in Hinton, 2010.
+        weight: `[hidden, visible]`, as in `nn.Linear`; initially N(0, 0.01²) as in Hinton 2010.
         visible_bias: `[visible]`.
         hidden_bias: `[hidden]`.
 
@@ -44,7 +44,7 @@ class RBM(nn.Module):
         self.register_buffer("hidden_bias", torch.zeros(hidden))
 
     def reset(self, data: Tensor, generator: torch.Generator) -> None:
-        """Begins anew: small weights, no hidden bias, a visible bias that reproduces the data's mean (Hinton, 2010)."""
+        """Initializes small weights, no hidden bias, and a visible bias that gives the data's mean (Hinton 2010)."""
         self.weight.normal_(0, 0.01, generator=generator)
         self.hidden_bias.zero_()
         mean = data.mean(0)
@@ -62,7 +62,7 @@ class RBM(nn.Module):
     def divergence(self, data: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The CD-k estimate of the log-likelihood's gradient for weight, visible bias and hidden bias.
 
-        Hidden units are sampled while the chain runs; its last probabilities enter the statistics (Hinton, 2010).
+        Hidden units are sampled during the chain; the statistics use its last probabilities (Hinton 2010).
         """
         start = self(data)
         hidden = start
@@ -98,19 +98,19 @@ def train_rbm(
 
     Args:
         rbm: The machine, on the device of the data.
-        data: `[samples, visible]`, probabilities in [0, 1], or anything of unit variance when it is gaussian.
-        epochs: Passes over the data. Chosen.
-        lr: 0.1 for probabilities; take 0.01 or less for a gaussian one (Hinton, 2010, sections 7 and 13.2).
-        k: Gibbs steps; 1 as in Hinton, 2002.
-        batch_size: Chosen; Hinton, 2010, has 10 to 100.
-        momentum: 0.5, Hinton's initial value.
-        weight_cost: L2 cost on the weights; 2e-4 as in Hinton, 2010.
-        seed: Of weights, order and sampling.
-        progress: A running `rich.progress.Progress` to draw one bar in.
-        label: The bar's name.
+        data: `[samples, visible]`: probabilities in [0, 1], or real numbers of unit variance when it is Gaussian.
+        epochs: Passes over the data. Default chosen, not measured.
+        lr: Learning rate. Default as in Hinton 2010, section 7; use 0.01 or less for a Gaussian machine (section 13.2).
+        k: Gibbs steps. Default as in Hinton 2002.
+        batch_size: Samples in a batch. Default from the range of 10 to 100 in Hinton 2010.
+        momentum: Default as in Hinton 2010 for the first epochs.
+        weight_cost: L2 penalty of the weights. Default as in Hinton 2010.
+        seed: Of initial weights, order and sampling.
+        progress: A running `rich.progress.Progress` to which a bar is added.
+        label: Name of the bar.
 
     Returns:
-        The reconstruction error; 1 is what the mean alone would reach.
+        The reconstruction error; the mean of the data alone has an error of 1.
 
     Example:
         >>> patterns = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]]).repeat(50, 1)
@@ -118,7 +118,7 @@ def train_rbm(
         True
 
     References:
-        Hinton, 2002, "Training products of experts by minimizing contrastive divergence"; Hinton, 2010, "A practical
+        Hinton 2002, "Training products of experts by minimizing contrastive divergence"; Hinton 2010, "A practical
         guide to training restricted Boltzmann machines".
     """
     generator = torch.Generator(data.device).manual_seed(seed)
@@ -148,25 +148,25 @@ def pretrain(
     progress: bool = True,
     **settings: Any,
 ) -> Changes:
-    """Pre-trains every Linear layer that a hidden sigmoid follows, from the input up, each on what the last puts out.
+    """Pretrains every Linear layer before a hidden sigmoid, starting at the input, each on the output of the previous.
 
     Afterwards the model is a deep belief network, ready for fine-tuning with labels. Weights and biases change in
-    place, on whatever device the model is; the output layer is left alone.
+    place on the model's device; the output layer is not changed.
 
     Args:
         model: Any module with Linear layers followed by sigmoids.
         inputs: Training inputs, `[samples, ...]`; labels are not used.
-        gaussian: Whether the inputs are real numbers (standardise them) rather than in [0, 1].
-        mirror: For an autoencoder: encoder layer -> decoder layer that gets its weights transposed, and its
-            visible biases (Hinton and Salakhutdinov, 2006). Decoder layers are not trained themselves.
-        progress: Whether to draw one progress bar for each layer.
-        settings: Given to `train_rbm`: `epochs`, `lr`, `k`, `batch_size`, `momentum`, `weight_cost`, `seed`.
+        gaussian: Whether the inputs are real numbers (standardize them) instead of numbers in [0, 1].
+        mirror: For an autoencoder: name of an encoder layer -> name of the decoder layer that gets its transposed
+            weights and visible biases (Hinton and Salakhutdinov 2006). Decoder layers are not trained themselves.
+        progress: Whether to show a progress bar for each layer.
+        settings: Arguments of `train_rbm`: `epochs`, `lr`, `k`, `batch_size`, `momentum`, `weight_cost`, `seed`.
 
     Returns:
         One change for each layer: the reconstruction error over the data's variance before and after.
 
     Raises:
-        ValueError: If the inputs leave [0, 1] and `gaussian` is False.
+        ValueError: If inputs are outside [0, 1] and `gaussian` is False.
         NothingToChange: If no Linear layer is followed by a hidden sigmoid.
 
     Example:
@@ -176,13 +176,14 @@ def pretrain(
         '0'
 
     References:
-        Hinton, Osindero and Teh, 2006; Hinton and Salakhutdinov, 2006; Bengio et al., 2007.
+        Hinton, Osindero and Teh 2006; Hinton and Salakhutdinov 2006; Bengio et al. 2007.
     """
     inputs = inputs.to(next(model.parameters()).device)
     if not gaussian and (float(inputs.min()) < 0 or float(inputs.max()) > 1):
         raise ValueError(
-            "`pretrain(inputs=...)` must lie in [0, 1] for binary visible units, got "
-            f"{float(inputs.min()):.3g} to {float(inputs.max()):.3g}. Rescale, or standardise and pass `gaussian=True`."
+            "`pretrain(inputs=...)` must be in [0, 1] for binary visible units, got "
+            f"{float(inputs.min()):.3g} to {float(inputs.max()):.3g}. Rescale them, or "
+            "standardize them and pass `gaussian=True`."
         )
     decoder = dict(mirror or {})
     seen = trace(model, inputs[:2])
@@ -215,7 +216,7 @@ def _is_sigmoid_layer(model: nn.Module, name: str, activation: Any) -> bool:
 
 
 def _input_of(model: nn.Module, layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What the layer receives when the model sees `inputs`, `[samples, in_features]`."""
+    """Input of the layer for these inputs of the model, `[samples, in_features]`."""
     received: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: received.append(args[0].detach()))
     try:

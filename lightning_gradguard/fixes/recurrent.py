@@ -1,4 +1,4 @@
-"""Recurrent layers: gates instead of a plain RNN, the forget gate's bias, orthogonal recurrent weights."""
+"""Recurrent layers: gates instead of a plain RNN, the bias of the forget gate, orthogonal recurrent weights."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.fixes.initialization import seeded
+from lightning_gradguard.fixes.initialization import fixed_seed
 from lightning_gradguard.modules.surgery import like, replace_module
 
-#: Layers with a gate that carries the state on, which torch keeps second: an LSTM's forget gate, a GRU's z.
+#: Layers with a gate that keeps the state, the second one in torch's weights: an LSTM's forget gate, a GRU's z.
 _GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
 
 
 class DropInLSTM(nn.LSTM):
-    """An LSTM that is called like `nn.RNN`: it takes h_0 or nothing, and returns `(output, h_n)`.
+    """An LSTM with the interface of `nn.RNN`: it takes h_0 or nothing, and returns `(output, h_n)`.
 
     Example:
         >>> output, h_n = DropInLSTM(2, 3, batch_first=True)(torch.zeros(1, 5, 2))
@@ -26,7 +26,7 @@ class DropInLSTM(nn.LSTM):
     """
 
     def forward(self, input: Any, hx: Tensor | None = None) -> Any:  # type: ignore[override]
-        """As `nn.RNN.forward`; the cell state begins at zero."""
+        """As `nn.RNN.forward`; the initial cell state is zero."""
         output, (h_n, _) = super().forward(input, None if hx is None else (hx, torch.zeros_like(hx)))
         return output, h_n
 
@@ -34,21 +34,20 @@ class DropInLSTM(nn.LSTM):
 def replace_rnn(
     model: nn.Module, cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM, *, forget_bias: float | None = 1.0
 ) -> Changes:
-    """Replaces every plain `nn.RNN` by an LSTM or GRU of the same sizes, in place, called in the same way.
+    """Replaces every plain `nn.RNN` by an LSTM or GRU of the same sizes and interface, in place.
 
-    The new layers have parameters of their own, so use it before the optimizer is made.
+    The new layers have new parameters, so replace them before you create the optimizer.
 
     Args:
         model: A module that contains `nn.RNN`.
         cell: `nn.LSTM` or `nn.GRU`.
-        forget_bias: Given to `set_forget_bias`; 1 as in Jozefowicz et al., 2015. None leaves torch's own
-            biases.
+        forget_bias: Argument of `set_forget_bias`. Default as in Jozefowicz et al. 2015; None keeps torch's biases.
 
     Returns:
         One change for each layer.
 
     Raises:
-        ValueError: If `cell` is neither of the two.
+        ValueError: If `cell` is another class.
         NothingToChange: If the model contains no `nn.RNN`.
 
     Example:
@@ -57,7 +56,7 @@ def replace_rnn(
         rnn: RNN(2, 16, tanh) -> GRU(2, 16), forget bias 1
 
     References:
-        Hochreiter and Schmidhuber, 1997 (LSTM); Cho et al., 2014, arXiv:1406.1078 (GRU).
+        Hochreiter and Schmidhuber 1997 (LSTM); Cho et al. 2014, arXiv 1406.1078 (GRU).
     """
     if cell not in (nn.LSTM, nn.GRU):
         raise ValueError(f"`replace_rnn(cell=...)` must be nn.LSTM or nn.GRU, got {cell!r}.")
@@ -77,15 +76,15 @@ def replace_rnn(
 
 
 def set_forget_bias(model: nn.Module, value: float = 1.0) -> Changes:
-    """Sets the bias of the gate that carries the state on, so that the state is kept from the first step.
+    """Sets the bias of the gate that keeps the state, so that the state is kept from the first step on.
 
-    For an LSTM that is the forget gate, for a GRU the update gate z (in torch `h' = (1 - z)·n + z·h`). torch
-    adds two biases; the sum becomes `value`. The state then decays like `sigmoid(value)**t`: 0.73 a step at
-    1, 0.95 at 3.
+    For an LSTM this is the forget gate, for a GRU the update gate z (in torch `h' = (1 - z)·n + z·h`). torch adds two
+    biases; their sum becomes `value`. The state then decays as `sigmoid(value)**t`: by a factor of 0.73 a step for 1,
+    0.95 for 3.
 
     Args:
         model: A module that contains LSTM or GRU layers or cells.
-        value: 1 as in Jozefowicz et al., 2015; larger for longer memories.
+        value: The bias. Default as in Jozefowicz et al. 2015; larger values keep the state for longer.
 
     Returns:
         One change for each layer, with the mean bias before and after.
@@ -100,7 +99,7 @@ def set_forget_bias(model: nn.Module, value: float = 1.0) -> Changes:
         [2.0, 2.0, 2.0]
 
     References:
-        Gers, Schmidhuber and Cummins, 2000; Jozefowicz, Zaremba and Sutskever, 2015.
+        Gers, Schmidhuber and Cummins 2000; Jozefowicz, Zaremba and Sutskever 2015.
     """
     changes = []
     for name, module in model.named_modules():
@@ -121,16 +120,15 @@ def set_forget_bias(model: nn.Module, value: float = 1.0) -> Changes:
 
 
 def orthogonal_recurrent(model: nn.Module, *, gain: float = 1.0, seed: int | None = None) -> Changes:
-    """Draws the recurrent weights of every RNN, LSTM and GRU as gain times an orthogonal matrix, gate by
-    gate.
+    """Draws the recurrent weights of every RNN, LSTM and GRU as gain times an orthogonal matrix, gate by gate.
 
-    At gain 1 a linear recurrence neither shrinks nor grows a gradient through time, whatever the distance.
-    The input weights become Glorot-uniform and the biases of a plain RNN zero; a gated layer's biases stay.
+    With gain 1 a linear recurrence keeps the norm of a gradient over any number of steps. The input weights become
+    Glorot-uniform and the biases of a plain RNN zero; the biases of gated layers are not changed.
 
     Args:
         model: A module that contains recurrent layers or cells.
-        gain: Largest singular value of each recurrent matrix.
-        seed: For repeatable weights; None uses torch's global generator.
+        gain: Singular values of each recurrent matrix.
+        seed: For reproducible weights. None, the default, uses torch's global generator.
 
     Returns:
         One change for each layer, with the largest singular value before and after.
@@ -145,11 +143,10 @@ def orthogonal_recurrent(model: nn.Module, *, gain: float = 1.0, seed: int | Non
         1.0
 
     References:
-        Saxe, McClelland and Ganguli, 2014, arXiv:1312.6120; Pascanu, Mikolov and Bengio, 2013,
-        arXiv:1211.5063.
+        Saxe, McClelland and Ganguli 2014, arXiv 1312.6120; Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
     """
     changes = []
-    with seeded(seed), torch.no_grad():
+    with fixed_seed(seed), torch.no_grad():
         for name, module in model.named_modules():
             if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
                 continue

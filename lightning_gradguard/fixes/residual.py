@@ -1,4 +1,4 @@
-"""Residual connections around blocks that keep their input's shape."""
+"""Residual connections around blocks that keep the shape of their input."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightning_gradguard.modules.surgery import Block, replace_block, shape_pres
 
 
 class Residual(nn.Module):
-    """`x + scale · block(x)`: the gradient reaches the block's input by one path that nothing multiplies.
+    """`x + scale · block(x)`: one path brings the gradient to the block's input unchanged.
 
     Args:
         block: Any module whose output has the shape of its input.
-        scale: What the branch is multiplied by.
+        scale: Factor of the branch. Default as in He et al. 2016.
 
     Example:
         >>> import torch
@@ -42,17 +42,17 @@ def add_residual(
 ) -> Changes:
     """Wraps blocks that keep their input's shape as `x + scale · block(x)`, in place.
 
-    Blocks are found in every `nn.Sequential` (a weight layer and what follows it) and `nn.ModuleList` (each
+    Blocks are found in every `nn.Sequential` (a weight layer and the modules after it) and `nn.ModuleList` (each
     element). The parameters stay the same objects; their names get one level deeper.
 
-    With initial weights that keep the variance, each block adds its own to it: over L blocks the signal
-    grows like 2^(L/2). A scale of `L**-0.5` keeps it bounded.
+    With initial weights that keep the variance, each block doubles it: over L blocks the signal grows as 2^(L/2). With
+    a scale of `L**-0.5` it stays bounded.
 
     Args:
         model: Any module.
         example: What the model is called with, as in `trace`.
-        every: Weight layers in one block; 2 as in He et al., 2016.
-        scale: What each branch is multiplied by; 1 as in He et al., 2016.
+        every: Weight layers in one block, at least 1. Default as in He et al. 2016.
+        scale: Factor of each branch. Default as in He et al. 2016.
         blocks: Names of modules to wrap instead of searching; each must keep its input's shape.
 
     Returns:
@@ -69,8 +69,7 @@ def add_residual(
         1: 1, 2 -> x + (1, 2)(x); 3: 3, 4 -> x + (3, 4)(x)
 
     References:
-        He, Zhang, Ren and Sun, 2016, arXiv:1512.03385; Zhang, Dauphin and Ma, 2019, arXiv:1901.09321 (the
-        variance).
+        He, Zhang, Ren and Sun 2016, arXiv 1512.03385; Zhang, Dauphin and Ma 2019, arXiv 1901.09321 (the variance).
     """
     if every < 1:
         raise ValueError(f"`add_residual(every=...)` must be at least 1, got {every!r}.")

@@ -1,4 +1,4 @@
-"""Input normalisation with statistics that are gathered while training."""
+"""Input normalization with statistics that are collected during training."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class RunningStandardize(nn.Module):
-    """`(x - mean) / std` with the mean and deviation of everything seen in training so far.
+    """`(x - mean) / std` with the mean and standard deviation of all training inputs so far.
 
     Unlike BatchNorm it uses the same statistics in training and evaluation, so it works for any batch size. They are
-    buffers and thus in every checkpoint.
+    buffers, so every checkpoint has them.
 
     Args:
         features: Number of features, or of channels.
-        spatial: Dimensions after the channels; 0 when the features come last.
+        spatial: Number of dimensions after the channels; 0 when the features are the last dimension.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -26,7 +26,7 @@ class RunningStandardize(nn.Module):
         True
 
     References:
-        LeCun, Bottou, Orr and Müller, 1998, "Efficient BackProp", section 4.3.
+        LeCun, Bottou, Orr and Müller 1998, "Efficient BackProp", section 4.3.
     """
 
     count: Tensor
@@ -41,7 +41,7 @@ class RunningStandardize(nn.Module):
         self.register_buffer("var", torch.ones(features, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The standardised input, in its own dtype; a feature that never varies only loses its mean."""
+        """The standardized input, in its own dtype; a constant feature only gets mean 0."""
         if self.training and bool(torch.isfinite(x).all()):
             self._learn(x)
         shape = (-1, *(1 for _ in range(self.spatial)))

@@ -1,4 +1,4 @@
-"""Exchanging modules inside a model, and finding the blocks that keep their input's shape."""
+"""Replacing modules inside a model, and finding blocks that keep the shape of their input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from lightning_gradguard.modules.tracing import call, eval_mode, trace
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Puts `new` where the module called `name` was, under every name that this module object has.
+    """Puts `new` in the place of the module `name`, under every name that this module object has.
+
+    Raises:
+        ValueError: If `name` is the model itself.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 1), nn.Tanh())
@@ -22,7 +25,7 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
         ReLU()
     """
     if not name:
-        raise ValueError("the model itself is what would be replaced; wrap it in a module: `nn.Sequential(model)`.")
+        raise ValueError("`replace_module(name=...)` must name a submodule; wrap the model: `nn.Sequential(model)`.")
     old = model.get_submodule(name)
     for path, module in list(model.named_modules(remove_duplicate=False)):
         if module is old:
@@ -38,17 +41,17 @@ def like(model: nn.Module, fresh: nn.Module) -> nn.Module:
 
 
 def has_weight(module: nn.Module) -> bool:
-    """Whether a module, or one inside it, owns a weight of two or more dimensions."""
+    """Whether a module or one inside it has a parameter of two or more dimensions."""
     return any(p.ndim >= 2 for p in module.parameters())
 
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring members of a container that together keep their input's shape.
+    """Adjacent members of a container that together keep their input's shape.
 
     Args:
         parent: Dotted name of the container.
-        members: Their names in it, in order.
+        members: Names of the members in the container, in order.
     """
 
     parent: str
@@ -61,7 +64,7 @@ class Block:
 
 
 def replace_block(model: nn.Module, block: Block, wrap: Callable[[nn.Module], nn.Module]) -> None:
-    """Puts `wrap(the block as one module)` in the place of its first member, and identities after it."""
+    """Puts `wrap(the block as one module)` in the place of the first member, and identities in that of the others."""
     parent = model.get_submodule(block.parent)
     members = [parent.get_submodule(name) for name in block.members]
     setattr(parent, block.members[0], wrap(members[0] if len(members) == 1 else nn.Sequential(*members)))
@@ -69,8 +72,8 @@ def replace_block(model: nn.Module, block: Block, wrap: Callable[[nn.Module], nn
         setattr(parent, name, nn.Identity())
 
 
-def take_out(model: nn.Module, block: Block) -> None:
-    """Removes a block: its members become identities; an element leaves its `nn.ModuleList`, which is iterated."""
+def remove_block(model: nn.Module, block: Block) -> None:
+    """Removes a block: its members become identities; an `nn.ModuleList` loses the element."""
     parent = model.get_submodule(block.parent)
     if isinstance(parent, nn.ModuleList):
         position = list(parent._modules).index(block.members[0])
@@ -84,9 +87,18 @@ def shape_preserving_blocks(
 ) -> list[Block]:
     """The model's blocks of `every` weight layers whose output has the shape of their input.
 
-    In an `nn.Sequential` a block begins with a weight layer and takes what follows it (normalisation, activation) up
-    to the next one; in an `nn.ModuleList` it is an element. The output layer is no block, even where its shapes
-    happen to agree. `named` modules are taken instead of searching.
+    In an `nn.Sequential` a block starts with a weight layer and includes the modules up to the next one
+    (normalization, activation). In an `nn.ModuleList` it is an element. The output layer is never a block.
+
+    Args:
+        model: Any module.
+        example: What the model is called with, as in `trace`.
+        every: Weight layers in one block.
+        named: Names of modules to use instead of searching.
+        call: Name of the calling function, for the message.
+
+    Raises:
+        ValueError: If a named module does not keep its input's shape.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -110,7 +122,7 @@ def shape_preserving_blocks(
 
 
 def _output_layer(model: nn.Module, example: Any) -> str:
-    """The last layer called, if no hidden activation follows it; otherwise the model itself, which is no block."""
+    """Name of the layer called last, if no hidden activation follows it; otherwise the model itself."""
     seen = trace(model, example)
     last = next(reversed(seen.layers), "")
     activation = seen.activation_of(last)
@@ -120,9 +132,11 @@ def _output_layer(model: nn.Module, example: Any) -> str:
 def _named_block(name: str, shapes: dict[str, tuple[Any, Any]], call: str) -> Block:
     entry, exit_ = shapes.get(name, (None, None))
     if entry is None or entry != exit_:
-        shown = "one call with one tensor" if entry is None else f"{tuple(entry)} -> {exit_ and tuple(exit_)}"
+        shown = (
+            "not called exactly once with a tensor" if entry is None else f"{tuple(entry)} -> {exit_ and tuple(exit_)}"
+        )
         raise ValueError(
-            f"`{call}(blocks=...)` must name modules that keep their input's shape, got {name!r}: {shown}."
+            f"`{call}(blocks=...)` must name modules that keep the shape of their input, got {name!r}: {shown}."
         )
     parent, _, child = name.rpartition(".")
     return Block(parent, (child,))
@@ -139,7 +153,7 @@ def _weight_groups(container: nn.Sequential) -> list[tuple[str, ...]]:
 
 
 def _joined(parent: str, items: list[tuple[str, ...]], shapes: dict[str, tuple[Any, Any]], every: int) -> list[Block]:
-    """Runs of `every` items whose every member keeps the shape, in order, without overlap."""
+    """Groups of `every` adjacent items that all keep the shape, in order, without overlap."""
     blocks: list[Block] = []
     run: list[tuple[str, ...]] = []
     for item in items:
@@ -153,7 +167,7 @@ def _joined(parent: str, items: list[tuple[str, ...]], shapes: dict[str, tuple[A
 
 
 def _shapes(model: nn.Module, example: Any) -> dict[str, tuple[Any, Any]]:
-    """Input and output shape of every module that was called exactly once with one tensor first."""
+    """Input and output shape of every module that was called exactly once; the input is its first argument."""
     seen: dict[str, tuple[Any, Any]] = {}
     twice: set[str] = set()
 

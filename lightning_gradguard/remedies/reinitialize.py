@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import Action, Finding
-from lightning_gradguard.fixes.initialization import LAYERS, glorot, he, seeded
+from lightning_gradguard.fixes.initialization import LAYERS, fixed_seed, glorot, he
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, set_forget_bias
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.gains import forget_bias, traits_after
@@ -71,7 +71,7 @@ def reset_others(module: nn.Module, seed: int) -> int:
     """Draws embeddings, attention and affine norms as torch does; returns how many."""
     kinds = (nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.LayerNorm, nn.GroupNorm, _NormBase)
     others = [m for m in module.modules() if isinstance(m, kinds) and any(True for _ in m.parameters(recurse=False))]
-    with seeded(seed):
+    with fixed_seed(seed):
         for layer in others:
             reset: Any = getattr(layer, "reset_parameters", None) or layer._reset_parameters
             reset()
