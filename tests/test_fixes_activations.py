@@ -31,7 +31,7 @@ class Untraceable(Calls):
 
 
 class Shared(nn.Module):
-    """One activation object used after every layer, as in the documents' DeepReLUNetwork."""
+    """One activation object used after every layer, as in many published examples."""
 
     def __init__(self):
         super().__init__()

@@ -95,7 +95,7 @@ def test_biases_and_chosen_layers():
     assert torch.equal(net[0].bias, untouched[1])
     fixes.he(net, gain=1.0, layers=["0"], bias=0.01)
     assert net[0].bias.tolist() == [pytest.approx(0.01)] * 20
-    with pytest.raises(ValueError, match=r"he\(layers=...\)` must name layers .* got \['nine'\]"):
+    with pytest.raises(ValueError, match=r"he\(layers=...\)` must name Linear, .* got \['nine'\]"):
         fixes.he(net, gain=1.0, layers=["nine"])
 
 

@@ -14,7 +14,7 @@ def received(net, layer, x):
     return seen[0]
 
 
-def test_features_are_standardised_with_training_statistics():
+def test_features_are_standardized_with_training_statistics():
     x = torch.randn(503, 3, dtype=torch.float64) * torch.tensor([1e-3, 1.0, 300.0]) + torch.tensor([1e4, 0.0, -5.0])
     net = nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     loader = DataLoader(TensorDataset(x, torch.zeros(503)), batch_size=50)

@@ -9,7 +9,7 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def test_batch_norm_before_the_activation_normalises_what_it_receives():
+def test_batch_norm_before_the_activation_normalizes_its_input():
     net = mlp()
     weights = [net[i].weight for i in (0, 2, 4)]
     changes = fixes.add_batch_norm(net, torch.zeros(2, 4))
@@ -73,7 +73,7 @@ def test_every_reason_not_to_is_raised_before_anything_changes():
     with pytest.raises(ValueError, match="'b': it is called 2 times"):
         fixes.add_batch_norm(net, torch.zeros(2, 4))
     assert isinstance(net.a, nn.Linear)
-    with pytest.raises(ValueError, match="shared or plain"):
+    with pytest.raises(ValueError, match="is shared, a function or a gate"):
         fixes.add_batch_norm(net, torch.zeros(2, 4), before=False)
     with pytest.raises(ValueError, match="Use `add_layer_norm`"):
         fixes.add_batch_norm(mlp(), torch.zeros(2, 5, 4))

@@ -20,7 +20,7 @@ def log_likelihood(rbm, data):
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_contrastive_divergence_climbs_the_exact_likelihood(k):
+def test_contrastive_divergence_increases_the_exact_likelihood(k):
     rbm = fixes.RBM(6, 4)
     fixes.train_rbm(rbm, PATTERNS, epochs=1, seed=0, k=k)
     early = log_likelihood(rbm, PATTERNS)
@@ -83,7 +83,7 @@ def test_autoencoder_gets_the_transposed_weights():
 
 
 def test_errors_and_repeatability():
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\].* got -1 to 1"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\].* got -1 to 1"):
         fixes.pretrain(net(), PATTERNS * 2 - 1, progress=False)
     with pytest.raises(fixes.NothingToChange, match="hidden sigmoid"):
         fixes.pretrain(nn.Sequential(nn.Linear(6, 2), nn.Sigmoid()), PATTERNS, progress=False)

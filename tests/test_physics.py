@@ -89,8 +89,8 @@ def test_sigmoid_chain_stays_under_a_quarter_per_layer_times_the_weights():
         assert norms[k] <= norms[-1] * math.prod(0.25 * s for s in largest[k + 1 :])
 
 
-def test_single_unit_sigmoid_chain_is_below_the_documents_bound():
-    # Document 003: one unit a layer, |w| <= 1, so that every layer costs a factor of at least 4.
+def test_single_unit_sigmoid_chain_is_below_the_published_bound():
+    # The common textbook bound: one unit a layer, |w| <= 1, so that every layer costs a factor of at least 4.
     net = nn.Sequential(*(m for _ in range(10) for m in (nn.Linear(1, 1), nn.Sigmoid()))).double()
     with torch.no_grad():
         for layer in net[::2]:
@@ -108,12 +108,12 @@ def test_relu_gradient_per_layer_is_gain_over_root_two(gain, expected):
     assert factor_per_layer(nn.ReLU, gain) == pytest.approx(expected, rel=0.03)
 
 
-def test_glorots_default_and_normalised_weights():
-    # Glorot and Bengio 2010: U(±1/√n) has n·Var = 1/3, which costs √(1/3) a layer; the normalised one keeps it.
-    def factor(normalised):
+def test_glorots_default_and_normalized_weights():
+    # Glorot and Bengio 2010: U(±1/√n) has n·Var = 1/3, which costs √(1/3) a layer; the normalized one keeps it.
+    def factor(normalized):
         torch.manual_seed(0)
         net = nn.Sequential(*(m for _ in range(12) for m in (nn.Linear(256, 256), nn.Tanh()))).double()
-        if normalised:
+        if normalized:
             fixes.glorot(net, torch.zeros(1, 256, dtype=torch.float64), uniform=True, seed=0)
         else:
             for layer in net[::2]:
@@ -123,9 +123,9 @@ def test_glorots_default_and_normalised_weights():
         norms = hidden_gradient_norms(net, x, vector)
         return (norms[0] / norms[-1]) ** (1 / 11)
 
-    assert factor(normalised=False) == pytest.approx(math.sqrt(1 / 3), rel=0.02)
+    assert factor(normalized=False) == pytest.approx(math.sqrt(1 / 3), rel=0.02)
     # tanh at gain 1 is critical only in the limit: at depth 12 its curvature still costs some percent (measured 0.92).
-    assert 0.88 < factor(normalised=True) < 1.0
+    assert 0.88 < factor(normalized=True) < 1.0
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.SELU])
@@ -198,7 +198,7 @@ def test_the_cell_path_of_an_lstm_is_the_product_of_its_forget_gates(bias):
 
 
 def test_in_an_rnn_the_weights_gradient_does_not_vanish_but_the_far_part_does():
-    # Document 003: the total gradient is a sum over time whose last terms are always there.
+    # Pascanu et al. 2013: the total gradient is a sum over time whose last terms are always there.
     torch.manual_seed(0)
     net = LastStep(nn.RNN(3, 24, batch_first=True), 4).double()
     x, y = torch.randn(16, 60, 3, dtype=torch.float64), torch.randint(0, 4, (16,))

@@ -112,7 +112,7 @@ def test_cells_and_packed_sequences_are_seen_through_time() -> None:
     assert len(look(Packed(), torch.randn(2, 6, 3)).time["rnn"]) == 6
 
 
-def test_a_look_draws_no_random_number_and_changes_no_gradient() -> None:
+def test_a_sample_draws_no_random_number_and_changes_no_gradient() -> None:
     def grads(watched: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)
         net = nn.Sequential(
@@ -133,12 +133,12 @@ def test_a_look_draws_no_random_number_and_changes_no_gradient() -> None:
         assert torch.equal(alone, watched)
 
 
-def test_a_compiled_module_is_not_looked_into() -> None:
+def test_a_compiled_module_cannot_be_sampled() -> None:
     assert ActivationProbe(mlp(nn.ReLU())).possible
     assert not ActivationProbe(nn.ModuleList([torch.compile(mlp(nn.ReLU()))])).possible
 
 
-def test_dropping_a_look_ends_it() -> None:
+def test_a_dropped_sample_is_not_read() -> None:
     net = mlp(nn.ReLU())
     probes = ActivationProbe(net)
     probes.open()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,7 @@ class ActivationProbe:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._recorder: _TorchFunctionRecorder | None = None
-        self._open = False
+        self._forward = ExitStack()  # holds the recorder while it watches
 
     @property
     def possible(self) -> bool:
@@ -58,15 +59,13 @@ class ActivationProbe:
     def open(self) -> None:
         """Starts a sample; to be called before the forward pass."""
         self.drop()
-        self._recorder, self._open = _TorchFunctionRecorder(self.module), True
-        self._recorder.__enter__()
+        self._recorder = self._forward.enter_context(_TorchFunctionRecorder(self.module))
 
     def shut(self) -> None:
         """Ends the forward part; to be called between forward and backward pass."""
-        if self._recorder is not None and self._open:
-            self._open = False
+        self._forward.close()
+        if self._recorder is not None:
             self._recorder.passed = None
-            self._recorder.__exit__(None, None, None)
             self._recorder.forget()
 
     def read(self) -> ActivationStats | None:
@@ -230,9 +229,7 @@ class _TorchFunctionRecorder(ForwardTracer):
             return
 
         def split(grad: Tensor) -> Iterable[Tensor]:
-            if packed:
-                return grad.split(args[1].tolist())
-            return grad.unbind(1 if args[-1] is True else 0)
+            return torch.split(grad, args[1].tolist()) if packed else grad.unbind(1 if args[-1] is True else 0)
 
         sequence = _Sequence(layer, lambda fresh: func(fresh, *args[1:]), x.detach(), split)
         for i, out in enumerate(outputs):

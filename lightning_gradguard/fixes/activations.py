@@ -132,4 +132,4 @@ def _adopt(owner: nn.Module, rewritten: tuple[fx.Graph, dict[str, nn.Module]]) -
         owner.add_module(attribute, module)
     graph.lint()
     compiled = fx.GraphModule(owner, graph, class_name=type(owner).__name__)
-    owner.forward = types.MethodType(type(compiled).forward, owner)  # type: ignore[method-assign]
+    owner.forward = types.MethodType(type(compiled).forward, owner)

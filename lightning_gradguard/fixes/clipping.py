@@ -114,9 +114,9 @@ def clip_adaptive(
 
 
 def _unit_norm(tensor: Tensor) -> Tensor:
-    if tensor.ndim < 2:
-        return torch.linalg.vector_norm(tensor)
-    return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.ndim)), keepdim=True)
+    dims = tuple(range(1, tensor.ndim)) or None
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=dims, keepdim=dims is not None)
+    return norm
 
 
 def _positive(call: str, value: float) -> float:

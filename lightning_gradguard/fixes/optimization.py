@@ -124,7 +124,7 @@ def switch_optimizer(optimizer: Optimizer, new: type[Optimizer], **settings: Any
         Duchi, Hazan and Singer 2011 (Adagrad); Kingma and Ba 2015, arXiv 1412.6980 (Adam).
     """
     groups = [{"params": group["params"]} for group in optimizer.param_groups]
-    made = new(groups, **settings)  # type: ignore[call-arg]
+    made = new(groups, **settings)
     changes = []
     for position, (old, fresh) in enumerate(zip(optimizer.param_groups, made.param_groups, strict=True)):
         if "weight_decay" in fresh and "weight_decay" not in settings and old.get("weight_decay"):
