@@ -17,6 +17,7 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.loss_trend import LossTrend
 from lightning_gradguard.detectors import AbstractDetector, State
 from lightning_gradguard.detectors.bad_batch import describe_samples
+from lightning_gradguard.modules.activations import Traits
 
 STUCK, REGRESSING = LossTrend(is_stuck=True), LossTrend(is_regressing=True)
 OVER_ONE = math.nextafter(1.0, 2.0)
@@ -837,8 +838,11 @@ def samples(count: int, trend: LossTrend = STUCK, **fields: Any) -> list[dict[st
     return [{"loss_trend": trend, "activation_stats": ActivationStats(**fields)}] * count
 
 
+TRAITS = {"relu": Traits(one_sided=True), "tanh": Traits(saturating=True)}
+
+
 def record(kind: str = "relu", layer: str = "a", flat: float = 1.0, dead: Sequence[int] = (1,) * 8) -> ActivationRecord:
-    return ActivationRecord(layer, kind, flat, np.array(dead, bool), 10)
+    return ActivationRecord(layer, kind, flat, np.array(dead, bool), 10, traits=TRAITS[kind])
 
 
 DEAD = {"layers": ("a", "b"), "activations": (record(),)}
