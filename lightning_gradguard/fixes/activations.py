@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.modules.surgery import match_model, replace_module
 from lightning_gradguard.modules.tracing import ActivationCall, trace
 
 
@@ -69,7 +69,7 @@ def replace_activations(
     graphs = {owner: _rewritten(model.get_submodule(owner), owner, calls, new) for owner in {a.owner for a in calls}}
     changes = []
     for name, activation in modules.items():
-        fresh = like(model, new())
+        fresh = match_model(new(), model)
         replace_module(model, name, fresh)
         changes.append(Change(name, activation.kind, str(fresh)))
     for owner, graph in graphs.items():
@@ -112,7 +112,7 @@ def _rewritten(
     # An output activation of the same kind runs after the last hidden one: the first nodes are the hidden ones.
     for position, node in enumerate(nodes[: len(mine)]):
         attribute = f"replaced_{_kind(node)}_{position}"
-        fresh[attribute] = like(owner, new())
+        fresh[attribute] = match_model(new(), owner)
         with graph.inserting_after(node):
             replacement = graph.call_module(attribute, (node.args[0] if node.args else node.kwargs["input"],))
         node.replace_all_uses_with(replacement)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
-from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.modules.surgery import match_model, replace_module
 from lightning_gradguard.modules.tracing import ActivationCall, LayerCall, trace
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -108,7 +108,7 @@ def pre_norm(model: nn.Module) -> Changes:
     for name, module in list(model.named_modules()) if changes else ():
         if isinstance(module, (nn.TransformerEncoder, nn.TransformerDecoder)) and module.norm is None:
             width = module.layers[0].norm1.normalized_shape[0]
-            module.norm = like(module, nn.LayerNorm(width))
+            module.norm = match_model(nn.LayerNorm(width), module)
             changes.append(Change(f"{name}.norm".lstrip("."), "None", f"LayerNorm({width})"))
     return recorded(changes, "pre_norm(model)", "torch's transformer layers with norm_first=False")
 
@@ -138,7 +138,7 @@ def _add(
     for layer, activation, norm in list(_planned(model, example, make, call, before)):
         kind, title = type(model.get_submodule(layer.name)).__name__, type(norm).__name__
         target = layer.name if before else activation.owner
-        replace_module(model, target, nn.Sequential(model.get_submodule(target), like(model, norm)))
+        replace_module(model, target, nn.Sequential(model.get_submodule(target), match_model(norm, model)))
         order = [kind, title, activation.kind] if before else [kind, activation.kind, title]
         changes.append(Change(layer.name, f"{kind}, {activation.kind}", ", ".join(order)))
     return recorded(changes, f"{call}(model)", "Linear or convolution layers followed by a hidden activation")

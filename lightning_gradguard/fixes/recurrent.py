@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
 from lightning_gradguard.fixes.initialization import fixed_seed
-from lightning_gradguard.modules.surgery import like, replace_module
+from lightning_gradguard.modules.surgery import match_model, replace_module
 
 #: Layers with a gate that keeps the state, the second one in torch's weights: an LSTM's forget gate, a GRU's z.
 _GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
@@ -65,7 +65,7 @@ def replace_rnn(
         settings: dict[str, Any] = {"num_layers": old.num_layers, "bias": old.bias, "batch_first": old.batch_first}
         settings |= {"dropout": old.dropout, "bidirectional": old.bidirectional}
         made: Any = DropInLSTM if cell is nn.LSTM else nn.GRU
-        new = like(model, made(old.input_size, old.hidden_size, **settings))
+        new = match_model(made(old.input_size, old.hidden_size, **settings), model)
         replace_module(model, name, new)
         after = f"{cell.__name__}({old.input_size}, {old.hidden_size})"
         if forget_bias is not None and old.bias:

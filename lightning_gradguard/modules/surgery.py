@@ -33,11 +33,11 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
             setattr(model.get_submodule(parent), child, new)
 
 
-def like(model: nn.Module, fresh: nn.Module) -> nn.Module:
-    """The new module on the model's device, in its dtype and its training mode."""
+def match_model(new: nn.Module, model: nn.Module) -> nn.Module:
+    """Moves a new module to the model's device, dtype and training mode, and returns it."""
     parameter = next(model.parameters(), None)
-    fresh.train(model.training)
-    return fresh if parameter is None else fresh.to(parameter.device, parameter.dtype)
+    new.train(model.training)
+    return new if parameter is None else new.to(parameter.device, parameter.dtype)
 
 
 def has_weight(module: nn.Module) -> bool:

@@ -23,6 +23,7 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.layers import Layers
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Action, Response, StepOutcome, StepReport, TrialEvent
+from lightning_gradguard.modules.activations import Traits
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.tensors.norms import Floats
 
@@ -218,8 +219,8 @@ def activation_stats_of(plain: dict[str, Any] | None) -> ActivationStats | None:
     """Activation statistics as they were recorded."""
     if plain is None:
         return None
-    records = tuple(ActivationRecord(**record) for record in plain["activations"])
-    return ActivationStats(**{**plain, "activations": records})
+    records = [ActivationRecord(**{**record, "traits": Traits(**record["traits"])}) for record in plain["activations"]]
+    return ActivationStats(**{**plain, "activations": tuple(records)})
 
 
 def outcome_of(flagged: StepOutcome, extra: dict[str, Any]) -> StepOutcome:

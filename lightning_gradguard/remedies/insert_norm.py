@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_gradguard.findings import Action, Finding
-from lightning_gradguard.modules.surgery import like
+from lightning_gradguard.modules.surgery import match_model
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
@@ -16,10 +16,10 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 
 @dataclass(frozen=True)
 class InsertNorm(AbstractRemedy):
-    """Puts a LayerNorm (GroupNorm with one group after a convolution) before every hidden activation.
+    """Inserts a LayerNorm before every hidden activation; after a convolution a GroupNorm with one group.
 
-    It has no parameters of its own, so optimizer, strategy and schedule need not know about it, and it works for any
-    batch size. The layer becomes `nn.Sequential(layer, norm)`, one level deeper in `state_dict`.
+    It has no parameters, so the optimizer, the strategy and the schedule are not affected, and it works for any batch
+    size. The layer becomes `nn.Sequential(layer, norm)`, so its parameters are one level deeper in `state_dict`.
 
     References:
         Ba, Kiros and Hinton 2016, arXiv 1607.06450; Wu and He 2018, arXiv 1803.08494.
@@ -37,6 +37,6 @@ class InsertNorm(AbstractRemedy):
                 norm = nn.GroupNorm(1, layer.out_channels, affine=False)
             else:
                 continue
-            step.replace_module(name, nn.Sequential(layer, like(step.module, norm)))
+            step.replace_module(name, nn.Sequential(layer, match_model(norm, step.module)))
             count += 1
         return self.did(f"inserted normalization after {count} layers") if count else None

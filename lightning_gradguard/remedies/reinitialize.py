@@ -1,4 +1,4 @@
-"""ACT: draw the weights anew, with the gain that the real activations ask for."""
+"""ACT: re-initialize the weights, with the gain of the real activations."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 @dataclass(frozen=True)
 class Reinitialize(AbstractRemedy):
-    """Draws every Linear, convolution and recurrent layer anew; for a run that has learnt nothing yet.
+    """Re-initializes every Linear, convolution and recurrent layer; for a run that has not learned anything yet.
 
-    Layers before a sigmoid or tanh get Glorot's variance, others He's, each times the gain of the activation that
-    follows (1 without one), biases become 0. Recurrent weights become orthogonal, and the bias of the
-    gate that carries the state log(T - 1) for sequences of T steps, so that it remembers about as long as it has to.
-    Numbers are drawn from the step's number as seed: the same on every process, and the run's own random state is left
-    alone. Embeddings, attention and norms are reset as torch makes them. A finding about recurrent layers alone leaves
-    the others as they are.
+    Layers before an activation that is flat at both ends, such as sigmoid or tanh, get Glorot's variance, others He's,
+    each with the gain of the activation after them (1 without one). Biases become 0. Recurrent weights become
+    orthogonal, and the bias of the gate that keeps the state becomes log(T - 1) for sequences of T steps, so that the
+    state is kept for about that long. Embeddings, attention and norms are initialized as torch does it. After a
+    finding about recurrent layers alone the others are not changed.
+
+    The number of the step is the seed: all processes draw the same numbers, and the run's random state is not changed.
 
     References:
         Glorot and Bengio 2010; He et al. 2015, arXiv 1502.01852; Saxe et al. 2014, arXiv 1312.6120; Tallec and
@@ -43,32 +44,32 @@ class Reinitialize(AbstractRemedy):
             return None
         modules = dict(module.named_modules())
         if finding.layers and all(isinstance(modules.get(name), RECURRENT) for name in finding.layers):
-            count = draw_recurrent(module, step.activation_stats, seed=finding.step)
+            count = initialize_recurrent(module, step.activation_stats, seed=finding.step)
             return self.did(f"re-initialized {count} recurrent layers")
         counts = {
-            "layers": draw_layers(module, step.activation_stats, seed=finding.step),
-            "recurrent layers": draw_recurrent(module, step.activation_stats, seed=finding.step),
+            "layers": initialize_layers(module, step.activation_stats, seed=finding.step),
+            "recurrent layers": initialize_recurrent(module, step.activation_stats, seed=finding.step),
             "other modules": reset_others(module, seed=finding.step),
         }
         done = [f"{count} {what}" for what, count in counts.items() if count]
         return self.did(f"re-initialized {' and '.join(done)}") if done else None
 
 
-def draw_layers(module: nn.Module, look: ActivationStats | None, seed: int) -> int:
-    """Draws every layer that owns a plain weight; returns how many."""
+def initialize_layers(module: nn.Module, stats: ActivationStats | None, seed: int) -> int:
+    """Initializes every layer whose weight is trained and not parametrized; returns how many."""
     gains: dict[tuple[bool, float], list[str]] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, LAYERS) and "weight" in layer._parameters and layer.weight.requires_grad:
-            traits = traits_after(module, name, look)
+            traits = traits_after(module, name, stats)
             gains.setdefault((traits.saturating, traits.gain), []).append(name)
     for i, ((saturating, gain), names) in enumerate(gains.items()):
-        draw = glorot if saturating else he
-        draw(module, gain=gain, layers=names, seed=1000 * seed + i)
+        initialize = glorot if saturating else he
+        initialize(module, gain=gain, layers=names, seed=1000 * seed + i)
     return sum(map(len, gains.values()))
 
 
 def reset_others(module: nn.Module, seed: int) -> int:
-    """Draws embeddings, attention and affine norms as torch does; returns how many."""
+    """Initializes embeddings, attention and affine norms as torch does; returns how many."""
     kinds = (nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.LayerNorm, nn.GroupNorm, _NormBase)
     others = [m for m in module.modules() if isinstance(m, kinds) and any(True for _ in m.parameters(recurse=False))]
     with fixed_seed(seed):
@@ -78,8 +79,8 @@ def reset_others(module: nn.Module, seed: int) -> int:
     return len(others)
 
 
-def draw_recurrent(module: nn.Module, look: ActivationStats | None, seed: int) -> int:
-    """Draws every recurrent layer; returns how many."""
+def initialize_recurrent(module: nn.Module, stats: ActivationStats | None, seed: int) -> int:
+    """Initializes every recurrent layer; returns how many."""
     layers = [m for m in module.modules() if isinstance(m, RECURRENT)]
     if not layers:
         return 0
@@ -88,5 +89,5 @@ def draw_recurrent(module: nn.Module, look: ActivationStats | None, seed: int) -
         if name.startswith("bias"):
             nn.init.zeros_(parameter)
     if any(not isinstance(m, (nn.RNN, nn.RNNCell)) and m.bias for m in layers):
-        set_forget_bias(module, forget_bias(look))
+        set_forget_bias(module, forget_bias(stats))
     return len(layers)

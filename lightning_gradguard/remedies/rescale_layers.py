@@ -1,4 +1,4 @@
-"""ACT: initial weights of another length and the same directions."""
+"""ACT: rescale the initial weights and keep their directions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,19 @@ from lightning_gradguard.fixes.initialization import LAYERS
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
-#: Activations that are 0 at 0.
-_NOTHING_OF_NOTHING = frozenset(
-    ("relu", "relu6", "gelu", "silu", "elu", "selu", "celu", "mish", "hardswish", "tanh", "hardtanh", "softsign")
-)
-
 
 @dataclass(frozen=True)
 class RescaleLayers(AbstractRemedy):
-    """Goes back to the initial weights and multiplies each layer's, so that every layer's output has an RMS of 1.
+    """Restores the initial weights and rescales each layer, so that its output on the first batch has an RMS of 1.
 
-    The directions that the user drew stay. One look at the very first batch is enough where each layer takes the
-    output of the one before through ReLUs, leaky or not, at most with pooling between: a layer's weight is multiplied
-    by 1 over its RMS and by the RMS of the layer before, its bias by 1 over its RMS. Activations that bend away from
-    a line through 0 are met only about; those that are not 0 at 0 (sigmoid, softplus, exp) not at all, and nothing
-    is done. Nor is it in a net with layers that are neither linear nor convolutions, and where the first look is not
-    known any more (a run resumed from a checkpoint).
+    The directions of the initial weights stay. A layer's weight is multiplied by the RMS of the previous layer's output
+    over that of its own, its bias by 1 over the RMS of its own output. This is exact where each layer takes the output
+    of the previous one through ReLU or leaky ReLU, with or without pooling, and approximate for other activations that
+    map 0 to 0. Nothing is done for activations that do not (sigmoid, softplus, exp), for gates, for models with layers
+    other than Linear and convolutions, and in a run resumed from a checkpoint, where the statistics of the first batch
+    are unknown.
 
-    Unlike `Reinitialize` it corrects a drawing's length only: neither a mean other than 0 nor units that are all alike.
+    Unlike `Reinitialize` it changes the scale only: neither the mean of the weights nor units that are identical.
 
     References:
         Mishkin and Matas 2016, arXiv 1511.06422 (LSUV), without its orthogonal matrices.
@@ -57,11 +52,12 @@ class RescaleLayers(AbstractRemedy):
         return self.did(f"rescaled {len(layers)} layers from an output RMS between {low:.3g} and {high:.3g} to 1")
 
 
-def scalable(look: ActivationStats, layers: Sequence[Any]) -> bool:
-    """Whether every layer can be scaled, and every activation is 0 at 0."""
+def scalable(stats: ActivationStats, layers: Sequence[Any]) -> bool:
+    """Whether every layer can be scaled, and every hidden activation is elementwise and maps 0 to 0."""
     plain = all(isinstance(layer, LAYERS) and "weight" in layer._parameters for layer in layers)
-    sound = bool(np.isfinite(look.output_rms).all() and (look.output_rms > 0).all())
-    return plain and sound and {a.kind for a in look.activations if a.layer != look.layers[-1]} <= _NOTHING_OF_NOTHING
+    nonzero = bool(np.isfinite(stats.output_rms).all() and (stats.output_rms > 0).all())
+    hidden = [a.traits for a in stats.activations if a.layer != stats.layers[-1]]
+    return plain and nonzero and all(traits.elementwise and traits.zero_at_zero for traits in hidden)
 
 
 def scale_layer(layer: Any, weight: float, bias: float) -> None:

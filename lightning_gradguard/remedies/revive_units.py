@@ -1,4 +1,4 @@
-"""ACT: another start for units that died."""
+"""ACT: re-initialize units that died."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_gradguard.arguments import require_number
@@ -20,24 +21,25 @@ from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.gains import traits_after
 from lightning_gradguard.step.pending_step import PendingStep
 
-#: Layers whose first weight dimension is their units, and whose second is their input's.
+#: Layers whose weight has the units in its first dimension and the inputs in its second.
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
 class ReviveUnits(AbstractRemedy):
-    """Draws the incoming weights of dead units anew; what the living ones have learnt stays.
+    """Re-initializes the incoming weights of dead units; what the other units have learned stays.
 
-    Dead is a hidden unit that was silent at every sample of the latest look. Its weights are drawn as `Reinitialize`
-    draws them, its bias becomes 0, and its weights into the layers that take its output become 0, so that the net's
-    answers are not disturbed: these layers let it in again by learning. Where pooling or dropout lies between, they
-    are not known and stay as they are. The optimizer forgets the moments of all these weights.
+    A hidden unit is dead when it was inactive for every sample of the latest activation statistics. Its incoming
+    weights are drawn as by `Reinitialize`, its bias becomes 0, and its weights in the layers that take its output
+    become 0, so that the outputs of the model do not change; these weights are learned again. Layers behind pooling or
+    dropout are not known and are not changed. The optimizer's state of all these weights is reset.
 
-    Numbers are drawn from the step's number as seed, apart from the run's own random state. A unit that a
-    normalisation's own bias keeps silent is not revived by this.
+    The number of the step is the seed, and the run's random state is not changed. A unit that the bias of a
+    normalization layer keeps inactive is not revived.
 
     Args:
-        rows: Samples, times positions, below which a silent unit of a look says nothing; as in `DeadUnits`. Chosen.
+        rows: Samples times positions from which on an inactive unit counts as dead, at least 1. Default as in
+            `DeadUnits`.
 
     Raises:
         ValueError: If `rows` is not positive.
@@ -58,38 +60,38 @@ class ReviveUnits(AbstractRemedy):
         if module is None or stats is None:
             return None
         modules, count, touched = dict(module.named_modules()), 0, 0
-        for i, (name, dead, takers) in enumerate(self._dead(stats)):
+        for i, (name, dead, consumers) in enumerate(self._dead(stats)):
             layer: Any = modules.get(name)
-            if not drawable(layer) or len(layer.weight) != len(dead):
+            if not is_trainable(layer) or len(layer.weight) != len(dead):
                 continue
             units = torch.from_numpy(np.flatnonzero(dead)).to(layer.weight.device)
             redraw(layer, units, traits_after(module, name, stats), seed=1000 * finding.step + i)
             for p in layer.parameters(recurse=False):
                 step.reset_optimizer_state(p, units)
-            for taker in takers:
-                shut_out(modules.get(taker), units, len(dead), step)
+            for consumer in consumers:
+                disconnect(modules.get(consumer), units, len(dead), step)
             count, touched = count + len(units), touched + 1
         return self.did(f"re-initialized {count} dead units of {touched} layers") if count else None
 
-    def _dead(self, look: ActivationStats) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-        """Each hidden layer that has dead units, which they are, and the layers that take its output."""
-        for name in look.layers[:-1]:
-            after = [a for a in look.activations if a.layer == name]
-            sure = all(a.traits.one_sided and a.rows >= self.rows and len(a.dead) == len(after[0].dead) for a in after)
-            if not after or not sure:
+    def _dead(self, stats: ActivationStats) -> Iterator[tuple[str, NDArray[np.bool_], list[str]]]:
+        """Each hidden layer with dead units, which units are dead, and the layers that take its output."""
+        for name in stats.layers[:-1]:
+            after = [a for a in stats.activations if a.layer == name]
+            known = all(a.traits.one_sided and a.rows >= self.rows and len(a.dead) == len(after[0].dead) for a in after)
+            if not after or not known:
                 continue
             dead = np.logical_and.reduce([a.dead for a in after])
             if dead.any():
-                yield name, dead, list(dict.fromkeys(taker for a in after for taker in a.consumers))
+                yield name, dead, list(dict.fromkeys(consumer for a in after for consumer in a.consumers))
 
 
-def drawable(layer: Any) -> bool:
-    """Whether a layer owns a plain weight that is in training."""
+def is_trainable(layer: Any) -> bool:
+    """Whether a layer's weight is trained and not parametrized."""
     return isinstance(layer, _LAYERS) and "weight" in layer._parameters and layer.weight.requires_grad
 
 
 def redraw(layer: Any, units: Tensor, traits: Traits, seed: int) -> None:
-    """Draws the incoming weights of `units`, and makes their biases 0."""
+    """Draws the incoming weights of `units` and sets their biases to 0."""
     fresh = copy.deepcopy(layer)
     (glorot if traits.saturating else he)(fresh, gain=traits.gain, seed=seed)
     layer.weight[units] = fresh.weight[units]
@@ -97,11 +99,18 @@ def redraw(layer: Any, units: Tensor, traits: Traits, seed: int) -> None:
         layer.bias[units] = 0.0
 
 
-def shut_out(taker: Any, units: Tensor, of: int, step: PendingStep) -> None:
-    """Zeroes the weights that take in `units` of a layer with `of` units, flattened channel by channel if at all."""
-    if not drawable(taker) or getattr(taker, "groups", 1) != 1 or taker.weight.shape[1] % of:
+def disconnect(consumer: Any, units: Tensor, count: int, step: PendingStep) -> None:
+    """Sets a layer's weights of some of its inputs to 0.
+
+    Args:
+        consumer: The layer; nothing happens when it has no suitable weight.
+        units: Which outputs of the layer before it, `[dead]`.
+        count: Number of outputs of the layer before it; each is a channel of several inputs after flattening.
+        step: Resets the optimizer's state of these weights.
+    """
+    if not is_trainable(consumer) or getattr(consumer, "groups", 1) != 1 or consumer.weight.shape[1] % count:
         return
-    each = taker.weight.shape[1] // of
+    each = consumer.weight.shape[1] // count
     columns = (units[:, None] * each + torch.arange(each, device=units.device)).flatten()
-    taker.weight[:, columns] = 0.0
-    step.reset_optimizer_state(taker.weight, (slice(None), columns))
+    consumer.weight[:, columns] = 0.0
+    step.reset_optimizer_state(consumer.weight, (slice(None), columns))

@@ -1,4 +1,4 @@
-"""ACT: a gate that remembers as long as the sequences are."""
+"""ACT: let the gates of recurrent layers keep their state for the length of the sequences."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
 
 @dataclass(frozen=True)
 class SetForgetBias(AbstractRemedy):
-    """Sets the bias of the gate that carries the state on (an LSTM's forget gate, a GRU's z) by the sequence length.
+    """Sets the bias of the gate that keeps the state (an LSTM's forget gate, a GRU's z) by the sequence length.
 
-    log(T - 1) for sequences of T steps in the look, at least log 3: then the state decays within about T steps. The
-    optimizer forgets the moments of these biases; everything else that was learnt stays.
+    The bias is log(T - 1) for sequences of T steps in the activation statistics, at least log 3: then the state decays
+    within about T steps. The optimizer's state of these biases is reset; all other weights stay.
 
     References:
         Tallec and Ollivier 2018, arXiv 1804.11188; Jozefowicz, Zaremba and Sutskever 2015.

@@ -1,4 +1,4 @@
-"""ACT: other activations in the hidden layers."""
+"""ACT: replace the activations of the hidden layers."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import ClassVar
 from torch import nn
 
 from lightning_gradguard.findings import Action, Finding
-from lightning_gradguard.modules.surgery import like
+from lightning_gradguard.modules.activations import traits_of_module
+from lightning_gradguard.modules.surgery import match_model
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
 
 @dataclass(frozen=True)
 class SwapActivation(AbstractRemedy):
-    """Exchanges every hidden activation that is a module of its own for another one; the output's stays.
+    """Replaces every hidden activation that is a module; the output activation and gates such as GLU stay.
 
-    SELU keeps mean and variance through many layers by itself, which neither ReLU (it dies) nor a sigmoid (it
-    saturates) does.
+    Unlike ReLU, whose units can die, and sigmoid, which saturates, SELU keeps mean and variance through many layers.
 
     Args:
-        new: Class of the new activation in `torch.nn`.
-        only: Exchange only these kinds, in torch's words; all when empty.
+        new: Name of the new activation's class in `torch.nn`. Default as in Klambauer et al. 2017.
+        only: Replace only these kinds, named as torch's functions, e.g. `("sigmoid", "tanh")`. Empty, the default,
+            replaces all.
 
     Raises:
         ValueError: If `torch.nn` has no such class.
 
     References:
-        Klambauer et al. 2017, arXiv 1706.02515. Zhang et al. 2021 (ICSE) cured 35 of 48 vanishing and 47 of 54
-        exploding models by another activation.
+        Klambauer et al. 2017, arXiv 1706.02515; Zhang et al. 2021 (ICSE), where another activation repaired 35 of 48
+        models with vanishing and 47 of 54 with exploding gradients.
     """
 
     cause: ClassVar[str] = "unsuited_activation"
@@ -50,8 +51,8 @@ class SwapActivation(AbstractRemedy):
             old = step.module.get_submodule(owner)
             if self.only and kind not in self.only:
                 continue
-            if list(old.children()) or any(p.ndim >= 2 for p in old.parameters()) or type(old) is new:
+            if type(old) is new or traits_of_module(old) is None:
                 continue
-            step.replace_module(owner, like(step.module, new()))
+            step.replace_module(owner, match_model(new(), step.module))
             swapped.append(kind)
         return self.did(f"replaced {len(swapped)} activations ({swapped[0]}) by {self.new}") if swapped else None
