@@ -126,9 +126,9 @@ class TrialEvent:
 
     def __str__(self) -> str:
         if self.kind == KEPT:
-            return f"kept {self.summary}: loss is {self.loss:.3g}, was {self.before:.3g}"
+            return f"kept {self.remedies} ({self.summary}): loss is {self.loss:.3g}, was {self.before:.3g}"
         if self.kind == STARTED:
-            return f"trying {self.summary}"
+            return f"started a trial of {self.remedies} ({self.summary})"
         return f"undid {self.trials} trial{'s' * (self.trials != 1)} that did not help: {self.summary}"
 
 

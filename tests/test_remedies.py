@@ -244,7 +244,9 @@ def test_nothing_is_tried_when_the_weights_are_not_at_fault_or_no_steps_are_left
     assert not step.cancelled
     step.stats = GradStats.of({"0": 1.0}, step=100, loss=1.0, total_steps=1000)
     assert cure.apply(Finding("x", 100), step) is None
-    assert str(step.trial) == "trying scaled the learning rate by 0.1 for the rest of the run"
+    assert str(step.trial) == (
+        "started a trial of ScaleLR(0.1) (scaled the learning rate by 0.1 for the rest of the run)"
+    )
     assert step.cancelled
 
 

@@ -71,7 +71,7 @@ def test_a_clear_winner_ends_the_search() -> None:
     _, search = searching()
     search.begin(FINDING, [candidate("a", "first"), candidate("b", "second")], 8)
     (event,) = run(search, [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1])
-    assert str(event) == "kept first: loss is 0.1, was 1"
+    assert str(event) == "kept a (first): loss is 0.1, was 1"
     assert search.tried == {"a"}
 
 
