@@ -205,13 +205,13 @@ def _initialize(
         for name, module in _chosen(model, layers, scheme):
             follower = seen.activation_of(name)
             factor = gain if gain is not None else follower.traits.gain if follower else 1.0
-            before = float(module.weight.std())
+            before = float(module.weight.std(correction=0))
             drawn = draw(torch.empty(module.weight.shape, dtype=torch.float32), factor)
             module.weight.copy_(drawn)
             if module.bias is not None and bias is not None:
                 module.bias.fill_(bias)
             why = _reason(scheme, factor, follower, traced=gain is None)
-            changes.append(Change(name, f"std {before:.3g}", f"std {float(drawn.std()):.3g} ({why})"))
+            changes.append(Change(name, f"std {before:.3g}", f"std {float(drawn.std(correction=0)):.3g} ({why})"))
     return recorded(changes, f"{scheme}(model)", "Linear, Conv or ConvTranspose layers")
 
 

@@ -77,7 +77,7 @@ def norms_of_many(tensors: Sequence[Tensor]) -> tuple[NDArray[np.bool_], Floats 
     small = (sizes > 0) & (sizes <= SMALL)
     chosen = list(compress(tensors, small))
     try:
-        flat = torch._utils._flatten_dense_tensors(chosen) if len(chosen) >= MANY else None  # type: ignore[no-untyped-call]
+        flat = torch._utils._flatten_dense_tensors(chosen) if len(chosen) >= MANY else None
     except (RuntimeError, TypeError, NotImplementedError):  # sparse layout, mixed devices
         return NONE, None
     if flat is None or flat.is_complex():
