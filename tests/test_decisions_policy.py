@@ -168,6 +168,11 @@ def test_without_search_only_the_rungs_that_search_are_gone() -> None:
     assert not policy.without_search.uses_search
 
 
+def test_an_old_kind_warns_and_becomes_the_present_one() -> None:
+    with pytest.warns(DeprecationWarning, match="relapse.*loss_increase"):
+        assert set(Policy({"relapse": [SKIP], "a": [SKIP]}).ladders) == {"loss_increase", "a"}
+
+
 def test_ladders_are_given_by_kind() -> None:
     with pytest.raises(ValueError, match=r"`Policy\(ladders=...\)` must map kinds to ladders, got \[SkipStep\(\)\]"):
         Policy([SKIP])  # type: ignore[arg-type]

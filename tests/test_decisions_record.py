@@ -107,6 +107,8 @@ def test_a_search_without_success_leaves_its_advice() -> None:
 def test_an_incident_is_read_back_as_it_was_written() -> None:
     found = incident(math.inf, actions=(("A",),)).tried(TrialEvent(STARTED, "a", "x")).closed(RESOLVED)
     assert Incident.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    assert (found.to_dict()["value"], found.to_dict()["trials"]) == ("inf", [{"remedies": "x", "outcome": "running"}])
+    assert incident(1.0).to_dict()["value"] == 1.0
     older = {key: value for key, value in found.to_dict().items() if key != "trials"}
     assert Incident.from_dict(older).trials == ()
 
@@ -119,6 +121,13 @@ def test_an_incident_of_several_steps_names_first_and_last(steps: int, text: str
 
 def test_the_optimizer_is_named_when_there_are_several() -> None:
     assert str(Incident.start(Finding("a", 3), ("A", "B"), "1")) == "optimizer 1, step 3: a; A, B; open"
+
+
+def test_nothing_has_happened_unless_an_outcome_says_so() -> None:
+    nothing = StepOutcome()
+    assert (nothing.clip_coefficient, nothing.lr_factor) == (1.0, 1.0)
+    assert not any((nothing.cancelled, nothing.snapshot, nothing.model_changed, nothing.in_trial))
+    assert (TrialEvent(KEPT).improved, TrialEvent(EXHAUSTED).trials) == (False, 0)
 
 
 def test_trial_events_in_words() -> None:

@@ -47,7 +47,6 @@ class LRFactor:
         ]
 
     def _enter(self, *_: Any) -> None:
-        self.restore()
         self._stepping = True
         self.apply()
 

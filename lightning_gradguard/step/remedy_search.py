@@ -94,7 +94,7 @@ class RemedySearch:
 
     def remember_initial(self) -> None:
         """Before the very first step: keeps the state that `restart` goes back to."""
-        self.initial = self._save(0)
+        self.initial = self._save()
 
     def observe(self, loss: float | None) -> None:
         """The loss of one more step outside a search."""
@@ -128,13 +128,13 @@ class RemedySearch:
         self._advice, self._clearly, self._left = advice, clearly, left
         self._blocked = is_blocked(activation_stats)
         self._waiting = [candidate for candidate in candidates if candidate.remedies not in self.tried]
-        self._origin = self._save(finding.step)
+        self._origin = self._save()
         recent = list(self._recent)[-window:]
         self._level, self._error = level_of(recent) if len(recent) >= 3 else (math.inf, math.inf)
         return self._next()
 
-    def _save(self, step: int) -> SavedState:
-        return SavedState(self.module, self.optimizer, self.lr_factor, self.adam, step)
+    def _save(self) -> SavedState:
+        return SavedState(self.module, self.optimizer, self.lr_factor, self.adam)
 
     def restart(self) -> bool:
         """Puts the initial weights back, with an empty optimizer; False where they are not kept."""
@@ -156,7 +156,7 @@ class RemedySearch:
                 continue
             self._losses, self._failures, self._activation_stats = [], 0, None
             summary = ", ".join(action.summary for action in actions)
-            begin = self._save(0) if self._restarted else None
+            begin = self._save() if self._restarted else None
             self._trials.append(TrialRun(candidate.name, summary, candidate.cause, begin=begin))
             self.tried.add(candidate.remedies)
             self.changed()
@@ -197,7 +197,7 @@ class RemedySearch:
             if best is None or better(trial, best):
                 for other in self._trials[:-1]:
                     other.begin = other.end = None
-                trial.end = self._save(0)
+                trial.end = self._save()
         if trial.end is None:
             trial.begin = None
         return self._finish() if self._is_clear(trial) else self._next()
@@ -218,7 +218,7 @@ class RemedySearch:
         """Whether the trial is so much better than the run ever was that no other is needed."""
         starts = [*self._early[:1], *self._losses[:1]]  # two samples of where the first weights stand
         marks = [x for x in (self._level, float(np.mean(starts or [math.inf]))) if math.isfinite(x)]
-        if trial.blocked or not marks or not math.isfinite(trial.level):
+        if trial.blocked or not marks:
             return False
         gain = min(marks) - trial.level
         return gain > (1 - self._clearly) * abs(min(marks)) and gain > 4 * trial.error
@@ -250,8 +250,8 @@ class RemedySearch:
 
     def _beats(self, trial: TrialRun) -> bool:
         """Whether a trial is worth keeping: a lower loss beyond chance, or a cure that the loss does not show yet."""
-        if not math.isfinite(trial.level) or not math.isfinite(self._level):
-            return math.isfinite(trial.level)
+        if not math.isfinite(self._level):
+            return True
         exploded = self._error > 0.5 * abs(self._level)  # no scatter to be careful about
         chance = 2 * (trial.error if exploded else math.hypot(trial.error, self._error))
         cured = self._blocked and not trial.blocked

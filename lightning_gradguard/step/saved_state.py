@@ -23,7 +23,6 @@ class SavedState:
         optimizer: Its optimizer.
         lr_factor: The optimizer's learning-rate factor.
         adam: Adam's update, where it was put in.
-        step: The present step.
 
     Example:
         >>> import torch
@@ -37,15 +36,13 @@ class SavedState:
         (Sigmoid(), True)
     """
 
-    def __init__(
-        self, module: nn.Module, optimizer: Optimizer, lr_factor: LRFactor, adam: AdamUpdate, step: int = 0
-    ) -> None:
-        self.optimizer, self.lr_factor, self.adam, self.step = optimizer, lr_factor, adam, step
+    def __init__(self, module: nn.Module, optimizer: Optimizer, lr_factor: LRFactor, adam: AdamUpdate) -> None:
+        self.optimizer, self.lr_factor, self.adam = optimizer, lr_factor, adam
         self._modules = [(m, dict(m._modules), m.__dict__.get("forward")) for m in module.modules()]
         self._settings = [{k: group[k] for k in SETTINGS if k in group} for group in optimizer.param_groups]
         self._lr, self._adam = lr_factor.state_dict(), adam.state_dict()
         self._weights = Snapshots(module, optimizer, keep=1)
-        self._weights.take(step)
+        self._weights.take(step=0)
 
     def restore(self) -> None:
         """Puts all of it back, in place."""

@@ -56,7 +56,7 @@ def level_of(losses: Sequence[float]) -> tuple[float, float]:
         >>> level_of([1.0, 1.0, 1.0, 1.0])
         (1.0, 0.0)
     """
-    kept = np.sort(np.asarray(losses, dtype=np.float64))[: max(1, math.ceil(0.9 * len(losses)))]
+    kept = np.sort(np.asarray(losses, dtype=np.float64))[: math.ceil(0.9 * len(losses))]
     return float(kept.mean()), float(kept.std() / math.sqrt(max(len(kept) - 1, 1)))
 
 
