@@ -243,7 +243,7 @@ def test_a_trial_that_is_kept_is_a_finding_of_its_cause() -> None:
     assert run.step().findings == ()
     (finding,) = run.step().findings
     assert (finding.kind, finding.step, finding.value) == ("cause", 2, 0.5)
-    assert finding.detail == "found by trial: kept did it: loss is 0.5, was 1"
+    assert finding.detail == "found by trial: kept A (did it): loss is 0.5, was 1"
     assert {incident.kind: incident.actions for incident in run.changed} == {
         "cause": ("A",), "counted": ("SkipStep", "A"),
     }  # fmt: skip

@@ -131,9 +131,9 @@ def test_nothing_has_happened_unless_an_outcome_says_so() -> None:
 
 
 def test_trial_events_in_words() -> None:
-    kept = TrialEvent(KEPT, summary="swapped", loss=0.5, before=1.0)
-    assert str(kept) == "kept swapped: loss is 0.5, was 1"
-    assert str(TrialEvent(STARTED, summary="swapped")) == "trying swapped"
+    kept = TrialEvent(KEPT, remedies="Swap", summary="swapped", loss=0.5, before=1.0)
+    assert str(kept) == "kept Swap (swapped): loss is 0.5, was 1"
+    assert str(TrialEvent(STARTED, remedies="Swap", summary="swapped")) == "started a trial of Swap (swapped)"
     assert str(TrialEvent(EXHAUSTED, summary="a", trials=1)) == "undid 1 trial that did not help: a"
     assert str(TrialEvent(EXHAUSTED, summary="a; b", trials=2)) == "undid 2 trials that did not help: a; b"
 
