@@ -126,6 +126,7 @@ def plain(value: Any) -> Any:
 def test_pure_deterministic_and_never_raises_or_warns(detector: AbstractDetector, stream: Any) -> None:
     state = detector.init()
     for stats in stats_of(stream):
+        assert isinstance(state, dict)
         before = copy.deepcopy(state)
         after, findings = detector.update(state, stats)
         assert plain(state) == plain(before), "update changed the state it was given"
@@ -281,9 +282,11 @@ def test_a_cancelled_step_leaves_no_trace_in_a_detector_that_ignores_it() -> Non
 
 
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
-def test_which_detectors_ignore_cancelled_steps(detector: AbstractDetector) -> None:
+def test_which_detectors_ignore_cancelled_steps_and_ordinary_ones(detector: AbstractDetector) -> None:
     follows_the_loss_trend = isinstance(detector, ActivationDetector | detectors.NoProgress | detectors.Diverging)
     assert detector.ignore_cancelled == follows_the_loss_trend
+    only_on_extra_stats = isinstance(detector, detectors.NonFinite | detectors.Overshooting) or follows_the_loss_trend
+    assert detector.only_on_extra_stats == only_on_extra_stats
 
 
 @dataclass(frozen=True)
