@@ -67,15 +67,11 @@ class Actor:
         self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
         self.snapshot_due = 0
         self.weights_changed = True  # since they were last known good
+        self.in_trial = False  # whether the next step belongs to a trial of remedies
         self._cancelled = False
         self._failed: set[Any] = set()  # remedies that raised
         self.activation_stats: ActivationStats | None = None  # the latest
         self.first_activation_stats: ActivationStats | None = None  # at the initial weights
-
-    @property
-    def in_trial(self) -> bool:
-        """Whether the step belongs to a trial of remedies."""
-        return self.search is not None and self.search.active
 
     @property
     def grad_scale(self) -> float:
@@ -112,7 +108,9 @@ class Actor:
             first_activation_stats=self.first_activation_stats,
             fused_clip=self._fused_clip,
         )
-        return self._follow_trial(step, sound) if self.in_trial else self._answer(step, chosen, sound)
+        outcome = self._follow_trial(step, sound) if self.in_trial else self._answer(step, chosen, sound)
+        self.in_trial = self.search is not None and self.search.active
+        return outcome
 
     def _leave_alone(self, stats: GradStats, sound: bool) -> StepOutcome:
         """Most steps of most runs: nothing is chosen and nothing is done at every step."""
