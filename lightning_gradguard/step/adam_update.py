@@ -30,7 +30,7 @@ class AdamUpdate:
         >>> weight.grad = torch.tensor([3.0, -1e-3])
         >>> adaptive.apply()
         >>> sgd.step()
-        >>> [round(float(w), 6) for w in weight]
+        >>> [round(w, 6) for w in weight.tolist()]
         [-0.001, 0.001]
     """
 
