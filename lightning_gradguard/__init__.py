@@ -63,6 +63,8 @@ def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'lightning_gradguard' has no attribute {name!r}")
     module = importlib.import_module(f"lightning_gradguard.{_EXPORTS[name]}")
+    if name == "GradGuard":
+        module.join_namespaces()
     return module if name in _MODULES else getattr(module, name)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -27,6 +26,7 @@ from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 from lightning_gradguard.trainer import (
+    callback_classes,
     is_last_reader,
     log_step,
     logged_metrics,
@@ -45,18 +45,7 @@ STATE_VERSION = 2
 WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
 
 
-def _callback_bases() -> tuple[type, ...]:
-    """`Callback` of every installed namespace: a class with both works in both Trainers and both CLIs."""
-    bases = []
-    for package in ("pytorch_lightning", "lightning.pytorch"):
-        try:
-            bases.append(importlib.import_module(package).Callback)
-        except ImportError:
-            continue
-    return tuple(bases)
-
-
-class GradGuard(*_callback_bases()):  # type: ignore[misc]
+class GradGuard(*callback_classes()):  # type: ignore[misc]
     """Watches every training step's gradients, repairs the run, and logs everything to TensorBoard.
 
     Example::
@@ -107,6 +96,7 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
         record: bool = True,
     ) -> None:
         super().__init__()
+        join_namespaces()
         self.detectors = tuple(list_detectors() if detectors is None else detectors)
         self.policy = check_policy(policy, self.detectors)
         counts = {"sample_every": sample_every, "snapshot_every": snapshot_every, "snapshots": snapshots}
@@ -379,3 +369,8 @@ class GradGuard(*_callback_bases()):  # type: ignore[misc]
             engine.close()
         self._forward_state = self._logbook = self._data = None
         self._losses = []
+
+
+def join_namespaces() -> None:
+    """Makes `GradGuard` a `Callback` of a namespace that was imported after it, too."""
+    GradGuard.__bases__ = tuple(dict.fromkeys((*GradGuard.__bases__, *callback_classes())))

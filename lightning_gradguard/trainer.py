@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch.distributed as dist
@@ -20,6 +22,17 @@ def lightning_classes(module: str, name: str) -> tuple[type, ...]:
     """A class of Lightning in each namespace that is loaded, e.g. `lightning_classes("strategies", "DDPStrategy")`."""
     modules = [sys.modules.get(f"{namespace}.{module}") for namespace in NAMESPACES]
     return tuple(getattr(loaded, name) for loaded in modules if hasattr(loaded, name))
+
+
+def callback_classes() -> tuple[type, ...]:
+    """`Callback` of each namespace that is loaded; of the first installed one, which is imported, when none is.
+
+    A class with the `Callback` of both works in both Trainers and both CLIs. But importing a namespace that the user
+    does not use would take over Lightning's log.
+    """
+    loaded = tuple(sys.modules[name].Callback for name in NAMESPACES if hasattr(sys.modules.get(name), "Callback"))
+    installed = (name for name in NAMESPACES if find_spec(name.partition(".")[0]) is not None)
+    return loaded or (importlib.import_module(next(installed)).Callback,)
 
 
 def owns_the_step(trainer: Any) -> bool:
