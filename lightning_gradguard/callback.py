@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,11 @@ from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.batch_stats import BatchStats, dataset_indices, find_bad_micro_batch, sample_sizes
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
-from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
+from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, Policy, check_policy
 from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
+from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.tensors.copies import optimizer_params
@@ -55,6 +55,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     Put it last among the callbacks that change gradients. Each step, before the optimizer (and before Lightning's
     own clipping) uses the gradients, it measures one norm for each layer, runs the detectors, and applies the remedies
     that the policy chooses for their findings. A healthy run ends with bit-identical weights with and without it.
+    Without a logger it writes no files.
+
+    Libraries that train with deep copies of their callbacks: a guard that has not run itself shows the run of the copy
+    that began last. Each guard that has run shows its own run.
 
     Args:
         policy: Which actions are allowed. `"monitor"` never touches the run; `"protect"` clips, skips steps, reduces
@@ -113,56 +117,57 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
         self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
-        self._start()
+        self._record: RunRecord | None = None  # of its own latest run
+        self._shared = SharedRecord(RunRecord(FINDINGS_KEPT))
+        self._reset()
 
     def __repr__(self) -> str:
         return f"GradGuard(policy={self.policy.name!r}, {len(self.detectors)} detectors, clip={self.clip!r})"
 
-    def _start(self) -> None:
+    def _reset(self) -> None:
         """Before a run: nothing is left of the last one."""
         self._engines: dict[int, RunEngine] = {}
         self._saved: dict[str, Any] = {}
-        self._findings: deque[Finding] = deque(maxlen=FINDINGS_KEPT)
-        self._closed: deque[Incident] = deque(maxlen=FINDINGS_KEPT)
         self._losses: list[Tensor] = []
         self._data: tuple[Any, int] | None = None  # the batch in training and its place in the epoch, -1 if not known
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}  # the latest of each optimizer
-        self._last_report: StepReport | None = None
-        self._stop_reason = ""
         self._acts, self._reduces_loss = True, False
         self._unseen_batches = 0
 
     # ---------------------------------------------------------------- what it has seen
 
     @property
+    def _seen(self) -> RunRecord:
+        return self._record or self._shared.latest
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What the detectors reported, oldest first."""
-        return tuple(self._findings)
+        return tuple(self._seen.findings)
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
         """Closed incidents, then the open ones."""
-        known = [incident for engine in self._engines.values() for incident in engine.incidents.incidents.values()]
-        return (*self._closed, *(incident for incident in known if incident.outcome == OPEN))
+        return self._seen.incidents
 
     @property
     def last_report(self) -> StepReport | None:
         """What was measured, found and done in the latest step; of the latest optimizer where there are several."""
-        return self._last_report
+        return self._seen.last_report
 
     def report(self) -> Report:
         """The run so far; `print(guard.report())`."""
-        steps = max((engine.steps for engine in self._engines.values()), default=0)
-        return Report(steps, tuple(sorted(self.incidents, key=lambda i: i.first_step)), self._stop_reason)
+        return self._seen.report()
 
     # ---------------------------------------------------------------- Lightning's hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage == "fit":
-            self._start()
+            self._reset()
+            self._record = self._shared.latest = RunRecord(FINDINGS_KEPT)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._acts = not owns_the_step(trainer)
@@ -176,8 +181,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         for engine in self._engines.values():
             if engine.name in self._saved.get("engines", {}):
                 engine.load_state_dict(self._saved["engines"][engine.name])
-        closed = self._saved.get("incidents", ())
-        self._closed = deque((Incident.from_dict(plain) for plain in closed), FINDINGS_KEPT)
+        self._seen.closed.extend(Incident.from_dict(plain) for plain in self._saved.get("incidents", ()))
+        self._seen.trackers = [engine.incidents for engine in self._engines.values()]
+        self._seen.steps = max((engine.steps for engine in self._engines.values()), default=0)
         if getattr(trainer, "gradient_clip_val", None):
             rank_zero_warn(
                 f"`Trainer(gradient_clip_val={trainer.gradient_clip_val})` clips after GradGuard: the smaller bound "
@@ -252,14 +258,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if engine is None or not (self._acts or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-        report = self._last_report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
+        report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
         self._losses = []
-        if report.findings:
-            self._findings.extend(report.findings)
-        if engine.changed:
-            self._closed += [incident for incident in engine.changed if incident.outcome != OPEN]
+        self._seen.add(report, engine.changed)
         if report.outcome.stop_reason:
-            self._stop_reason = report.outcome.stop_reason
             trainer.should_stop = True
         if self._logbook is not None:
             self._logbook.step(report)
@@ -296,7 +298,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         return {
             "version": STATE_VERSION,
             "engines": {engine.name: engine.state_dict() for engine in self._engines.values()},
-            "incidents": [incident.to_dict() for incident in self._closed],
+            "incidents": [incident.to_dict() for incident in self._seen.closed],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -317,17 +319,16 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         fresh: dict[str, Any] = dict(
             _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}
         )
-        return {**kept, **fresh, "_saved": self.state_dict(), "_closed": deque(self.incidents, FINDINGS_KEPT)}
+        return {**kept, **fresh, "_saved": self.state_dict()}
 
     # ---------------------------------------------------------------- behind the hooks
 
     def _open_logbook(self, trainer: Any) -> Logbook | None:
-        home = Path((trainer.log_dir if trainer.loggers else None) or trainer.default_root_dir)  # a collective call
+        home = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # a collective call
         if not trainer.is_global_zero:
             return None
-        nowhere = trainer.fast_dev_run or not (trainer.loggers or home != Path.cwd())  # leave no files behind unasked
-        recorded = [engine.name for engine in self._engines.values()] if self.record and trainer.loggers else []
-        return Logbook(None if nowhere else home, *split_loggers(trainer), recorded)
+        recorded = [engine.name for engine in self._engines.values()] if self.record else []
+        return Logbook(Path(home) if home else None, *split_loggers(trainer), recorded)
 
     def _batch_stats(self, trainer: Any, pl_module: Any) -> BatchStats | None:
         """The samples of the batch in training, for a step that is suspicious."""

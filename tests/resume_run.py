@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from runs import Faults, Net, loader
+from runs import Faults, Net, files, loader
 
 from lightning_gradguard import GradGuard
 
@@ -46,7 +46,7 @@ def main() -> None:
     # Lightning restarts a plain loader from its first batch, so checkpoints lie at the ends of epochs.
     checkpoints = ModelCheckpoint(options.folder, every_n_train_steps=40, save_top_k=-1, filename="{step}")
     trainer = pl.Trainer(
-        max_steps=200, accelerator="cpu", devices=1, logger=False, default_root_dir=options.folder,
+        max_steps=200, accelerator="cpu", devices=1, logger=files(options.folder),
         callbacks=[Night(options.kill_at), faults, GradGuard(), checkpoints],
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip

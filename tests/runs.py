@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -80,6 +82,11 @@ def fit(module: pl.LightningModule, *callbacks: Any, data: Any = None, **options
     trainer = pl.Trainer(callbacks=list(callbacks), **{**settings, **options})
     trainer.fit(module, loader() if data is None else data)
     return trainer
+
+
+def files(folder: Path) -> CSVLogger:
+    """A logger whose directory is this folder, for what the guard writes there."""
+    return CSVLogger(folder, name="", version="")
 
 
 def same_state(one: nn.Module, other: nn.Module) -> bool:

@@ -14,7 +14,7 @@ import lightning.pytorch as lp
 import pytest
 import pytorch_lightning as pl
 import torch
-from runs import Batches, Faults, Net, fit, loader, same_state
+from runs import Batches, Faults, Net, files, fit, loader, same_state
 from torch import nn
 
 from lightning_gradguard import MONITOR, GradGuard, GradStats, Policy
@@ -211,7 +211,6 @@ def test_at_home_in_both_namespaces(trainer_class: Any, alone: bool, tmp_path: P
     )  # fmt: skip
     trainer.fit(Module(), Batches([x * torch.nan, y] if i == 3 else [x, y] for i, (x, y) in enumerate(loader())))
     assert [i.first_step for i in guard.incidents] == [3, 3]
-    assert (tmp_path / "incidents.jsonl").exists()
 
 
 # -------------------------------------------------------------------- state
@@ -223,6 +222,26 @@ def test_pickles_and_copies_after_a_fit() -> None:
     for again in (pickle.loads(pickle.dumps(guard)), copy.deepcopy(guard)):
         assert [str(i) for i in again.incidents] == [str(i) for i in guard.incidents]
         trained(again)
+
+
+def test_a_guard_whose_copies_train_shows_the_run_that_began_last() -> None:
+    guard = GradGuard()
+    first, second = copy.deepcopy(guard), copy.deepcopy(guard)
+    trained(Faults({20: torch.nan}), first)
+    assert guard.incidents == first.incidents
+    assert guard.findings == first.findings
+    assert str(guard.report()) == str(first.report())
+    assert guard.last_report is first.last_report
+    assert len(guard.incidents) == 2
+    trained(copy.deepcopy(second))
+    assert (guard.incidents, second.incidents, len(first.incidents)) == ((), (), 2)
+    assert guard.report().steps == 120
+
+
+def test_a_copy_in_another_process_has_a_record_of_its_own() -> None:
+    guard = GradGuard()
+    trained(Faults({20: torch.nan}), pickle.loads(pickle.dumps(guard)))
+    assert guard.incidents == ()
 
 
 def test_a_second_fit_begins_afresh() -> None:
@@ -290,16 +309,17 @@ def test_an_unknown_state_version_is_said_and_ignored() -> None:
 
 
 def test_the_incident_log_is_json_lines(tmp_path: Path) -> None:
-    fit(Net(), Faults({20: torch.nan}), GradGuard(), default_root_dir=tmp_path)
+    fit(Net(), Faults({20: torch.nan}), GradGuard(), logger=files(tmp_path))
     lines = [json.loads(line) for line in (tmp_path / "incidents.jsonl").read_text().splitlines()]
     told = [(line["kind"], line["outcome"]) for line in lines]
     assert sorted(told) == [(kind, end) for kind in ("bad_batch", "nonfinite") for end in ("open", "resolved")]
 
 
-def test_without_a_logger_nothing_is_left_in_the_working_directory(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("root", [None, "runs"])
+def test_without_a_logger_no_file_is_left(root: str | None, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    fit(Net(), Faults({20: torch.nan}), GradGuard())
-    assert list(tmp_path.iterdir()) == []
+    fit(Net(), Faults({20: torch.nan}), GradGuard(), default_root_dir=root, enable_checkpointing=root is not None)
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".ckpt"] * (root is not None)
 
 
 def test_monitor_preset_is_exported() -> None:

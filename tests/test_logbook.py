@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-from runs import Faults, Net, fit, same_state
+from runs import Faults, Net, files, fit, same_state
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Finding, Incident
@@ -40,12 +40,13 @@ def test_a_failing_logger_is_said_once_and_the_run_is_the_same(tmp_path: Path) -
     assert same_state(guarded, plain)
 
 
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_does_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "incidents.jsonl").symlink_to("/dev/full")
     guard = GradGuard()
     with pytest.warns(UserWarning, match=r"could not write to incidents.jsonl .*No space left"):
-        fit(Net(), Faults({20: float("nan")}), guard, default_root_dir=tmp_path)
+        fit(Net(), Faults({20: float("nan")}), guard, logger=files(tmp_path))
     assert guard.incidents[0].outcome == "resolved"
 
 
@@ -101,12 +102,12 @@ def test_one_console_line_for_each_acted_on_finding_and_a_summary(caplog: Any) -
 
 def test_the_log_is_read_back_as_it_was_told(tmp_path: Path) -> None:
     guard = GradGuard()
-    fit(Net(), Faults({20: float("nan"), 38: float("inf")}), guard, default_root_dir=tmp_path)
+    fit(Net(), Faults({20: float("nan"), 38: float("inf")}), guard, logger=files(tmp_path))
     assert [str(i) for i in read_incidents(tmp_path / "incidents.jsonl")] == [str(i) for i in guard.report().incidents]
 
 
 def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
-    fit(Net(), Faults({20: float("nan")}), GradGuard(), default_root_dir=tmp_path)
+    fit(Net(), Faults({20: float("nan")}), GradGuard(), logger=files(tmp_path))
     log = tmp_path / "incidents.jsonl"
     log.write_text("[]\nnot json\n" + log.read_text() + '{"kind": "nonfi')
     assert {i.kind for i in read_incidents(log)} == {"nonfinite", "bad_batch"}

@@ -1,0 +1,67 @@
+"""RECORD: what a run has shown so far, for the attributes of the guard."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
+from lightning_gradguard.record.incident_tracker import IncidentTracker
+from lightning_gradguard.record.report import Report
+
+
+class RunRecord:
+    """What one run has shown so far, as plain values.
+
+    Args:
+        kept: How many findings and how many closed incidents are kept.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self.findings: deque[Finding] = deque(maxlen=kept)
+        self.closed: deque[Incident] = deque(maxlen=kept)
+        self.trackers: list[IncidentTracker] = []  # of each optimizer
+        self.last_report: StepReport | None = None
+        self.steps, self.stop_reason = 0, ""
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """Closed incidents, then the open ones."""
+        known = (incident for tracker in self.trackers for incident in tracker.incidents.values())
+        return (*self.closed, *(incident for incident in known if incident.outcome == OPEN))
+
+    def add(self, report: StepReport, changed: list[Incident]) -> None:
+        """One more step.
+
+        Args:
+            report: What was measured, found and done.
+            changed: Incidents that began, changed or ended.
+        """
+        self.last_report, self.steps = report, max(self.steps, report.stats.step + 1)
+        self.findings.extend(report.findings)
+        if changed:
+            self.closed.extend(incident for incident in changed if incident.outcome != OPEN)
+        self.stop_reason = report.outcome.stop_reason or self.stop_reason
+
+    def report(self) -> Report:
+        """The run in a few sentences."""
+        return Report(self.steps, tuple(sorted(self.incidents, key=lambda i: i.first_step)), self.stop_reason)
+
+
+class SharedRecord:
+    """The record of the run that began last, in common to a guard and its deep copies.
+
+    Libraries copy the callbacks that they are given and train with the copies.
+
+    Example:
+        >>> import copy
+        >>> shared = SharedRecord(RunRecord(kept=100))
+        >>> copy.deepcopy(shared) is shared
+        True
+    """
+
+    def __init__(self, latest: RunRecord) -> None:
+        self.latest = latest
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedRecord:
+        return self
