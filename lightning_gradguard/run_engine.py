@@ -135,11 +135,8 @@ class RunEngine(StepEngine):
             name=context.name,
             snapshots=context.snapshots,
         )
-        self._hooks = (
-            context.optimizer.register_step_pre_hook(self.clock.step_begins),
-            context.optimizer.register_step_post_hook(self.clock.step_happened),
-            context.optimizer.register_step_post_hook(self._step_happened),
-        )
+        actor.guarded_step.before = [self.clock.step_begins]
+        actor.guarded_step.happened = [self.clock.step_happened, self._step_happened]
 
     # ---------------------------------------------------------------- what the training loop calls, in order
 
@@ -192,8 +189,8 @@ class RunEngine(StepEngine):
             self._sampled = False
             self.source.collector.forget_weights()
 
-    def _step_happened(self, *_: Any) -> None:
-        """The optimizer's post-hook: the step has really happened (a GradScaler may have skipped it)."""
+    def _step_happened(self) -> None:
+        """The step has really happened: nothing has cancelled it, and no GradScaler has skipped it."""
         self.actor.step_happened()
         if self._sampled:
             self._sampled = False
@@ -248,8 +245,6 @@ class RunEngine(StepEngine):
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
         self.actor.close()
-        for hook in self._hooks:
-            hook.remove()
         if self.source.probe is not None:
             self.source.probe.drop()
 

@@ -46,12 +46,12 @@ class SampleClock:
             self.next_update = next_multiple(step, self.every)
         return due
 
-    def step_begins(self, *_: object) -> None:
-        """The optimizer's pre-hook: the next evaluation is the first of a step."""
+    def step_begins(self) -> None:
+        """The optimizer begins its step: the next evaluation is the first one."""
         self._evaluations = 0
 
-    def step_happened(self, *_: object) -> None:
-        """The optimizer's post-hook: it has stepped."""
+    def step_happened(self) -> None:
+        """The optimizer has stepped."""
         self._awaited = False
 
 

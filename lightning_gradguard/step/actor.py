@@ -15,6 +15,7 @@ from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.sample_clock import next_multiple
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Action, Finding, Response, StepOutcome
+from lightning_gradguard.step.guarded_step import GuardedStep
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep, forget_scale
 from lightning_gradguard.step.remedy_search import RemedySearch
@@ -61,6 +62,7 @@ class Actor:
         self._fused_clip = fused_clip and scaler is None
         self._takes_snapshots, self._snapshot_every = takes_snapshots, snapshot_every
         self.lr_factor = LRFactor(optimizer)
+        self.guarded_step = GuardedStep(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
         self.search = RemedySearch(module, optimizer, self.lr_factor, model_changed) if searches else None
         self._model_changed = model_changed
@@ -68,7 +70,6 @@ class Actor:
         self.snapshot_due = 0
         self.weights_changed = True  # since they were last known good
         self.in_trial = False  # whether the next step belongs to a trial of remedies
-        self._cancelled = False
         self._failed: set[Any] = set()  # remedies that raised
         self.activation_stats: ActivationStats | None = None  # the latest
         self.first_activation_stats: ActivationStats | None = None  # at the initial weights
@@ -87,6 +88,7 @@ class Actor:
             sound: Whether a snapshot may be taken now, as far as the detectors know.
         """
         self.forget_scale()
+        self.guarded_step.begin_evaluation()
         if stats.activation_stats is not None and not self.in_trial:
             self.activation_stats = stats.activation_stats
         if stats.step == 0:
@@ -99,6 +101,7 @@ class Actor:
             lr_factor=self.lr_factor,
             snapshots=self.snapshots,
             forward_state=self.forward_state,
+            guarded_step=self.guarded_step,
             scaler=self.scaler if self._gradients_scaled else None,
             weights_changed=self.weights_changed,
             grad_scale=self.grad_scale,
@@ -225,7 +228,6 @@ class Actor:
             self.snapshot_due = next_multiple(stats.step, self._snapshot_every)
         if healthy or (step is not None and step.restored is not None):
             self.weights_changed = False
-        self._cancelled = step is not None and step.cancelled
         if not self.lr_factor.neutral:
             self.lr_factor.apply()
         return taken
@@ -242,7 +244,7 @@ class Actor:
 
     def step_happened(self) -> None:
         """The optimizer has really stepped."""
-        self.weights_changed |= not self._cancelled
+        self.weights_changed = True
         self.forget_scale()
 
     def state_dict(self) -> dict[str, Any]:
@@ -267,6 +269,7 @@ class Actor:
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
+        self.guarded_step.remove()
         self.lr_factor.close()
         self.forget_scale()
         self.snapshots.clear()

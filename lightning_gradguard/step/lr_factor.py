@@ -9,12 +9,14 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_gradguard.step.guarded_step import StepHooks
+
 
 class LRFactor:
     """A factor on an optimizer's learning rate that is only there while the optimizer steps.
 
-    The schedule, checkpoints and learning-rate monitors see the user's value. A step-pre-hook multiplies the factor in
-    and a step-post-hook puts the old values back. Where the optimizer computes the gradients itself by a closure, as
+    The schedule, checkpoints and learning-rate monitors see the user's value. The factor is multiplied in before a
+    step, and the old values are put back after it. Where the optimizer computes the gradients itself by a closure, as
     under Lightning, `apply` is called once they are ready, so that a rate set by `training_step` is multiplied too.
     After `hold` healthy steps the factor grows back to its base (1 unless `set_permanent` changed it), tenfold in
     `ramp` steps; a reduction after that began doubles the hold. Apart from that, no learning rate exceeds `ceiling`
@@ -41,17 +43,11 @@ class LRFactor:
         self.neutral = True  # whether it changes no learning rate and has nothing to recover from
         self._stepping = False
         self._user: list[tuple[dict[str, Any], Any, float]] = []  # group, the user's rate, the rate of this step
-        self._handles = [
-            optimizer.register_step_pre_hook(self._enter),
-            optimizer.register_step_post_hook(self._leave),
-        ]
+        self._hooks = StepHooks(optimizer, before=[self._enter], after=[self.restore])
 
-    def _enter(self, *_: Any) -> None:
+    def _enter(self) -> None:
         self._stepping = True
         self.apply()
-
-    def _leave(self, *_: Any) -> None:
-        self.restore()
 
     def apply(self) -> None:
         """Sets the learning rates of the step that is taking place; outside of a step there is nothing to set."""
@@ -67,7 +63,7 @@ class LRFactor:
             self._user.append((group, user, float(group["lr"])))
 
     def restore(self) -> None:
-        """Puts the user's learning rates back; needed when a step was left by an exception."""
+        """Puts the user's learning rates back."""
         self._stepping = False
         self._put_back()
 
@@ -136,8 +132,7 @@ class LRFactor:
     def close(self) -> None:
         """Puts the learning rates back and removes the hooks."""
         self.restore()
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.remove()
 
 
 def set_lr(group: dict[str, Any], lr: Any) -> None:

@@ -17,6 +17,7 @@ from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding, TrialEvent
 from lightning_gradguard.modules.surgery import replace_module
+from lightning_gradguard.step.guarded_step import GuardedStep
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, RemedySearch
 from lightning_gradguard.step.snapshots import Snapshot, Snapshots
@@ -41,6 +42,7 @@ class PendingStep:
         lr_factor: The optimizer's learning-rate factor.
         snapshots: Where `restore` finds its weights.
         forward_state: What `cancel` puts back beside the gradients.
+        guarded_step: What `cancel` cancels; None where the step is not taken, or ends without gradients.
         scaler: A GradScaler that has not yet unscaled the gradients (a fused optimizer's); None otherwise.
         weights_changed: Whether a step was taken since the weights were last known good; a rollback, or another
             reduction of the learning rate, is pointless while nothing has changed.
@@ -68,6 +70,7 @@ class PendingStep:
     lr_factor: LRFactor
     snapshots: Snapshots
     forward_state: ForwardState
+    guarded_step: GuardedStep | None = None
     scaler: Any = None
     weights_changed: bool = True
     grad_scale: float = 1.0
@@ -102,14 +105,12 @@ class PendingStep:
             return
         if self.fused_clip:
             forget_scale(self.optimizer)
-        if self.scaler is not None:
-            # A fused optimizer under a GradScaler needs a recorded inf check; the scaler then skips the step itself.
-            for grad in [g for g in self.grads if g.numel()][:1]:
-                grad.fill_(float("inf"))
-        else:
+        if self.scaler is None:  # a GradScaler looks for infinities in a fused optimizer's gradients: they have to stay
             for p in optimizer_params(self.optimizer):
                 p.grad = None
         self.cancelled = True
+        if self.guarded_step is not None:
+            self.guarded_step.cancel()
         self.changes += 1
         self.forward_state.restore()
 
