@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -18,6 +17,8 @@ from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, Policy, check_policy
+from lightning_gradguard.record.homes import home_of
+from lightning_gradguard.record.location import location_of
 from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
@@ -66,7 +67,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         detectors: What to look for; when None the built-in detectors (`detectors.DETECTORS`), then those that other
             installed packages offer (`docs/extending.md`).
         clip: Adaptive clipping for every step (`AutoClip`, `ZClip` or `AGC`); none by default.
-        name: Distinguishes several guards in one Trainer and in checkpoints.
+        name: Distinguishes several guards in one Trainer, in checkpoints and on disk, where a guard with a name writes
+            into `gradguard/NAME/` of the logger's directory.
         sample_every: Steps between two samples of the update-to-weight ratio and of activation statistics. Default
             chosen.
         snapshot_every: Steps between two snapshots for rollback. Default chosen: see the cost in
@@ -324,11 +326,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     # ---------------------------------------------------------------- behind the hooks
 
     def _open_logbook(self, trainer: Any) -> Logbook | None:
-        home = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # a collective call
+        directory = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # a collective call
         if not trainer.is_global_zero:
             return None
+        run, guard = location_of(directory) if directory else None, self.name or ""
         recorded = [engine.name for engine in self._engines.values()] if self.record else []
-        return Logbook(Path(home) if home else None, *split_loggers(trainer), recorded)
+        boards = split_loggers(trainer, guard)
+        return Logbook(None if run is None else home_of(run, guard), *boards, recorded, guard)
 
     def _batch_stats(self, trainer: Any, pl_module: Any) -> BatchStats | None:
         """The samples of the batch in training, for a step that is suspicious."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning_gradguard.collect.batch_stats import BatchStats
@@ -15,6 +15,7 @@ from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Response, StepOutcome
 from lightning_gradguard.policy import PRESETS, Policy
 from lightning_gradguard.policy.ladders import Rung
+from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_log import FOLDER, RecordedStep, read_steps, recorded_optimizers
 
@@ -87,7 +88,7 @@ def replay_steps(
 
 
 def replay(
-    run: Path,
+    run: str | os.PathLike[str],
     detectors: list[AbstractDetector] | None = None,
     policy: Literal["monitor", "protect", "repair"] | Policy = "protect",
 ) -> Report:
@@ -96,7 +97,7 @@ def replay(
     With the run's own detectors and policy it gives the run's incidents.
 
     Args:
-        run: The run's directory, as given to TensorBoard.
+        run: The run's directory, as given to TensorBoard; `gradguard/NAME` in it for a guard with a name.
         detectors: Detectors instead of the default ones, e.g. `--detectors+=Exploding --detectors.factor=100`.
         policy: Which policy answers the findings.
 
@@ -107,7 +108,7 @@ def replay(
         FileNotFoundError: If no steps were recorded there.
         ValueError: If the recording has another format.
     """
-    folder = Path(run) / FOLDER
+    folder = Location(run) / FOLDER
     chosen = PRESETS[policy] if isinstance(policy, str) else policy
     streams = {name: read_steps(folder, name) for name in recorded_optimizers(folder) or [""]}
     incidents: list[Incident] = []

@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
+from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
 #: The packages that a Trainer may come from.
@@ -95,19 +96,33 @@ def log_step(trainer: Any) -> int:
     return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
 
 
-def split_loggers(trainer: Any) -> tuple[list[Any], list[Any]]:
-    """Writers of TensorBoard's panels, and the Trainer's other loggers."""
+def split_loggers(trainer: Any, guard: str = "") -> tuple[list[Any], list[Any]]:
+    """Writers of TensorBoard's panels, and the Trainer's other loggers.
+
+    Args:
+        trainer: The Trainer.
+        guard: The guard's name. One with a name writes an event file of its own, which TensorBoard shows as a run.
+    """
     boards: list[Any] = []
     others: list[Any] = []
     for logger in trainer.loggers:
         writer = getattr(logger, "experiment", None)
         if is_summary_writer(writer):
-            from lightning_gradguard.tensorboard_plugin.summary import RunWriter
-
-            boards.append(RunWriter(writer))  # type: ignore[arg-type]
+            boards.append(board_writer(writer, guard))
         else:
             others.append(logger)
     return boards, others
+
+
+def board_writer(writer: Any, guard: str) -> Any:
+    """Writes the panels of one guard beside what a logger's `SummaryWriter` writes."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from lightning_gradguard.tensorboard_plugin.summary import RunWriter
+
+    if not guard:
+        return RunWriter(writer)
+    return RunWriter(SummaryWriter(str(home_of(writer.log_dir, guard))), closes=True)
 
 
 def is_summary_writer(experiment: Any) -> bool:

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident
+from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.show.html_report import find_runs, report_data, unique_names, write_html
 from lightning_gradguard.show.terminal_summary import summary
@@ -83,7 +84,7 @@ def test_the_file_is_self_contained_and_escaped(runs, tmp_path):
 
 
 def test_runs_are_found_below_a_log_directory(runs):
-    assert find_runs(runs[0].parent) == runs
+    assert [str(run) for run in find_runs(runs[0].parent)] == [str(run) for run in runs]
     assert [run["run"] for run in report_data([runs[0].parent])] == ["failing", "healthy"]
 
 
@@ -122,7 +123,7 @@ def test_a_folder_without_a_run(tmp_path):
 
 
 def test_names_are_as_short_as_possible():
-    paths = [Path("/logs/a/version_0"), Path("/logs/b/version_0")]
+    paths = [Location("/logs/a/version_0"), Location("/logs/b/version_0")]
     assert unique_names(paths) == ["a/version_0", "b/version_0"]
     assert unique_names(paths[:1]) == ["version_0"]
 

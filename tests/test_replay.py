@@ -120,7 +120,7 @@ def test_recording_goes_on_in_new_files_after_a_failed_write(tmp_path: Path, mon
     opened = Path.open
 
     def broken(path: Path, *args: Any, **options: Any) -> Any:
-        if full[0] and path.suffix == ".f64" and "ab" in args:
+        if full[0] and path.suffix == ".f64" and "ab+" in args:
             raise OSError(28, "No space left on device")
         return opened(path, *args, **options)
 

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 #: Command -> (module, function, what it does).
 COMMANDS = {
@@ -47,7 +46,7 @@ def run(name: str, arguments: list[str]) -> int:
     )
     several = "runs" in inspect.signature(call).parameters
     if several:  # jsonargparse would want a list as one argument: '[a,b]'
-        parser.add_argument("runs", nargs="+", type=Path, help="directories of runs, or directories that contain runs")
+        parser.add_argument("runs", nargs="+", type=str, help="directories of runs, or directories that contain runs")
     parser.add_function_arguments(call, as_positional=True, sub_configs=True, skip={"runs"} if several else set())
     try:
         return int(call(**parser.instantiate(parser.parse_args(arguments)).as_dict()) or 0)

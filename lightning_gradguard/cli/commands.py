@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_gradguard.detectors import AbstractDetector
+from lightning_gradguard.record.homes import recorded_guards
+from lightning_gradguard.record.location import Location
+from lightning_gradguard.record.report import Report
 from lightning_gradguard.replay import replay as replay_run
 from lightning_gradguard.show.html_report import report_data, write_html
 from lightning_gradguard.show.terminal_summary import summary
 
 
 def report(
-    runs: list[Path],
+    runs: list[str],
     html: Path | None = None,
     format: Literal["table", "json"] = "table",
 ) -> int:
@@ -45,12 +48,12 @@ def report(
 
 
 def replay(
-    run: Path,
+    run: str,
     detectors: list[AbstractDetector] | None = None,
     policy: Literal["monitor", "protect", "repair"] = "protect",
     format: Literal["table", "json"] = "table",
 ) -> int:
-    """Runs the recorded statistics of a run through detectors with other settings.
+    """Runs the recorded statistics of a run through detectors with other settings, for each guard of the run.
 
     Args:
         run: The run's directory, as given to TensorBoard.
@@ -61,12 +64,22 @@ def replay(
     Raises:
         FileNotFoundError: If the directory has no recorded steps.
     """
-    result = replay_run(run, detectors, policy)
+    homes = recorded_guards(run) or {"": Location(run)}
+    results = {guard: replay_run(home, detectors, policy) for guard, home in homes.items()}
     if format == "json":
-        print(json.dumps([incident.to_dict() for incident in result.incidents], indent=2))
+        told = [{"guard": guard, **i.to_dict()} for guard, result in results.items() for i in result.incidents]
+        print(json.dumps(told, indent=2))
         return 0
-    table = Table("step", "kind", "finding", "actions of the policy", title=f"{run}: {result.steps} recorded steps")
+    for guard, result in results.items():
+        Console().print(replay_table(run + (f", guard {guard}" if guard else ""), result))
+    return 0
+
+
+def replay_table(title: str, result: Report) -> Table | str:
+    """The incidents of a replay."""
+    if not result.incidents:
+        return f"{result.steps} recorded steps, no incidents."
+    table = Table("step", "kind", "finding", "actions of the policy", title=f"{title}: {result.steps} recorded steps")
     for incident in result.incidents:
         table.add_row(incident.steps, incident.kind, incident.detail, ", ".join(incident.actions) or "none")
-    Console().print(table if result.incidents else f"{result.steps} recorded steps, no incidents.")
-    return 0
+    return table

@@ -3,27 +3,71 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
+from collections.abc import Iterable
 
 from lightning_gradguard.findings import Incident
+from lightning_gradguard.record.conforming import conforms
+from lightning_gradguard.record.location import Location
 
 INCIDENT_LOG = "incidents.jsonl"
 
 
-def append_incident(path: Path, incident: Incident) -> None:
+Key = tuple[str, str, int]
+
+
+class IncidentLog:
+    """Writes the incidents of one run; what could not be written, or was deleted, is written the next time.
+
+    Args:
+        path: The log.
+    """
+
+    def __init__(self, path: Location) -> None:
+        self.path = path
+        self._waiting: dict[Key, Incident] = {}
+        self._written: dict[Key, Incident] = {}
+
+    def add(self, incident: Incident) -> None:
+        """Writes an incident that began, changed or ended."""
+        self._waiting[key_of(incident)] = incident
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what is waiting, and everything again where the log is missing."""
+        if self._written and not self.path.exists():
+            self._waiting, self._written = {**self._written, **self._waiting}, {}
+        for key, incident in list(self._waiting.items()):
+            append_incident(self.path, incident)
+            self._written[key] = self._waiting.pop(key)
+
+
+def key_of(incident: Incident) -> Key:
+    """What tells an incident from every other one of its run."""
+    return incident.optimizer, incident.kind, incident.first_step
+
+
+def append_incident(path: str | os.PathLike[str], incident: Incident) -> None:
     """Appends one line to the incident log; a later line about the same incident replaces this one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(incident.to_dict(), ensure_ascii=False) + "\n")
+    # Lone surrogates, which a file's name may hold, pass as they are.
+    line = json.dumps(incident.to_dict(), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    Location(path).append(line + b"\n", new_line=True)
 
 
-def read_incidents(path: Path) -> tuple[Incident, ...]:
-    """The incidents of a log, each in its latest form, in order of their first step; torn lines are left out."""
-    latest: dict[tuple[str, str, int], Incident] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            incident = Incident.from_dict(json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            continue
-        latest[incident.optimizer, incident.kind, incident.first_step] = incident
+def read_incidents(path: str | os.PathLike[str]) -> tuple[Incident, ...]:
+    """The incidents of a log, each in its latest form, in order of their first step.
+
+    A line that is torn, or that something else wrote, is left out.
+    """
+    latest = {key_of(incident): incident for incident in _parse(Location(path).read().split(b"\n"))}
     return tuple(sorted(latest.values(), key=lambda incident: incident.first_step))
+
+
+def _parse(lines: Iterable[bytes]) -> Iterable[Incident]:
+    for line in lines:
+        try:
+            incident = Incident.from_dict(json.loads(line.decode("utf-8", "surrogatepass")))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue
+        if conforms(incident, Incident):
+            yield incident

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Protocol
 
-from lightning_gradguard.findings import OPEN, Incident, StepReport
-from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident
+from lightning_gradguard.findings import OPEN, PREFIX, Incident, StepReport
+from lightning_gradguard.record.incident_log import INCIDENT_LOG, IncidentLog
+from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_log import FOLDER, Recorder
 
@@ -42,16 +42,19 @@ class Logbook:
         boards: What writes the panels of TensorBoard.
         loggers: Lightning's other loggers.
         optimizers: Names of the optimizers whose every step is recorded for `gradguard replay`.
+        guard: The guard's name, which the names of its curves in other loggers begin with; empty for one without.
     """
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Location | None,
         boards: Iterable[RunWriter] = (),
         loggers: Iterable[Any] = (),
         optimizers: Iterable[str] = (),
+        guard: str = "",
     ) -> None:
-        self.folder = folder
+        self.prefix = f"{PREFIX}/{guard}" if guard else PREFIX
+        self.incidents = IncidentLog(folder / INCIDENT_LOG) if folder is not None else None
         self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
         self.boards, self.loggers = list(boards), list(loggers)
         self._broken: set[str] = set()
@@ -73,14 +76,15 @@ class Logbook:
         for board in self.boards:
             self._quietly("TensorBoard", board.step, report, x)
         for logger in self.loggers:
-            self._quietly(type(logger).__name__, logger.log_metrics, report.scalars(), x)
+            curves = {f"{self.prefix}{name.removeprefix(PREFIX)}": y for name, y in report.scalars().items()}
+            self._quietly(type(logger).__name__, logger.log_metrics, curves, x)
         for recorder in self.recorders.values():
             self._quietly("the record of steps", recorder.flush)
 
     def incident(self, incident: Incident, x: int) -> None:
         """An incident that began, changed or ended."""
-        if self.folder is not None:
-            self._quietly(INCIDENT_LOG, append_incident, self.folder / INCIDENT_LOG, incident)
+        if self.incidents is not None:
+            self._quietly(INCIDENT_LOG, self.incidents.add, incident)
         for board in self.boards:
             self._quietly("TensorBoard", board.incident, incident, x)
 
@@ -90,12 +94,14 @@ class Logbook:
         for incident in report.incidents:
             if incident.outcome == OPEN:
                 self.incident(incident, x)
+        if self.incidents is not None:
+            self._quietly(INCIDENT_LOG, self.incidents.flush)
         for board in self.boards:
             self._quietly("TensorBoard", board.close, report, x)
         for logger in self.loggers:
             self._quietly(type(logger).__name__, log_incident_table, logger, report)
         for recorder in self.recorders.values():
-            self._quietly("the record of steps", recorder.flush)
+            self._quietly("the record of steps", recorder.close)
 
     def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
         try:

@@ -4,16 +4,18 @@ Two files for each optimizer and set of layers. `steps.0000.f64` holds a line of
 rows of float64: one a step, and three more for a step that brings a sample of weights and updates. `steps.0000.jsonl`
 holds a line of JSON for each step with more than numbers: what the remedies did, activation statistics, the samples of
 a suspicious batch. A run resumed from a checkpoint begins new files; later rows of a step replace earlier ones. A torn
-row or line costs that row or line alone.
+or foreign row or line costs that row or line alone. An object store, whose files cannot be appended to, gets new files
+for every thousand rows.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from lightning_gradguard.collect.layers import Layers
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Action, Response, StepOutcome, StepReport, TrialEvent
 from lightning_gradguard.modules.activations import Traits
+from lightning_gradguard.record.conforming import conforms
+from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.tensors.norms import Floats
 
@@ -33,6 +37,8 @@ VERSION = 2
 MOST_BYTES = 256 * 2**20
 #: Rows that are kept in memory while they cannot be written. Chosen.
 MOST_WAITING = 10_000
+#: Rows in one file of an object store. Chosen.
+REMOTE_ROWS = 1000
 #: A row begins with these; then the layers' values, whose meaning `what` tells, and the buffers' norms.
 FIELDS = ("step", "what", "loss", "lr", "flags")
 GRADIENT, WEIGHT, RATIO, TRAINABLE = 0, 1, 2, 3
@@ -63,22 +69,22 @@ class Recorder:
         optimizer: The optimizer's index when there are several; otherwise empty.
     """
 
-    def __init__(self, folder: Path, optimizer: str = "") -> None:
-        self.folder, self.stem = folder, f"steps{optimizer and '-'}{optimizer}"
+    def __init__(self, folder: str | os.PathLike[str], optimizer: str = "") -> None:
+        self.folder, self.stem = Location(folder), f"steps{optimizer and '-'}{optimizer}"
         self.written = 0
         self._key: tuple[Any, ...] = ()  # what one file is about
         self._header = ""
         self._rows: list[Floats] = []
         self._lines: list[str] = []
-        self._path: Path | None = None
+        self._name: str | None = None  # of the file that is appended to
 
     def add(self, report: StepReport) -> None:
         """Keeps one step in memory until `flush`."""
         stats = report.stats
         key = (stats.layers.names, stats.buffers, stats.total_steps, stats.multiple_optimizers)
         if key != self._key:
-            self.flush()
-            self._key, self._header, self._path = key, header_of(stats), None
+            self.close()
+            self._key, self._header, self._name = key, header_of(stats), None
         if self.written >= MOST_BYTES:
             return
         self._rows += rows_of(stats, report.outcome)
@@ -88,25 +94,38 @@ class Recorder:
             del self._rows[:-MOST_WAITING]
 
     def flush(self) -> None:
+        """Writes what is kept, to an object store once it is enough for a file."""
+        if self.folder.is_local or len(self._rows) >= REMOTE_ROWS:
+            self.close()
+
+    def close(self) -> None:
         """Writes what is kept; after a failure it is kept, and written into new files the next time."""
         if not self._rows:
             return
         rows, lines = np.stack(self._rows).tobytes(), "".join(f"{line}\n" for line in self._lines).encode()
-        path, self._path = self._path or self._new_file(), None
-        with path.open("ab") as file:
-            file.write(rows)
+        name, self._name = self._name, None
+        if name is None or not (self.folder / f"{name}.f64").exists():  # somebody may have deleted it
+            name, rows = self._new_name(), self._header.encode() + b"\n" + rows
+        (self.folder / f"{name}.f64").append(rows)
         if lines:
-            with path.with_suffix(".jsonl").open("ab") as file:
-                file.write(lines)
-        self._rows, self._lines, self._path = [], [], path
+            (self.folder / f"{name}.jsonl").append(lines)
+        self._rows, self._lines, self._name = [], [], name if self.folder.is_local else None
         self.written += len(rows) + len(lines)
 
-    def _new_file(self) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        taken = [int(path.name.split(".")[1]) for path in self.folder.glob(f"{self.stem}.*.f64")]
-        path = self.folder / f"{self.stem}.{max(taken, default=-1) + 1:04d}.f64"
-        path.write_bytes(self._header.encode() + b"\n")
-        return path
+    def _new_name(self) -> str:
+        taken = [number_of(name) for name in self.folder.names(f"{self.stem}.*")]
+        return f"{self.stem}.{max(taken, default=-1) + 1:04d}"
+
+
+def number_of(name: str) -> int:
+    """Number of a file of steps; -1 if it is none.
+
+    Example:
+        >>> number_of("steps.0003.f64"), number_of("steps-1.0012.jsonl"), number_of("steps.old.f64")
+        (3, 12, -1)
+    """
+    number = name.split(".")[1]
+    return int(number) if number.isascii() and number.isdigit() else -1
 
 
 def header_of(stats: GradStats) -> str:
@@ -147,90 +166,143 @@ def extra_of(stats: GradStats, outcome: StepOutcome) -> dict[str, Any]:
     return {name: pack(value) for name, value in told.items() if value is not None}
 
 
-def read_steps(folder: Path, optimizer: str = "") -> list[RecordedStep]:
+def read_steps(folder: str | os.PathLike[str], optimizer: str = "") -> list[RecordedStep]:
     """The recorded steps of one optimizer in order, each once.
+
+    Files that cannot be read are left out, with a warning.
 
     Raises:
         FileNotFoundError: If nothing was recorded there.
         ValueError: If the recording has another format.
     """
-    stem = f"steps{optimizer and '-'}{optimizer}"
-    files = sorted(folder.glob(f"{stem}.*.f64"))
-    if not files:
+    folder, stem = Location(folder), f"steps{optimizer and '-'}{optimizer}"
+    files = sorted((n for n in folder.names(f"{stem}.*.f64") if number_of(n) >= 0), key=number_of)
+    steps = {step.stats.step: step for name in files for step in reversed(list(_read_file(folder, name)))}
+    if not steps:
         raise FileNotFoundError(f"No recorded steps `{stem}.*.f64` in {folder}; was the run trained with GradGuard?")
-    steps = {step.stats.step: step for path in files for step in reversed(list(_read_file(path)))}
     return [steps[number] for number in sorted(steps)]
 
 
-def recorded_optimizers(folder: Path) -> list[str]:
+def recorded_optimizers(folder: str | os.PathLike[str]) -> list[str]:
     """Names of the optimizers with recorded steps."""
-    stems = {path.name.split(".")[0] for path in folder.glob("steps*.f64")}
+    stems = {name.split(".")[0] for name in Location(folder).names("steps*.f64")}
     return sorted(stem.partition("-")[2] for stem in stems)
 
 
-def _read_file(path: Path) -> Iterator[RecordedStep]:
+def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
     """The steps of one file, last first: a step's samples follow it."""
-    head, _, body = path.read_bytes().partition(b"\n")
-    header: dict[str, Any] = json.loads(head)
-    if header["version"] != VERSION:
-        raise ValueError(f"{path} has format {header['version']}, this release reads {VERSION}.")
+    head, _, body = (folder / name).read().partition(b"\n")
+    header = _read_header(head)
+    if header.get("version", VERSION) != VERSION:
+        raise ValueError(f"{folder / name} has format {header['version']}, this release reads {VERSION}.")
+    if not is_header(header):
+        warnings.warn(f"{folder / name} has no readable header: its steps are left out.", stacklevel=2)
+        return
     layers = Layers(tuple(header["layers"]), np.array(header["numel"]), np.array(header["matrix"], bool))
     count, buffers = len(layers), tuple(header["buffers"])
     fixed = {name: header[name] for name in ("total_steps", "multiple_optimizers")}
     width = len(FIELDS) + count + len(buffers)
     whole = len(body) // (8 * width)
-    extras = _read_extras(path.with_suffix(".jsonl"))
+    extras = _read_extras(folder / f"{name.removesuffix('.f64')}.jsonl")
     samples: dict[int, Floats] = {}
     for row in reversed(np.frombuffer(body[: 8 * width * whole]).reshape(whole, width)):
+        if not is_row(row):
+            samples = {}
+            continue
         step, what, loss, lr = int(row[0]), int(row[1]), float(row[2]), float(row[3])
         flags, values, buffer_norm = int(row[4]), row[len(FIELDS) : len(FIELDS) + count], row[len(FIELDS) + count :]
         if what != GRADIENT:
             samples[what] = values
             continue
-        extra = extras.get(step, {})
-        trainable = samples.pop(TRAINABLE, None)
+        sampled, trainable = {WEIGHT, RATIO} <= samples.keys(), samples.get(TRAINABLE)
         stats = GradStats(
             step=step, layers=layers, grad_norm=values, loss=loss if flags & LOSS_KNOWN else None, lr=lr,
             scaler_overflow=bool(flags & OVERFLOW), buffers=buffers, buffer_norm=buffer_norm, **fixed,
-            param_norm=samples.pop(WEIGHT, None), update_ratio=samples.pop(RATIO, None),
-            trainable=None if trainable is None else trainable.astype(bool),
-            activation_stats=activation_stats_of(extra.get("activation_stats")),
-            batch_stats=BatchStats(**extra["batch_stats"]) if "batch_stats" in extra else None,
+            param_norm=samples[WEIGHT] if sampled else None,
+            update_ratio=samples[RATIO] if sampled else None,
+            trainable=trainable.astype(bool) if sampled and trainable is not None else None,
+            **extras.get(step, ({}, {}))[0],
         )  # fmt: skip
+        samples = {}
         flagged = StepOutcome(
             cancelled=bool(flags & CANCELLED), in_trial=bool(flags & IN_TRIAL), snapshot=bool(flags & SNAPSHOT)
         )
-        yield RecordedStep(stats, outcome_of(flagged, extra))
+        yield RecordedStep(stats, replace(flagged, **extras.get(step, ({}, {}))[1]))
 
 
-def _read_extras(path: Path) -> dict[int, dict[str, Any]]:
-    """What steps have beside their numbers, by step; a torn line is left out."""
-    extras: dict[int, dict[str, Any]] = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+def _read_header(head: bytes) -> dict[str, Any]:
+    """The first line of a file; empty if it is torn or something else wrote it."""
+    try:
+        header = json.loads(head)
+    except (ValueError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def is_header(header: dict[str, Any]) -> bool:
+    """Whether a file's first line is such as `header_of` writes."""
+    types = {
+        "layers": tuple[str, ...], "numel": tuple[int, ...], "matrix": tuple[bool, ...], "buffers": tuple[str, ...],
+        "total_steps": int | None, "multiple_optimizers": bool,
+    }  # fmt: skip
+    plain = unpack(header)
+    sound = all(name in plain and conforms(plain[name], hint) for name, hint in types.items())
+    return sound and len(plain["layers"]) == len(plain["numel"]) == len(plain["matrix"])
+
+
+def is_row(row: Floats) -> bool:
+    """Whether the first fields of a row are such as `rows_of` writes."""
+    step, what, _, _, flags = row[: len(FIELDS)].tolist()
+    return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(32)
+
+
+#: What a step has beside its numbers: fields of its `GradStats`, and of its `StepOutcome`.
+Extras = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _read_extras(path: Location) -> dict[int, Extras]:
+    """What steps have beside their numbers, by step; a torn or foreign line is left out."""
+    extras: dict[int, Extras] = {}
+    for line in path.read().split(b"\n"):
         try:
-            extra = unpack(json.loads(line))
-            extras[extra["step"]] = extra
-        except (ValueError, KeyError, TypeError):
+            plain = unpack(json.loads(line))
+            stats, outcome = measured_of(plain), outcome_of(plain)
+            sound = conforms(plain["step"], int) and conforms(StepOutcome(**outcome), StepOutcome)
+            if sound and all(conforms(value, MEASURED[name]) for name, value in stats.items()):
+                extras[plain["step"]] = stats, outcome
+        except Exception:  # whatever it was, it was not written by `Recorder`
             continue
     return extras
 
 
-def activation_stats_of(plain: dict[str, Any] | None) -> ActivationStats | None:
+#: Fields of `GradStats` that are more than numbers.
+MEASURED = {"activation_stats": ActivationStats, "batch_stats": BatchStats}
+
+
+def measured_of(plain: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `GradStats` as they were recorded."""
+    measured: dict[str, Any] = {}
+    if "activation_stats" in plain:
+        measured["activation_stats"] = activation_stats_of(plain["activation_stats"])
+    if "batch_stats" in plain:
+        measured["batch_stats"] = BatchStats(**plain["batch_stats"])
+    return measured
+
+
+def activation_stats_of(plain: dict[str, Any]) -> ActivationStats:
     """Activation statistics as they were recorded."""
-    if plain is None:
-        return None
     records = [ActivationRecord(**{**record, "traits": Traits(**record["traits"])}) for record in plain["activations"]]
     return ActivationStats(**{**plain, "activations": tuple(records)})
 
 
-def outcome_of(flagged: StepOutcome, extra: dict[str, Any]) -> StepOutcome:
-    """An outcome as it was recorded: flags, and what the step has beside its numbers."""
-    told = {name: extra[name] for name in TOLD if name in extra}
+def outcome_of(plain: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `StepOutcome` as they were recorded, beside the flags."""
+    told = {name: plain[name] for name in TOLD if name in plain}
     if "trial" in told:
         told["trial"] = TrialEvent(**told["trial"])
-    if "responses" in extra:
+    if "responses" in plain:
         told["responses"] = tuple(
             Response(response["kind"], response["remedies"], tuple(Action(**action) for action in response["actions"]))
-            for response in extra["responses"]
+            for response in plain["responses"]
         )
-    return replace(flagged, **told)
+    return told

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -20,6 +21,8 @@ from tensorboard.backend.event_processing.data_provider import MultiplexerDataPr
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, read_incidents
+from lightning_gradguard.record.location import Location
+from lightning_gradguard.record.step_log import FOLDER
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.plotly_asset import plotly_js
 from lightning_gradguard.show.run_reader import RunReader, worst_outcome
@@ -29,9 +32,11 @@ from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, re
 EVENTS = "*tfevents*"
 #: Size of a figure in pixels: two fit side by side on a wide screen.
 WIDTH, HEIGHT = 900, 760
+#: A directory, or a URL such as `s3://bucket/runs`.
+Run = str | os.PathLike[str]
 
 
-def report_data(runs: Sequence[Path]) -> list[dict[str, Any]]:
+def report_data(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Summarizes each run as plain data, ready for `json.dumps`.
 
     Args:
@@ -47,7 +52,7 @@ def report_data(runs: Sequence[Path]) -> list[dict[str, Any]]:
     return [run_data(name, path, views) for name, path, views in read_runs(runs)]
 
 
-def write_html(runs: Sequence[Path], out: Path) -> None:
+def write_html(runs: Sequence[Run], out: Path) -> None:
     """Writes the figures of the tab and the incidents into one self-contained HTML file that needs no network.
 
     Args:
@@ -104,7 +109,7 @@ def zoom_range(incident: dict[str, Any], extent: tuple[int, int]) -> tuple[float
     return first - margin, last + margin
 
 
-def run_data(name: str, path: Path, views: Sequence[RunView]) -> dict[str, Any]:
+def run_data(name: str, path: Location, views: Sequence[RunView]) -> dict[str, Any]:
     """The entry of one run in `report_data`."""
     incidents = [incident for view in views for incident in view.incidents]
     return {
@@ -126,7 +131,7 @@ def curve_summary(y: NDArray[np.float64]) -> dict[str, float | int]:
     return {**{key: float(value) for key, value in ends.items()}, "not_finite": int(len(y) - len(finite))}
 
 
-def read_runs(paths: Sequence[Path]) -> list[tuple[str, Path, list[RunView]]]:
+def read_runs(paths: Sequence[Run]) -> list[tuple[str, Location, list[RunView]]]:
     """The name, directory and views (one for each optimizer) of every run in `paths`."""
     folders = [folder for path in paths for folder in find_runs(path)]
     names = unique_names(folders)
@@ -135,14 +140,14 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[str, Path, list[RunView]]]:
     )  # it warns of a truncated last record, normal after a crash
     store = EventMultiplexer(tensor_size_guidance={metadata.PLUGIN_NAME: 0})
     for name, folder in zip(names, folders, strict=True):
-        if any(folder.glob(EVENTS)):
+        if folder.names(EVENTS):
             store.AddRun(str(folder), name)
     store.Reload()
     provider = MultiplexerDataProvider(store, "")
     return [(name, folder, read_views(provider, name, folder)) for name, folder in zip(names, folders, strict=True)]
 
 
-def read_views(provider: MultiplexerDataProvider, name: str, folder: Path) -> list[RunView]:
+def read_views(provider: MultiplexerDataProvider, name: str, folder: Location) -> list[RunView]:
     """One view for each optimizer of a run; only the incident log where the event files have no GradGuard data."""
     reader = RunReader(provider, context.RequestContext(), "", name)
     optimizers = sorted({*reader.index.statistics, *reader.index.curves})
@@ -164,26 +169,27 @@ def read_views(provider: MultiplexerDataProvider, name: str, folder: Path) -> li
     ]  # fmt: skip
 
 
-def find_runs(path: Path) -> list[Path]:
+def find_runs(path: Run) -> list[Location]:
     """The directories of runs in `path`, which may be one itself.
 
     Raises:
         FileNotFoundError: If there is no run.
     """
-    files: Iterable[Path] = [*path.rglob(EVENTS), *path.rglob(INCIDENT_LOG)] if path.is_dir() else []
-    folders = sorted({file.parent for file in files})
+    folders = {str(file.parent): file.parent for file in Location(path).find(EVENTS, INCIDENT_LOG)}
     if not folders:
         raise FileNotFoundError(
             f"There is no run in {path}: it contains neither TensorBoard event files nor {INCIDENT_LOG}. "
             "Give the directory that the logger wrote, such as lightning_logs/version_0."
         )
-    return folders
+    return [folders[name] for name in sorted(folders)]
 
 
-def unique_names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many parts as make the names unique."""
-    for parts in range(1, 20):
-        names = ["/".join(folder.resolve().parts[-parts:]) for folder in folders]
-        if len(set(names)) == len(set(map(Path.resolve, folders))):
+def unique_names(folders: Sequence[Location]) -> list[str]:
+    """The last part of each path, or as many parts as make the names unique; three for a guard with a name."""
+    paths = [folder.path.strip("/").split("/") for folder in folders]
+    least = [3 if path[-2:-1] == [FOLDER] else 1 for path in paths]
+    for more in range(20):
+        names = ["/".join(path[-(more + parts) :]) for path, parts in zip(paths, least, strict=True)]
+        if len(set(names)) == len({folder.path for folder in folders}):
             break
     return names

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_gradguard.show.html_report import report_data
+from lightning_gradguard.show.html_report import Run, report_data
 
 COLORS = {"healthy": "green", "resolved": "green", "open": "yellow", "unrecoverable": "red"}
 
 
-def summary(runs: Sequence[Path]) -> RenderableType:
-    """One table row for each run, then all incidents: `rich.print(summary([Path("lightning_logs/version_0")]))`.
+def summary(runs: Sequence[Run]) -> RenderableType:
+    """One table row for each run, then all incidents: `rich.print(summary(["lightning_logs/version_0"]))`.
 
     Args:
         runs: Directories of runs, or directories that contain runs.

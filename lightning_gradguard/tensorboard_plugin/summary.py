@@ -44,6 +44,7 @@ class RunWriter:
 
     Args:
         summary_writer: The `SummaryWriter` of a TensorBoard logger, `TensorBoardLogger.experiment`.
+        closes: Whether `close` closes it too.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -56,8 +57,8 @@ class RunWriter:
         ...     writer.close(Report(steps=3), x=3)
     """
 
-    def __init__(self, summary_writer: SummaryWriter) -> None:
-        self.summary_writer = summary_writer
+    def __init__(self, summary_writer: SummaryWriter, closes: bool = False) -> None:
+        self.summary_writer, self.closes = summary_writer, closes
         self._introduced: set[str] = set()
         self._vectors: dict[str, Thinning] = {}
         self._windows: dict[str, tuple[tuple[str, ...], HeatmapWindow]] = {}
@@ -167,6 +168,8 @@ class RunWriter:
         for optimizer in self._windows:
             self._picture(optimizer, x, str(report).splitlines()[0])
         self.summary_writer.flush()
+        if self.closes:
+            self.summary_writer.close()
 
     def _picture(self, optimizer: str, x: int, title: str) -> None:
         names, window = self._windows.get(optimizer, ((), None))

@@ -1,0 +1,37 @@
+"""RECORD: where the guards of a run write their files.
+
+A guard without a name writes into the run's directory: `incidents.jsonl`, and the folder `gradguard` with the steps. A
+guard with a name has a directory of its own in that folder, so that several guards never share a file.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote, unquote
+
+from lightning_gradguard.record.location import Location
+from lightning_gradguard.record.step_log import FOLDER, recorded_optimizers
+
+
+def home_of(run: str | os.PathLike[str], guard: str = "") -> Location:
+    """The directory of a guard.
+
+    Args:
+        run: The run's directory.
+        guard: The guard's name; empty for one without.
+
+    Example:
+        >>> print(home_of("runs/1"), home_of("runs/1", "strict"), home_of("runs/1", "../b"))
+        runs/1 runs/1/gradguard/strict runs/1/gradguard/%2E%2E%2Fb
+    """
+    if not guard:
+        return Location(run)
+    return Location(run) / FOLDER / quote(guard, safe=" ", errors="surrogatepass").replace(".", "%2E")
+
+
+def recorded_guards(run: str | os.PathLike[str]) -> dict[str, Location]:
+    """The directory of every guard of a run that recorded its steps, by the guard's name."""
+    folder = Location(run) / FOLDER
+    named = {unquote(name, errors="surrogatepass"): folder / name for name in folder.names() if "." not in name}
+    guards = {"": Location(run), **named}
+    return {guard: home for guard, home in guards.items() if recorded_optimizers(home / FOLDER)}
