@@ -13,7 +13,7 @@ def conforms(value: Any, hint: Any) -> bool:
 
     Args:
         value: A plain value or a dataclass.
-        hint: A class, a dataclass, `tuple[X, ...]`, `X | None`, or an array type.
+        hint: A class, a dataclass, `tuple[X, ...]`, `list[X]`, `X | None`, or an array type.
 
     Example:
         >>> conforms(("a", "b"), tuple[str, ...]), conforms(("a", 1), tuple[str, ...]), conforms(3, float)
@@ -22,8 +22,8 @@ def conforms(value: Any, hint: Any) -> bool:
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(conforms(value, part) for part in parts)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(conforms(item, parts[0]) for item in value)
+    if origin in (tuple, list):
+        return isinstance(value, origin) and all(conforms(item, parts[0]) for item in value)
     if isinstance(hint, type) and is_dataclass(hint):
         return isinstance(value, hint) and all(conforms(getattr(value, name), t) for name, t in _hints(hint).items())
     return isinstance(value, (int, float) if hint is float else origin or hint)

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lightning_gradguard.show.heatmap_figure import add_heatmap, color_range, heatmap_title
-from lightning_gradguard.show.run_view import RunView
+from lightning_gradguard.show.run_view import RunView, malformed_view
 from lightning_gradguard.show.theme import (
     DARK,
     LIGHT,
@@ -108,6 +108,32 @@ def draw_figures(
     theme = DARK if dark else LIGHT
     layout = FigureLayout(theme, width, height, panels, color_range(views), step_range(views), symbols)
     return [draw_figure(view, layout) for view in views]
+
+
+def draw_safely(views: Sequence[RunView], **style: Any) -> tuple[list[RunView], list[go.Figure]]:
+    """The same; a run that cannot be drawn is replaced by an empty one that tells the reason.
+
+    Args:
+        views: The runs.
+        style: Theme and size.
+
+    Returns:
+        The runs that are drawn, and their figures.
+    """
+    try:
+        return list(views), draw_figures(views, **style)
+    except Exception:
+        views = [drawable(view, style) for view in views]
+        return views, draw_figures(views, **style)
+
+
+def drawable(view: RunView, style: dict[str, Any]) -> RunView:
+    """The run if it can be drawn, otherwise an empty one."""
+    try:
+        draw_figures([view], **style)
+        return view
+    except Exception as error:
+        return malformed_view(view.run, view.query, error)
 
 
 def draw_figure(view: RunView, layout: FigureLayout) -> go.Figure:

@@ -7,9 +7,9 @@ its `incidents.jsonl`.
 from __future__ import annotations
 
 import html
-import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,18 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard import context
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, read_incidents
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.step_log import FOLDER
-from lightning_gradguard.show import metadata
+from lightning_gradguard.show.event_files import EVENTS, read_event_files
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import RunReader, worst_outcome
-from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, read_view
+from lightning_gradguard.show.run_reader import RunReader, worst_outcome, worst_state
+from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, malformed_view, read_view
 
-#: Pattern of TensorBoard's event files.
-EVENTS = "*tfevents*"
 #: Size of a figure in pixels: two fit side by side on a wide screen.
 WIDTH, HEIGHT = 900, 760
 #: A directory, or a URL such as `s3://bucket/runs`.
@@ -64,7 +61,7 @@ def write_html(runs: Sequence[Run], out: Path) -> None:
     """
     from plotly.io.json import to_json_plotly
 
-    from lightning_gradguard.show.figures import draw_figures
+    from lightning_gradguard.show.figures import draw_safely
 
     found = read_runs(runs)
     optimizers = sorted({view.query.optimizer for _, _, views in found for view in views})
@@ -73,7 +70,8 @@ def write_html(runs: Sequence[Run], out: Path) -> None:
     for optimizer in optimizers:
         views = [view for _, _, all_views in found for view in all_views if view.query.optimizer == optimizer]
         numbers = range(len(figures), len(figures) + len(views))
-        figures += [figure.to_plotly_json() for figure in draw_figures(views, width=WIDTH, height=HEIGHT)]
+        views, drawn = draw_safely(views, width=WIDTH, height=HEIGHT)
+        figures += [figure.to_plotly_json() for figure in drawn]
         title = f"<h2>Optimizer {html.escape(optimizer)}</h2>" if len(optimizers) > 1 else ""
         cards = "".join(run_card(view, number) for view, number in zip(views, numbers, strict=True))
         sections.append(f'{title}<div class="runs">{cards}</div>')
@@ -115,7 +113,7 @@ def run_data(name: str, path: Location, views: Sequence[RunView]) -> dict[str, A
     return {
         "run": name,
         "path": str(path),
-        "state": worst_outcome(incidents),
+        "state": worst_state([view.state for view in views]),
         "headline": views[0].headline,
         "incidents": incidents,
         "layers": {view.query.optimizer: list(view.heatmap.names) for view in views if view.heatmap is not None},
@@ -135,24 +133,27 @@ def read_runs(paths: Sequence[Run]) -> list[tuple[str, Location, list[RunView]]]
     """The name, directory and views (one for each optimizer) of every run in `paths`."""
     folders = [folder for path in paths for folder in find_runs(path)]
     names = unique_names(folders)
-    logging.getLogger("tensorboard").setLevel(
-        logging.ERROR
-    )  # it warns of a truncated last record, normal after a crash
-    store = EventMultiplexer(tensor_size_guidance={metadata.PLUGIN_NAME: 0})
-    for name, folder in zip(names, folders, strict=True):
-        if folder.names(EVENTS):
-            store.AddRun(str(folder), name)
-    store.Reload()
-    provider = MultiplexerDataProvider(store, "")
-    return [(name, folder, read_views(provider, name, folder)) for name, folder in zip(names, folders, strict=True)]
+    provider, problems = read_event_files(zip(names, folders, strict=True))
+    return [
+        (name, folder, [replace(view, problems=[*problems[name], *view.problems]) for view in views])
+        for name, folder in zip(names, folders, strict=True)
+        for views in [read_views(provider, name, folder)]
+    ]
 
 
 def read_views(provider: MultiplexerDataProvider, name: str, folder: Location) -> list[RunView]:
     """One view for each optimizer of a run; only the incident log where the event files have no GradGuard data."""
-    reader = RunReader(provider, context.RequestContext(), "", name)
-    optimizers = sorted({*reader.index.statistics, *reader.index.curves})
-    if optimizers:
-        return [read_view(reader, FigureQuery(optimizer=optimizer)) for optimizer in optimizers]
+    try:
+        reader = RunReader(provider, context.RequestContext(), "", name)
+        optimizers = sorted({*reader.index.statistics, *reader.index.curves})
+        views = [read_view(reader, FigureQuery(optimizer=optimizer)) for optimizer in optimizers]
+        return views or [view_of_log(name, folder, reader.index.problems)]
+    except Exception as error:  # whatever it is, it is about this run alone
+        return [malformed_view(name, FigureQuery(), error)]
+
+
+def view_of_log(name: str, folder: Location, problems: Sequence[str]) -> RunView:
+    """A run of which only the incident log is known."""
     log = folder / INCIDENT_LOG
     incidents = [
         {**incident.to_dict(), "x": incident.first_step, "x_last": incident.last_step, "text": str(incident)}
@@ -160,13 +161,11 @@ def read_views(provider: MultiplexerDataProvider, name: str, folder: Location) -
     ]
     last = max((incident["x_last"] for incident in incidents), default=0)
     missing = f"{folder} has no event file with GradGuard's data" + (f", only {INCIDENT_LOG}." if log.exists() else ".")
-    return [
-        RunView(
-            name, FigureQuery(), None, [], {}, incidents, (0, last), state=worst_outcome(incidents),
-            headline=headline(incidents, None, last) if log.exists() else "no GradGuard data.",
-            problems=[*reader.index.problems, missing],
-        )
-    ]  # fmt: skip
+    return RunView(
+        name, FigureQuery(), None, [], {}, incidents, (0, last), state=worst_outcome(incidents),
+        headline=headline(incidents, None, last) if log.exists() else "no GradGuard data.",
+        problems=[*problems, missing],
+    )  # fmt: skip
 
 
 def find_runs(path: Run) -> list[Location]:

@@ -12,15 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard.data.provider import DataProvider, RunTagFilter
 
+from lightning_gradguard.record.conforming import conforms
 from lightning_gradguard.show import metadata
 
 #: Passed as TensorBoard's `downsample`; the writer keeps far fewer samples of a tag, so all of them are read.
 ALL_SAMPLES = 1_000_000
 #: Outcomes from best to worst. A run has the worst outcome of its incidents.
 OUTCOMES = ("healthy", "resolved", "open", "unrecoverable")
+#: State of a run whose data cannot be read.
+MALFORMED = "malformed"
+STATES = (*OUTCOMES, MALFORMED)
 #: Layer statistics kept in memory: as many as runs are shown side by side. Each takes 27 MB for 1,000 layers and
 #: 100,000 steps.
 CACHE_SIZE = 4
+#: What the tab reads of an incident.
+INCIDENT = {
+    "kind": str, "optimizer": str, "x": int, "x_last": int | None, "outcome": str, "text": str,
+    "layers": list[str], "actions": list[str],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +115,10 @@ class RunReader:
         """The latest state of every incident, ordered by first step and kind."""
         latest: dict[tuple[Any, ...], dict[str, Any]] = {}
         for incident in self._texts(self.index.incidents):
-            if isinstance(incident.get("x"), int) and isinstance(incident.get("kind"), str):
-                latest[incident.get("optimizer"), incident["kind"], incident["x"]] = incident
+            if wrong := [name for name, hint in INCIDENT.items() if not conforms(incident.get(name), hint)]:
+                self.index.problems.append(f"An incident is not readable: wrong type of {', '.join(wrong)}.")
+            else:
+                latest[incident["optimizer"], incident["kind"], incident["x"]] = incident
         return sorted(latest.values(), key=lambda incident: (incident["x"], incident["kind"]))
 
     def end(self) -> dict[str, Any] | None:
@@ -133,6 +144,23 @@ class RunReader:
                 yield fields
             else:
                 self.index.problems.append(f"{tag} at step {datum.step} is not readable.")
+
+
+def list_runs(provider: DataProvider, context: Any, experiment: str) -> list[str]:
+    """Every run with GradGuard data, sorted, and every run whose tags cannot be listed."""
+    try:
+        return sorted(list_tags(provider, context, experiment))
+    except Exception:  # of one run; which one, each run has to tell
+        runs = [run.run_name for run in provider.list_runs(context, experiment_id=experiment)]
+        return sorted(run for run in runs if might_have_data(provider, context, experiment, run))
+
+
+def might_have_data(provider: DataProvider, context: Any, experiment: str, run: str) -> bool:
+    """Whether a run has GradGuard data; True where that cannot be told."""
+    try:
+        return bool(list_tags(provider, context, experiment, [run]))
+    except Exception:
+        return True
 
 
 def list_tags(
@@ -205,5 +233,9 @@ def merge_series(parts: Sequence[LayerSeries]) -> LayerSeries | None:
 
 def worst_outcome(incidents: Sequence[Mapping[str, Any]]) -> str:
     """The worst outcome among `incidents`; `"healthy"` if there are none."""
-    ranks = [OUTCOMES.index(i["outcome"]) if i.get("outcome") in OUTCOMES else 2 for i in incidents]
-    return OUTCOMES[max(ranks, default=0)]
+    return worst_state([i["outcome"] if i.get("outcome") in OUTCOMES else "open" for i in incidents])
+
+
+def worst_state(states: Sequence[str]) -> str:
+    """The worst of `states`; `"healthy"` if there are none."""
+    return max(states, key=STATES.index, default=STATES[0])

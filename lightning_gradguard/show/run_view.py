@@ -19,7 +19,7 @@ from lightning_gradguard.show.downsample import (
     step_slice,
     thin_curve,
 )
-from lightning_gradguard.show.run_reader import LayerSeries, RunReader, worst_outcome
+from lightning_gradguard.show.run_reader import MALFORMED, LayerSeries, RunReader, worst_outcome
 
 DEFAULT_STATISTIC = "grad_norm"
 
@@ -61,7 +61,7 @@ class RunView:
         extent: First and last step of the run.
         max_depth: Largest number of parts in a layer's name.
         steps_per_column: Largest number of steps in one column of the heatmap.
-        state: `"healthy"`, `"resolved"`, `"open"` or `"unrecoverable"`.
+        state: `"healthy"`, `"resolved"`, `"open"`, `"unrecoverable"`, or `"malformed"`: its data cannot be read.
         headline: A one-line summary of the run.
         problems: What could not be read, one sentence each.
     """
@@ -105,6 +105,12 @@ def read_view(reader: RunReader, query: FigureQuery) -> RunView:
         state=worst_outcome(incidents), headline=headline(incidents, reader.end(), extent[1]),
         problems=reader.index.problems,
     )  # fmt: skip
+
+
+def malformed_view(run: str, query: FigureQuery, error: Exception) -> RunView:
+    """A run that cannot be shown, with the reason."""
+    reason = f"The run's data cannot be read ({type(error).__name__}: {error})."
+    return RunView(run, query, None, [], {}, [], (0, 1), state=MALFORMED, headline="malformed.", problems=[reason])
 
 
 def layer_curve(layers: LayerSeries, folded: LayerSeries, query: FigureQuery) -> dict[str, Curve]:

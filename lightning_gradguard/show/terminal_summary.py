@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lightning_gradguard.show.html_report import Run, report_data
 
-COLORS = {"healthy": "green", "resolved": "green", "open": "yellow", "unrecoverable": "red"}
+COLORS = {"healthy": "green", "resolved": "green", "open": "yellow", "unrecoverable": "red", "malformed": "red"}
 
 
 def summary(runs: Sequence[Run]) -> RenderableType:

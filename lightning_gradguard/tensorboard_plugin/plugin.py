@@ -20,8 +20,8 @@ from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import Cache, RunReader, list_tags, worst_outcome
-from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, read_view
+from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, worst_outcome
+from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, malformed_view, read_view
 from lightning_gradguard.show.theme import kind_symbols
 
 STATIC = Path(__file__).parent / "static"
@@ -60,23 +60,31 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def runs_impl(self, context: Any, experiment: str) -> list[dict[str, Any]]:
         """Every run with GradGuard data: its optimizers, statistics, state and what could not be read."""
-        return [
-            describe_run(RunReader(self._provider, context, experiment, run))
-            for run in sorted(list_tags(self._provider, context, experiment))
-        ]
+        return [self._describe(context, experiment, run) for run in list_runs(self._provider, context, experiment)]
+
+    def _describe(self, context: Any, experiment: str, run: str) -> dict[str, Any]:
+        try:
+            return describe_run(RunReader(self._provider, context, experiment, run))
+        except Exception as error:  # whatever it is, it is about this run alone
+            return describe_malformed(malformed_view(run, FigureQuery(), error))
+
+    def _view(self, context: Any, experiment: str, run: str, query: FigureQuery) -> RunView:
+        try:
+            return read_view(RunReader(self._provider, context, experiment, run, self._cache), query)
+        except Exception as error:
+            return malformed_view(run, query, error)
 
     def figures_impl(
         self, context: Any, experiment: str, runs: Sequence[str], query: FigureQuery, style: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """For each run its figure, rows, incidents and headline."""
-        from lightning_gradguard.show.figures import draw_figures
+        from lightning_gradguard.show.figures import draw_safely
 
-        known = list_tags(self._provider, context, experiment, runs)
+        known = list_runs(self._provider, context, experiment)
         missing = [run for run in runs if run not in known]
         if missing:
             raise LookupError(f"There is no GradGuard data in run {missing[0]!r}.")
-        views = [read_view(RunReader(self._provider, context, experiment, run, self._cache), query) for run in runs]
-        figures = draw_figures(views, **style)
+        views, figures = draw_safely([self._view(context, experiment, run, query) for run in runs], **style)
         symbols = kind_symbols(incident["kind"] for view in views for incident in view.incidents)
         return [
             {**describe_view(view, symbols), "figure": figure.to_plotly_json()}
@@ -197,6 +205,18 @@ def describe_run(reader: RunReader) -> dict[str, Any]:
         "incidents": len(incidents),
         "ended": reader.end() is not None,
         "problems": index.problems,
+    }
+
+
+def describe_malformed(view: RunView) -> dict[str, Any]:
+    """A run that cannot be read, in the list of runs."""
+    return {
+        "run": view.run,
+        "optimizers": {},
+        "state": view.state,
+        "incidents": 0,
+        "ended": False,
+        "problems": view.problems,
     }
 
 

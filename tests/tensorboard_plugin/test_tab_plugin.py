@@ -126,7 +126,7 @@ def test_an_exception_gets_an_error_message(trained, client_of, monkeypatch):
         raise RuntimeError("disk on fire")
 
     client = client_of(trained)
-    monkeypatch.setattr("lightning_gradguard.tensorboard_plugin.plugin.read_view", broken)
+    monkeypatch.setattr("lightning_gradguard.tensorboard_plugin.plugin.list_runs", broken)
     answer = client.get(f"{ROOT}/figures?run=guarded")
     assert answer.status_code == 500
     assert answer.json == {"error": "RuntimeError: disk on fire"}
