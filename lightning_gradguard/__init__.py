@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 #: Public name -> the module that defines it.
 _EXPORTS = {
     "Finding": "findings",
+    "CodeChange": "step.model_changes",
     "GradGuard": "callback",
     "GradStats": "collect.stats",
     "Incident": "findings",
@@ -24,6 +25,7 @@ _EXPORTS = {
     "Report": "record.report",
     "detectors": "detectors",
     "fixes": "fixes",
+    "load": "checkpoints",
     "policy": "policy",
     "remedies": "remedies",
     "zoo": "zoo",
@@ -34,6 +36,7 @@ __all__ = [
     "MONITOR",
     "PROTECT",
     "REPAIR",
+    "CodeChange",
     "Finding",
     "GradGuard",
     "GradStats",
@@ -43,6 +46,7 @@ __all__ = [
     "__version__",
     "detectors",
     "fixes",
+    "load",
     "policy",
     "remedies",
     "zoo",
@@ -51,12 +55,14 @@ __all__ = [
 if TYPE_CHECKING:
     from lightning_gradguard import detectors, fixes, remedies, zoo
     from lightning_gradguard.callback import GradGuard
+    from lightning_gradguard.checkpoints import load
     from lightning_gradguard.collect.stats import GradStats
     from lightning_gradguard.findings import Finding, Incident
     from lightning_gradguard.policy import ladders as policy
     from lightning_gradguard.policy.ladders import Policy
     from lightning_gradguard.policy.presets import MONITOR, PROTECT, REPAIR
     from lightning_gradguard.record.report import Report
+    from lightning_gradguard.step.model_changes import CodeChange
 
 
 def __getattr__(name: str) -> Any:

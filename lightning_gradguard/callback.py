@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.run_engine import RunContext, RunEngine
+from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
 from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 from lightning_gradguard.trainer import (
@@ -84,6 +86,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     Attributes:
         findings: The last 10,000 findings.
         incidents: The last 10,000 closed incidents, then the open ones.
+        changes: What remedies have changed in model and optimizer, each with the code that makes the change.
         last_report: The latest `StepReport`; None before the first step.
     """
 
@@ -136,6 +139,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
         self._reports: dict[str, StepReport] = {}  # the latest of each optimizer
+        self._unfollow: Callable[[], None] = do_nothing
         self._acts, self._reduces_loss = True, False
         self._unseen_batches = 0
 
@@ -156,6 +160,11 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         return self._seen.incidents
 
     @property
+    def changes(self) -> tuple[CodeChange, ...]:
+        """What remedies have changed in model and optimizer for the rest of the run, as code for the next run."""
+        return tuple(self._seen.changes)
+
+    @property
     def last_report(self) -> StepReport | None:
         """What was measured, found and done in the latest step; of the latest optimizer where there are several."""
         return self._seen.last_report
@@ -170,6 +179,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if stage == "fit":
             self._reset()
             self._record = self._shared.latest = RunRecord(FINDINGS_KEPT)
+        self._unfollow = follow_changes(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._acts = not owns_the_step(trainer)
@@ -184,6 +194,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             if engine.name in self._saved.get("engines", {}):
                 engine.load_state_dict(self._saved["engines"][engine.name])
         self._seen.closed.extend(Incident.from_dict(plain) for plain in self._saved.get("incidents", ()))
+        changes = changes_of(pl_module)
+        if saved := self._saved.get("changes"):
+            changes[:] = [CodeChange(**plain) for plain in saved]
+        self._seen.changes = changes
         self._seen.trackers = [engine.incidents for engine in self._engines.values()]
         self._seen.steps = max((engine.steps for engine in self._engines.values()), default=0)
         if getattr(trainer, "gradient_clip_val", None):
@@ -301,6 +315,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             "version": STATE_VERSION,
             "engines": {engine.name: engine.state_dict() for engine in self._engines.values()},
             "incidents": [incident.to_dict() for incident in self._seen.closed],
+            "changes": [asdict(change) for change in self._seen.changes],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -319,7 +334,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
-            _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}
+            _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing
         )
         return {**kept, **fresh, "_saved": self.state_dict()}
 
@@ -372,8 +387,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         """Removes every hook and lets go of the module's extras; what was seen stays readable."""
         for engine in self._engines.values():
             engine.close()
+        self._unfollow()
         self._forward_state = self._logbook = self._data = None
         self._losses = []
+
+
+def do_nothing() -> None:
+    """Before `setup` and after the end."""
 
 
 def join_namespaces() -> None:

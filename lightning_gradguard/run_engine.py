@@ -123,6 +123,7 @@ class RunEngine(StepEngine):
             snapshot_every=context.snapshot_every,
             snapshots=context.snapshots,
             searches=context.policy.uses_search,
+            name=context.name,
             model_changed=self._look_up_modules,
         )
         self.clock = SampleClock(context.sample_every)

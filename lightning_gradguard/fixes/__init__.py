@@ -20,6 +20,7 @@ from lightning_gradguard.fixes.optimization import scale_lr, set_batch_size, set
 from lightning_gradguard.fixes.pretraining import RBM, pretrain, train_rbm
 from lightning_gradguard.fixes.recurrent import orthogonal_recurrent, replace_rnn, set_forget_bias
 from lightning_gradguard.fixes.residual import Residual, add_residual
+from lightning_gradguard.fixes.standardize import RunningStandardize
 from lightning_gradguard.modules.activations import gain_of
 from lightning_gradguard.modules.tracing import trace
 from lightning_gradguard.plugins import load_plugins
@@ -30,6 +31,7 @@ __all__ = [
     "Changes",
     "NothingToChange",
     "Residual",
+    "RunningStandardize",
     "Standardize",
     "Untraceable",
     "add_batch_norm",

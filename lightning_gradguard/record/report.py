@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lightning_gradguard.findings import OPEN, UNRECOVERABLE, Incident
+from lightning_gradguard.step.model_changes import CodeChange
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Report:
         incidents: In order of their first step.
         verdict: Why training was stopped; empty when it was not.
         notes: What the report cannot know, a sentence each.
+        changes: What remedies have changed in model and optimizer for the rest of the run.
 
     Example:
         >>> print(Report(steps=1000))
@@ -27,6 +30,7 @@ class Report:
     incidents: tuple[Incident, ...] = ()
     verdict: str = ""
     notes: tuple[str, ...] = ()
+    changes: tuple[CodeChange, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -41,4 +45,10 @@ class Report:
         total = ", ".join(f"{times} {kind}" for kind, times in kinds.most_common())
         lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s): {total}; {self.outcome}."]
         lines += [f"  {incident}" for incident in self.incidents]
-        return "\n".join([*lines, *filter(None, [self.verdict]), *self.notes])
+        return "\n".join([*lines, *filter(None, [self.verdict]), *self.notes, *self._code()])
+
+    def _code(self) -> Iterator[str]:
+        """What to write into the module, method by method."""
+        for method in dict.fromkeys(change.method for change in self.changes):
+            yield f"To begin the next run with the changes of this one, write at the end of `{method}`:"
+            yield from (f"    {change}" for change in self.changes if change.method == method)

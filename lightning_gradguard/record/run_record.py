@@ -8,6 +8,7 @@ from typing import Any
 from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
 from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.record.report import Report
+from lightning_gradguard.step.model_changes import CodeChange
 
 
 class RunRecord:
@@ -22,6 +23,7 @@ class RunRecord:
         self.closed: deque[Incident] = deque(maxlen=kept)
         self.trackers: list[IncidentTracker] = []  # of each optimizer
         self.last_report: StepReport | None = None
+        self.changes: list[CodeChange] = []  # those that are in force in the model
         self.steps, self.stop_reason = 0, ""
 
     @property
@@ -45,7 +47,8 @@ class RunRecord:
 
     def report(self) -> Report:
         """The run in a few sentences."""
-        return Report(self.steps, tuple(sorted(self.incidents, key=lambda i: i.first_step)), self.stop_reason)
+        incidents = tuple(sorted(self.incidents, key=lambda i: i.first_step))
+        return Report(self.steps, incidents, self.stop_reason, changes=tuple(self.changes))
 
 
 class SharedRecord:

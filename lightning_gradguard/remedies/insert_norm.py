@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_gradguard.findings import Action, Finding
-from lightning_gradguard.modules.surgery import match_model
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.model_changes import NewModule
 from lightning_gradguard.step.pending_step import PendingStep
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -32,11 +32,13 @@ class InsertNorm(AbstractRemedy):
         for name in dict.fromkeys(a.layer for a in step.activation_stats.activations if a.layer != last):
             layer = step.module.get_submodule(name)
             if type(layer) is nn.Linear:
-                norm: nn.Module = nn.LayerNorm(layer.out_features, elementwise_affine=False)
+                arguments = {"normalized_shape": layer.out_features, "elementwise_affine": False}
+                norm = NewModule("LayerNorm", arguments, "after")
             elif isinstance(layer, _CONVOLUTIONS):
-                norm = nn.GroupNorm(1, layer.out_channels, affine=False)
+                arguments = {"num_groups": 1, "num_channels": layer.out_channels, "affine": False}
+                norm = NewModule("GroupNorm", arguments, "after")
             else:
                 continue
-            step.replace_module(name, nn.Sequential(layer, match_model(norm, step.module)))
+            step.replace_module(name, norm)
             count += 1
         return self.did(f"inserted normalization after {count} layers") if count else None

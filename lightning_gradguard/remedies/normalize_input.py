@@ -10,8 +10,8 @@ from torch import nn
 
 from lightning_gradguard.arguments import require_number
 from lightning_gradguard.findings import Action, Finding
-from lightning_gradguard.fixes.standardize import RunningStandardize
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.model_changes import NewModule
 from lightning_gradguard.step.pending_step import PendingStep
 
 
@@ -45,6 +45,6 @@ class NormalizeInput(AbstractRemedy):
         spatial = {nn.Linear: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}.get(type(layer))
         if spatial is None or not (np.isfinite(rms).all() and rms.max() > self.above):
             return None
-        device = next(layer.parameters()).device
-        step.replace_module(name, nn.Sequential(RunningStandardize(len(rms), spatial).to(device), layer))
+        arguments = {"features": len(rms), "spatial": spatial}
+        step.replace_module(name, NewModule("RunningStandardize", arguments, "before"))
         return self.did(f"standardized the input of {name}, whose features had an RMS of up to {rms.max():.3g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,19 +45,28 @@ class Reinitialize(AbstractRemedy):
             return None
         modules = dict(module.named_modules())
         if finding.layers and all(isinstance(modules.get(name), RECURRENT) for name in finding.layers):
-            count = initialize_recurrent(module, step.activation_stats, seed=finding.step)
+            count = initialize_recurrent(module, step.activation_stats, finding.step, step.record)
             return self.did(f"re-initialized {count} recurrent layers")
         counts = {
-            "layers": initialize_layers(module, step.activation_stats, seed=finding.step),
-            "recurrent layers": initialize_recurrent(module, step.activation_stats, seed=finding.step),
+            "layers": initialize_layers(module, step.activation_stats, finding.step, step.record),
+            "recurrent layers": initialize_recurrent(module, step.activation_stats, finding.step, step.record),
             "other modules": reset_others(module, seed=finding.step),
         }
         done = [f"{count} {what}" for what, count in counts.items() if count]
         return self.did(f"re-initialized {' and '.join(done)}") if done else None
 
 
-def initialize_layers(module: nn.Module, stats: ActivationStats | None, seed: int) -> int:
-    """Initializes every layer whose weight is trained and not parametrized; returns how many."""
+def initialize_layers(
+    module: nn.Module, stats: ActivationStats | None, seed: int, record: Callable[[str], None]
+) -> int:
+    """Initializes every layer whose weight is trained and not parametrized; returns how many.
+
+    Args:
+        module: The module in training.
+        stats: Its latest activation statistics, for the gains.
+        seed: Of the random numbers.
+        record: Called with the code that does the same.
+    """
     gains: dict[tuple[bool, float], list[str]] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, LAYERS) and "weight" in layer._parameters and layer.weight.requires_grad:
@@ -65,6 +75,7 @@ def initialize_layers(module: nn.Module, stats: ActivationStats | None, seed: in
     for i, ((saturating, gain), names) in enumerate(gains.items()):
         initialize = glorot if saturating else he
         initialize(module, gain=gain, layers=names, seed=1000 * seed + i)
+        record(f"fixes.{initialize.__name__}(self, gain={gain:.6g}, layers={names}, seed={1000 * seed + i})")
     return sum(map(len, gains.values()))
 
 
@@ -79,15 +90,19 @@ def reset_others(module: nn.Module, seed: int) -> int:
     return len(others)
 
 
-def initialize_recurrent(module: nn.Module, stats: ActivationStats | None, seed: int) -> int:
-    """Initializes every recurrent layer; returns how many."""
+def initialize_recurrent(
+    module: nn.Module, stats: ActivationStats | None, seed: int, record: Callable[[str], None]
+) -> int:
+    """Initializes every recurrent layer; returns how many. Arguments as in `initialize_layers`."""
     layers = [m for m in module.modules() if isinstance(m, RECURRENT)]
     if not layers:
         return 0
     orthogonal_recurrent(module, seed=seed)
+    record(f"fixes.orthogonal_recurrent(self, seed={seed})")
     for name, parameter in ((n, p) for layer in layers for n, p in layer.named_parameters(recurse=False)):
         if name.startswith("bias"):
             nn.init.zeros_(parameter)
     if any(not isinstance(m, (nn.RNN, nn.RNNCell)) and m.bias for m in layers):
         set_forget_bias(module, forget_bias(stats))
+        record(f"fixes.set_forget_bias(self, {forget_bias(stats):.6g})")
     return len(layers)

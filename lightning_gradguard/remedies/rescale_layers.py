@@ -13,6 +13,7 @@ from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.fixes.initialization import LAYERS
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.model_changes import expression
 from lightning_gradguard.step.pending_step import PendingStep
 
 
@@ -45,8 +46,9 @@ class RescaleLayers(AbstractRemedy):
         if not scalable(stats, layers) or not step.restart():
             return None
         before = 1.0
-        for layer, rms in zip(layers, stats.output_rms, strict=True):
+        for name, layer, rms in zip(stats.layers, layers, stats.output_rms, strict=True):
             scale_layer(layer, before / float(rms), 1 / float(rms))
+            step.record(f"{expression(name)}.weight.data *= {before / float(rms):.6g}")
             before = float(rms)
         low, high = stats.output_rms.min(), stats.output_rms.max()
         return self.did(f"rescaled {len(layers)} layers from an output RMS between {low:.3g} and {high:.3g} to 1")

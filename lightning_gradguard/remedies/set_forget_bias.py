@@ -45,4 +45,6 @@ class SetForgetBias(AbstractRemedy):
                 changed += 1
                 for bias in biases:
                     step.reset_optimizer_state(bias, gate)
+        if changed:
+            step.record(f"fixes.set_forget_bias(self, {value:.6g})", subject="forget bias")
         return self.did(f"set the forget bias of {changed} recurrent layers to {value:.3g}") if changed else None

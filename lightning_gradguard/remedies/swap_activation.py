@@ -9,8 +9,8 @@ from torch import nn
 
 from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.modules.activations import traits_of_module
-from lightning_gradguard.modules.surgery import match_model
 from lightning_gradguard.remedies.base import AbstractRemedy
+from lightning_gradguard.step.model_changes import NewModule
 from lightning_gradguard.step.pending_step import PendingStep
 
 
@@ -53,6 +53,6 @@ class SwapActivation(AbstractRemedy):
                 continue
             if type(old) is new or traits_of_module(old) is None:
                 continue
-            step.replace_module(owner, match_model(new(), step.module))
+            step.replace_module(owner, NewModule(self.new))
             swapped.append(kind)
         return self.did(f"replaced {len(swapped)} activations ({swapped[0]}) by {self.new}") if swapped else None

@@ -15,6 +15,7 @@ from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.sample_clock import next_multiple
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Action, Finding, Response, StepOutcome
+from lightning_gradguard.step.adam_update import AdamUpdate
 from lightning_gradguard.step.guarded_step import GuardedStep
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep, forget_scale
@@ -38,6 +39,7 @@ class Actor:
         snapshot_every: Steps between two snapshots.
         snapshots: How many are kept.
         searches: Whether remedies may be tried over several steps.
+        name: The optimizer's index when there are several; otherwise empty.
         model_changed: Called whenever modules may have been exchanged.
     """
 
@@ -55,9 +57,10 @@ class Actor:
         snapshot_every: int = 50,
         snapshots: int = 2,
         searches: bool = False,
+        name: str = "",
         model_changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.module, self.optimizer, self.forward_state = module, optimizer, forward_state
+        self.module, self.optimizer, self.forward_state, self.name = module, optimizer, forward_state, name
         self.clip, self.scaler, self._gradients_scaled = clip, scaler, gradients_scaled
         self._fused_clip = fused_clip and scaler is None
         self._takes_snapshots, self._snapshot_every = takes_snapshots, snapshot_every
@@ -65,6 +68,7 @@ class Actor:
         self.guarded_step = GuardedStep(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
         self.search = RemedySearch(module, optimizer, self.lr_factor, model_changed) if searches else None
+        self.adam = self.search.adam if self.search is not None else AdamUpdate(optimizer)
         self._model_changed = model_changed
         self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
         self.snapshot_due = 0
@@ -93,7 +97,7 @@ class Actor:
             self.activation_stats = stats.activation_stats
         if stats.step == 0:
             self.first_activation_stats = self.activation_stats
-        if not chosen and self.clip is None and self.search is None:
+        if not chosen and self.clip is None and self.search is None and not self.adam.lr:
             return self._leave_alone(stats, sound)
         step = PendingStep(
             optimizer=self.optimizer,
@@ -109,6 +113,7 @@ class Actor:
             search=self.search,
             activation_stats=self.activation_stats,
             first_activation_stats=self.first_activation_stats,
+            optimizer_name=self.name,
             fused_clip=self._fused_clip,
         )
         outcome = self._follow_trial(step, sound) if self.in_trial else self._answer(step, chosen, sound)
@@ -136,8 +141,7 @@ class Actor:
             self._model_changed()
             self._forget_snapshots(step.stats.step)
         if not step.cancelled:
-            if self.search is not None:
-                self.search.adam.apply(step.grad_scale)
+            self.adam.apply(step.grad_scale)
             self._clip(step)
         healthy = step.stats.clean and not any(rung for _, rung in chosen)
         return StepOutcome(
@@ -163,7 +167,7 @@ class Actor:
             self.activation_stats = self.search.kept.activation_stats
             self._forget_snapshots(stats.step)
         if not step.cancelled:
-            self.search.adam.apply(step.grad_scale)
+            self.adam.apply(step.grad_scale)
         return StepOutcome(
             cancelled=step.cancelled,
             snapshot=self._settle(stats, stats.clean, sound or changed, step),
@@ -254,7 +258,7 @@ class Actor:
             "lr_factor": self.lr_factor.state_dict(),
             "snapshot_due": self.snapshot_due,
             "weights_changed": self.weights_changed,
-            "search": self.search.state_dict() if self.search is not None else None,
+            "search": self.search.state_dict() if self.search is not None else {"adam": self.adam.state_dict()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -264,8 +268,10 @@ class Actor:
         clip = from_checkpoint(state["clip"])
         if self.clip_state and clip.keys() == self.clip_state.keys():
             self.clip_state = clip
-        if self.search is not None and state["search"] is not None:
+        if self.search is not None:
             self.search.load_state_dict(state["search"])
+        else:
+            self.adam.load_state_dict(state["search"]["adam"])
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""

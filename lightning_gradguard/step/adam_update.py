@@ -88,6 +88,8 @@ class AdamUpdate:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
+        if not isinstance(self.optimizer, SGD):
+            return
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.lr, self._base = float(state["lr"]), list(state["base"])
         self._moments = {id(params[i]): (a.clone(), b.clone(), int(n)) for i, a, b, n in state["moments"]}

@@ -19,6 +19,7 @@ from lightning_gradguard.findings import Finding, TrialEvent
 from lightning_gradguard.modules.surgery import replace_module
 from lightning_gradguard.step.guarded_step import GuardedStep
 from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.model_changes import INIT, OPTIMIZERS, CodeChange, NewModule, record_change
 from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, RemedySearch
 from lightning_gradguard.step.snapshots import Snapshot, Snapshots
 from lightning_gradguard.tensors.copies import optimizer_params
@@ -52,6 +53,7 @@ class PendingStep:
         search: Tries remedies over several steps; None where nothing can be tried.
         activation_stats: The latest activation statistics.
         first_activation_stats: Those of the very first batch, at the initial weights.
+        optimizer_name: The optimizer's index when there are several; otherwise empty.
         fused_clip: Whether a fused optimizer may scale the gradients itself as it reads them: nobody else reads or
             clips them before, and no GradScaler owns the optimizer's `grad_scale`.
 
@@ -78,6 +80,7 @@ class PendingStep:
     search: RemedySearch | None = None
     activation_stats: ActivationStats | None = None
     first_activation_stats: ActivationStats | None = None
+    optimizer_name: str = ""
     fused_clip: bool = False
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
@@ -172,6 +175,8 @@ class PendingStep:
         """Multiplies the user's learning rate by `factor` for the rest of the run."""
         self.lr_factor.set_permanent(factor)
         self.changes += 1
+        code = f'for group in {self._optimizer}.param_groups: group["lr"] *= {factor:.6g}'
+        self.record(code, OPTIMIZERS, subject=f"{self._optimizer} lr")
 
     def cap_lr(self, limit: float) -> bool:
         """Lets no learning rate above `limit` from this step on; False when the step is cancelled."""
@@ -183,8 +188,12 @@ class PendingStep:
 
     def set_hyperparameters(self, group: dict[str, Any], **values: Any) -> None:
         """Changes settings of one of the optimizer's parameter groups for the rest of the run."""
+        before = {key: group.get(key) for key in values}
         group.update(values)
         self.changes += 1
+        place = next(i for i, g in enumerate(self.optimizer.param_groups) if g is group)
+        name = f"{self._optimizer}.param_groups[{place}]"
+        self.record(f"{name}.update({as_arguments(values)})", OPTIMIZERS, as_arguments(before), f"{name} {[*values]}")
 
     def switch_to_adam(self, lr: float) -> bool:
         """Gives a plain SGD Adam's update; False where that cannot be done.
@@ -197,6 +206,8 @@ class PendingStep:
         if not self.search.adam.begin(lr, self.lr_factor.user_lrs()):
             return False
         self.set_lr_factor(1.0)
+        code = f"{self._optimizer} = torch.optim.Adam(self.parameters(), lr={lr:g})"
+        self.record(code, OPTIMIZERS, was="SGD", subject=self._optimizer)
         return True
 
     @torch.no_grad()
@@ -236,16 +247,34 @@ class PendingStep:
             self._change_model()
         return self.module
 
-    def replace_module(self, name: str, new: nn.Module) -> None:
-        """Exchanges a submodule.
+    def replace_module(self, name: str, new: NewModule) -> None:
+        """Exchanges a submodule, or puts another one before or after it. Checkpoints say so.
 
         Args:
             name: Its dotted name.
-            new: What takes its place.
+            new: What takes its place, or is joined with it.
         """
         assert self.module is not None
-        replace_module(self.module, name, new)
+        old = self.module.get_submodule(name)
+        replace_module(self.module, name, new.joined(old, self.module))
+        record_change(self.module, CodeChange.exchange(name, old, new))
         self._change_model()
+
+    def record(self, code: str, method: str = INIT, was: str = "", subject: str = "") -> None:
+        """Says for `guard.changes` what to write so that the next run begins with a change.
+
+        Args:
+            code: The code, a line.
+            method: The module's method that it belongs to.
+            was: What there was before.
+            subject: What is set, if a later change of the same replaces this one.
+        """
+        if self.module is not None:
+            record_change(self.module, CodeChange(code, method, was, subject))
+
+    @property
+    def _optimizer(self) -> str:
+        return f"optimizers[{self.optimizer_name}]" if self.optimizer_name else "optimizer"
 
     def _change_model(self) -> None:
         self.changes += 1
@@ -307,6 +336,16 @@ def divides(optimizer: Optimizer) -> bool:
     fused = all(group.get("fused") for group in optimizer.param_groups)
     able = fused and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
     return able and all(p.dtype != torch.float64 for p in optimizer_params(optimizer))
+
+
+def as_arguments(values: dict[str, Any]) -> str:
+    """Settings as arguments of a call.
+
+    Example:
+        >>> as_arguments({"momentum": 0.9, "nesterov": True})
+        'momentum=0.9, nesterov=True'
+    """
+    return ", ".join(f"{key}={value!r}" for key, value in values.items())
 
 
 def forget_scale(optimizer: Optimizer) -> None:

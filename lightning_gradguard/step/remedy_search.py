@@ -264,7 +264,7 @@ class RemedySearch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
         self.adam.load_state_dict(state["adam"])
-        self._early = list(state["early"])
+        self._early = list(state.get("early", ()))
 
 
 def applied(candidate: Candidate) -> Iterator[Action]:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.step.adam_update import AdamUpdate
 from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.model_changes import changes_of
 from lightning_gradguard.step.snapshots import Snapshots
 
 #: What remedies set in an optimizer's parameter groups.
@@ -38,6 +39,7 @@ class SavedState:
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, lr_factor: LRFactor, adam: AdamUpdate) -> None:
         self.optimizer, self.lr_factor, self.adam = optimizer, lr_factor, adam
+        self._changes, self._changes_then = changes_of(module), tuple(changes_of(module))
         self._modules = [(m, dict(m._modules), m.__dict__.get("forward")) for m in module.modules()]
         self._settings = [{k: group[k] for k in SETTINGS if k in group} for group in optimizer.param_groups]
         self._lr, self._adam = lr_factor.state_dict(), adam.state_dict()
@@ -51,6 +53,7 @@ class SavedState:
             module.__dict__.pop("forward", None)
             if forward is not None:
                 module.__dict__["forward"] = forward
+        self._changes[:] = self._changes_then
         for group, settings in zip(self.optimizer.param_groups, self._settings, strict=True):
             group.update(settings)
         self.lr_factor.load_state_dict(self._lr)
