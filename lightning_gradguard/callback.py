@@ -280,9 +280,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if report.outcome.stop_reason:
             trainer.should_stop = True
         if self._logbook is not None:
-            self._logbook.step(report)
+            self._logbook.step(report, log_step(trainer))
             if engine.changed:
-                self._logbook.write(report, log_step(trainer))
+                self._logbook.write()
             for incident in engine.changed:
                 self._logbook.incident(incident, log_step(trainer))
 
@@ -290,8 +290,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._data = None
         self._notice_unseen_steps(pl_module)
         if self._logbook is not None and should_log(trainer):
-            for report in self._reports.values():
-                self._logbook.write(report, log_step(trainer))
+            self._logbook.write()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self._finish(trainer)

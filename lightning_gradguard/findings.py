@@ -311,6 +311,7 @@ class StepReport:
         outcome: What was done, and what came of it.
         limit: The gradient-norm limit in force, NaN while there is none.
         optimizer: The optimizer's index when there are several; otherwise empty.
+        largest_norm: Largest finite gradient norm since the last written step; NaN when that is not followed.
     """
 
     stats: GradStats
@@ -318,6 +319,7 @@ class StepReport:
     outcome: StepOutcome = StepOutcome()
     limit: float = math.nan
     optimizer: str = ""
+    largest_norm: float = math.nan
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -336,11 +338,14 @@ class StepReport:
             "grad_norm": norm,
             "grad_norm_clipped": 0.0 if done.cancelled else norm * done.clip_coefficient,
             "grad_norm_limit": self.limit,
+            "grad_norm_max": self.largest_norm,
             "clip_coefficient": 0.0 if done.cancelled else done.clip_coefficient,
             "lr_factor": done.lr_factor,
             "lr": self.stats.lr,
             "depth_slope": self.stats.depth_slope,
             "loss": math.nan if self.stats.loss is None else self.stats.loss,
+            "update_ratio": self.stats.global_update_ratio,
+            "weight_norm": self.stats.global_param_norm,
         }
         usable = self.stats.grad_norm[np.isfinite(self.stats.grad_norm)]
         if len(usable):

@@ -122,9 +122,15 @@ class GradStats:
         """
         if self.update_ratio is None or self.param_norm is None:
             return math.nan
-        weight = float(np.linalg.norm(self.param_norm))
-        with np.errstate(invalid="ignore"):  # a layer of zeros has an infinite ratio
-            return float(np.linalg.norm(self.update_ratio * self.param_norm)) / weight if weight else math.nan
+        with np.errstate(invalid="ignore", over="ignore"):  # a layer of zeros has an infinite ratio
+            update = float(np.linalg.norm(self.update_ratio * self.param_norm))
+        return update / self.global_param_norm if self.global_param_norm else math.nan
+
+    @cached_property
+    def global_param_norm(self) -> float:
+        """L2 norm of all parameters as one vector; NaN when nothing was sampled."""
+        with np.errstate(over="ignore"):
+            return math.nan if self.param_norm is None else float(np.linalg.norm(self.param_norm))
 
     @cached_property
     def log_rms(self) -> Floats:

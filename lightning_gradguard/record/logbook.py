@@ -6,8 +6,10 @@ A failure in writing never stops a run: a warning is given once, and everything 
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from lightning_gradguard.findings import OPEN, PREFIX, Incident, StepReport
@@ -34,6 +36,36 @@ class RunWriter(Protocol):
     def close(self, report: Report, x: int) -> None: ...
 
 
+class Unwritten:
+    """What one optimizer's steps have brought since the last one that was written.
+
+    Args:
+        report: The first of these steps.
+        x: Its place on the loggers' axis.
+    """
+
+    def __init__(self, report: StepReport, x: int) -> None:
+        self._norm = math.nan
+        self._sampled = report.stats
+        self.add(report, x)
+
+    def add(self, report: StepReport, x: int) -> None:
+        """One more step."""
+        self._latest, self.x = report, x
+        norm = report.stats.global_norm
+        if math.isfinite(norm) and not norm <= self._norm:
+            self._norm = norm
+        if report.stats.update_ratio is not None:
+            self._sampled = report.stats
+
+    def report(self) -> StepReport:
+        """The latest step, with what was sampled and the largest gradient norm since the last written one."""
+        stats, sampled = self._latest.stats, self._sampled
+        if sampled is not stats and sampled.layers.names == stats.layers.names:
+            stats = replace(stats, param_norm=sampled.param_norm, update_ratio=sampled.update_ratio)
+        return replace(self._latest, stats=stats, largest_norm=self._norm)
+
+
 class Logbook:
     """Writes a run, on rank zero.
 
@@ -57,10 +89,15 @@ class Logbook:
         self.incidents = IncidentLog(folder / INCIDENT_LOG) if folder is not None else None
         self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
         self.boards, self.loggers = list(boards), list(loggers)
+        self._unwritten: dict[str, Unwritten] = {}
         self._broken: set[str] = set()
 
-    def step(self, report: StepReport) -> None:
-        """Every step: keeps it for replay, and logs what was done."""
+    def step(self, report: StepReport, x: int) -> None:
+        """Every step, at `x` of the loggers' axis: keeps it for replay, and logs what was done."""
+        if report.optimizer in self._unwritten:
+            self._unwritten[report.optimizer].add(report, x)
+        else:
+            self._unwritten[report.optimizer] = Unwritten(report, x)
         if report.optimizer in self.recorders:
             self._quietly("the record of steps", self.recorders[report.optimizer].add, report)
         if not (report.outcome.responses or report.outcome.trial):
@@ -71,8 +108,13 @@ class Logbook:
             found = "; ".join(finding.summary for finding in report.findings)
             log.warning("%sstep %d: %s", which, report.stats.step, ": ".join(filter(None, [found, ", ".join(done)])))
 
-    def write(self, report: StepReport, x: int) -> None:
-        """On logging steps, and when an incident changes: the step's curves, at `x` of the loggers' axis."""
+    def write(self) -> None:
+        """On logging steps, when an incident changes, and at the end: the curves of what is not written yet."""
+        written, self._unwritten = self._unwritten, {}
+        for steps in written.values():
+            self._write(steps.report(), steps.x)
+
+    def _write(self, report: StepReport, x: int) -> None:
         for board in self.boards:
             self._quietly("TensorBoard", board.step, report, x)
         for logger in self.loggers:
@@ -91,6 +133,7 @@ class Logbook:
     def close(self, report: Report, x: int) -> None:
         """The end of the run."""
         log.info("%s", report)
+        self.write()
         for incident in report.incidents:
             if incident.outcome == OPEN:
                 self.incident(incident, x)

@@ -7,6 +7,7 @@ its `incidents.jsonl`.
 from __future__ import annotations
 
 import html
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -117,9 +118,18 @@ def run_data(name: str, path: Location, views: Sequence[RunView]) -> dict[str, A
         "headline": views[0].headline,
         "incidents": incidents,
         "layers": {view.query.optimizer: list(view.heatmap.names) for view in views if view.heatmap is not None},
-        "curves": {view.query.optimizer: {k: curve_summary(y) for k, (_, y) in view.curves.items()} for view in views},
+        "curves": {view.query.optimizer: curve_summaries(view) for view in views},
         "problems": list(dict.fromkeys(problem for view in views for problem in view.problems)),
     }
+
+
+def curve_summaries(view: RunView) -> dict[str, dict[str, float | int]]:
+    """Each curve of a run in a few numbers; the largest gradient norm is that of all steps, written or not."""
+    summaries = {name: curve_summary(y) for name, (_, y) in view.curves.items()}
+    largest = summaries.pop("grad_norm_max", {}).get("max", -math.inf)
+    if "grad_norm" in summaries and summaries["grad_norm"].get("max", -math.inf) < largest:
+        summaries["grad_norm"]["max"] = largest
+    return summaries
 
 
 def curve_summary(y: NDArray[np.float64]) -> dict[str, float | int]:

@@ -64,6 +64,7 @@ class RunWriter:
         self._windows: dict[str, tuple[tuple[str, ...], HeatmapWindow]] = {}
         self._first_x: dict[tuple[str, str, int], int] = {}
         self._prefixes: list[str] = []
+        self._largest: dict[str, float] = {}  # gradient norm since the last vector of curves
         self._incident_events = self._pictures = self._extra = 0
 
     def step(self, report: StepReport, x: int) -> None:
@@ -114,8 +115,10 @@ class RunWriter:
 
     def _curves(self, report: StepReport, scalars: Mapping[str, float], x: int, force: bool) -> None:
         """Writes the scalars again, as one vector, so that the tab has them at the same steps as the layers."""
-        tag = metadata.curves_tag(report.optimizer)
+        tag, largest = metadata.curves_tag(report.optimizer), f"{report.prefix}/grad_norm_max"
+        self._largest[tag] = float(np.fmax(self._largest.get(tag, math.nan), scalars.get(largest, math.nan)))
         if self._due(tag, force):
+            scalars = {**scalars, largest: self._largest.pop(tag)}
             vector = np.array([scalars.get(f"{report.prefix}/{name}", math.nan) for name in CURVES], np.float64)
             content = {"optimizer": report.optimizer, "names": CURVES}
             self._write(x, metadata.tensor_value(tag, vector, self._introduce(tag, metadata.CURVES, content)))
@@ -217,7 +220,7 @@ class RunWriter:
 #: The scalars that the tab draws, in the order of the stored vector.
 CURVES = [
     "grad_norm", "grad_norm_clipped", "grad_norm_limit", "loss",
-    "lr_factor", "lr", "clip_coefficient", "depth_slope",
+    "lr_factor", "lr", "clip_coefficient", "depth_slope", "grad_norm_max",
 ]  # fmt: skip
 
 
