@@ -26,6 +26,7 @@ from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
+from lightning_gradguard.tensors.checkpointing import load_parts
 from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 from lightning_gradguard.trainer import (
@@ -190,14 +191,12 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._engines = {
             id(context.optimizer): RunEngine(context) for context in self._contexts(trainer, pl_module, processes)
         }
-        for engine in self._engines.values():
-            if engine.name in self._saved.get("engines", {}):
-                engine.load_state_dict(self._saved["engines"][engine.name])
-        self._seen.closed.extend(Incident.from_dict(plain) for plain in self._saved.get("incidents", ()))
-        changes = changes_of(pl_module)
-        if saved := self._saved.get("changes"):
-            changes[:] = [CodeChange(**plain) for plain in saved]
-        self._seen.changes = changes
+        self._seen.changes = changes_of(pl_module)
+        if self._saved:
+            load_parts(
+                self._saved,
+                {"engines": self._load_engines, "incidents": self._load_incidents, "changes": self._load_changes},
+            )
         self._seen.trackers = [engine.incidents for engine in self._engines.values()]
         self._seen.steps = max((engine.steps for engine in self._engines.values()), default=0)
         if getattr(trainer, "gradient_clip_val", None):
@@ -326,8 +325,21 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             )
             return
         self._saved = state_dict
-        for engine in state_dict["engines"].values():
-            engine["actor"]["snapshot_due"] = engine["steps"]
+
+    def _load_engines(self, states: dict[str, Any]) -> None:
+        for engine in self._engines.values():
+            if engine.name in states:
+                engine.load_state_dict(states[engine.name])
+        if states.keys() != {engine.name for engine in self._engines.values()}:
+            count, now = len(states), len(self._engines)
+            rank_zero_warn(f"The checkpoint has GradGuard's state for {count} optimizers, the run has {now}.")
+
+    def _load_incidents(self, saved: list[dict[str, Any]]) -> None:
+        self._seen.closed.extend([Incident.from_dict(plain) for plain in saved])
+
+    def _load_changes(self, saved: list[dict[str, Any]]) -> None:
+        if saved:
+            self._seen.changes[:] = [CodeChange(**plain) for plain in saved]
 
     def __getstate__(self) -> dict[str, Any]:
         # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.

@@ -17,7 +17,7 @@ from lightning_gradguard.findings import KEPT, Finding, Incident, StepOutcome, S
 from lightning_gradguard.policy import Policy, decide
 from lightning_gradguard.policy.ladders import LadderState, LadderStates, Rung
 from lightning_gradguard.record.incident_tracker import IncidentTracker
-from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
+from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_parts, to_checkpoint
 
 
 class Source(Protocol):
@@ -184,27 +184,21 @@ class StepEngine:
             "steps": self.steps,
             "detectors": to_checkpoint(self.states),
             "ladders": to_checkpoint(self.ladders),
+            "policy": {kind: repr(self.policy.rungs.get(kind)) for kind in self.ladders},
             "incidents": self.incidents.state_dict(),
             "restored": self._restored,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`; a part that is missing or of another form is reset, with a warning."""
-        for part, load in self._loaders().items():
-            try:
-                load(state[part])
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-                warnings.warn(
-                    f"GradGuard starts with an empty {part!r}: its state in the checkpoint cannot be used "
-                    f"({type(error).__name__}: {error}).",
-                    stacklevel=2,
-                )
+        load_parts(state, self._loaders())
 
     def _loaders(self) -> dict[str, Callable[[Any], None]]:
         return {
             "steps": self._load_steps,
             "detectors": self._load_detectors,
             "ladders": self._load_ladders,
+            "policy": self._compare_policy,
             "incidents": self.incidents.load_state_dict,
             "restored": self._load_restored,
         }
@@ -214,13 +208,38 @@ class StepEngine:
 
     def _load_detectors(self, states: Any) -> None:
         """States of the detectors that the checkpoint knows; the others keep their initial state."""
-        known = from_checkpoint(states)
-        self.states |= {name: known[name] for name in self.states if name in known}
-        losses = self.states[LOSS_TREND]
-        self.states[LOSS_TREND] = {**losses, "trend": judge(losses)}
+        self.states = self._states_from(states)
+
+    def _states_from(self, plain: Any) -> dict[str, State]:
+        known = from_checkpoint(plain)
+        fitting = {name for name, state in self.states.items() if name in known and state.keys() <= known[name].keys()}
+        for name in self.states.keys() & known.keys() - fitting:
+            warn_other_form(name, self.states[name], known[name])
+        states = self.states | {name: known[name] for name in fitting}
+        return {**states, LOSS_TREND: {**states[LOSS_TREND], "trend": judge(states[LOSS_TREND])}}
 
     def _load_ladders(self, ladders: Any) -> None:
         self.ladders = {kind: LadderState(int(rung), int(healthy)) for kind, (rung, healthy) in ladders.items()}
 
+    def _compare_policy(self, ladders: Any) -> None:
+        """A kind whose ladder is another one now begins at its first rung."""
+        other = [kind for kind in self.ladders if ladders[kind] != repr(self.policy.rungs.get(kind))]
+        self.ladders = {kind: state for kind, state in self.ladders.items() if kind not in other}
+        if other:
+            warnings.warn(
+                f"GradGuard starts at the first rung for {', '.join(other)}: their ladders are not those of the run "
+                "that saved the checkpoint.",
+                stacklevel=2,
+            )
+
     def _load_restored(self, restored: Any) -> None:
         self._restored = bool(restored)
+
+
+def warn_other_form(detector: str, wanted: State, found: State) -> None:
+    """Says that a detector begins afresh because its state in the checkpoint has not got what it needs."""
+    missing = ", ".join(sorted(wanted.keys() - found.keys()))
+    warnings.warn(
+        f"GradGuard starts the detector {detector!r} afresh: its state in the checkpoint has no {missing}.",
+        stacklevel=2,
+    )

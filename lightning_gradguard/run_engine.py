@@ -22,8 +22,11 @@ from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.findings import StepReport
 from lightning_gradguard.policy import Policy
+from lightning_gradguard.record.packing import pack, unpack
+from lightning_gradguard.record.step_log import activation_stats_of
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.step.actor import Actor
+from lightning_gradguard.step.snapshot_state import load_snapshots, save_snapshots
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
@@ -223,18 +226,57 @@ class RunEngine(StepEngine):
         return {
             **super().state_dict(),
             "actor": self.actor.state_dict(),
+            **self._incident_state(),
+            "activation_stats": [
+                pack(stats) for stats in (self.actor.first_activation_stats, self.actor.activation_stats)
+            ],
             # A sample that the processes have not added up yet cannot be saved: it is taken again after a resume.
             "next_update": self.steps if collector.waiting else self.clock.next_update,
             "sample": to_checkpoint(collector.sample),
         }
 
+    def _incident_state(self) -> dict[str, Any]:
+        """What a rollback would put back, as long as one is to be expected: a healthy run's next step takes a snapshot.
+
+        Snapshots of sharded weights are each process's own, and a checkpoint has the first one's callbacks only.
+        """
+        if not any(map(self._may_roll_back, {*self.ladders, *self.incidents.incidents})):
+            return {"snapshots": None, "states_at": {}}
+        if self.source.collector.sharded:
+            return {"snapshots": {}, "states_at": {}}
+        return {"snapshots": save_snapshots(self.actor.snapshots), "states_at": to_checkpoint(self._states_at)}
+
+    def _may_roll_back(self, kind: str) -> bool:
+        """Whether the ladder of a kind leads to a rollback."""
+        return any(remedy.uses_snapshots for rung in self.policy.rungs.get(kind, ()) for remedy in rung or ())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`; the next healthy step takes a snapshot, as after saving."""
+        super().load_state_dict(state)
+        self.request_snapshot()
+
     def _loaders(self) -> dict[str, Callable[[Any], None]]:
         return {
             **super()._loaders(),
             "actor": self.actor.load_state_dict,
+            "snapshots": self._load_snapshots,
+            "states_at": self._load_states_at,
+            "activation_stats": self._load_activation_stats,
             "next_update": self._load_next_update,
             "sample": self._load_sample,
         }
+
+    def _load_snapshots(self, state: Any) -> None:
+        if state is not None and self.policy.uses_snapshots:
+            load_snapshots(self.actor.snapshots, state)
+
+    def _load_states_at(self, states: Any) -> None:
+        held = {snapshot.step for snapshot in self.actor.snapshots.ring}
+        self._states_at = {int(at): self._states_from(of) for at, of in states.items() if int(at) in held}
+
+    def _load_activation_stats(self, stats: Any) -> None:
+        first, latest = (activation_stats_of(unpack(plain)) if plain is not None else None for plain in stats)
+        self.actor.first_activation_stats, self.actor.activation_stats = first, latest
 
     def _load_next_update(self, step: Any) -> None:
         self.clock.next_update = int(step)

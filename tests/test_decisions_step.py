@@ -557,8 +557,23 @@ def test_where_the_loss_began_is_the_median_of_the_first_eight_finite_losses() -
         warnings.simplefilter("error")
         assert math.isnan(Run([]).search.initial_loss)
     again = Run([])
-    again.search.load_state_dict(run.search.state_dict())
+    with pytest.warns(UserWarning, match="saved during a trial of a. The trial is not judged any more"):
+        again.search.load_state_dict(run.search.state_dict())
     assert again.search.initial_loss == 4.5
+
+
+def test_what_was_tried_before_a_checkpoint_is_not_tried_again_and_the_losses_before_a_search_count() -> None:
+    run, other = Run(candidates="a"), Run([], candidates="")
+    run.follow(*[1.0] * 24)
+    run.search.observe(5.0), run.search.observe(5.0), run.search.observe(5.0)
+    assert not run.search.active
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.search.load_state_dict(run.search.state_dict())
+    event = other.search.begin(Finding("x", 60), [other.candidate("a"), other.candidate("c")], 8)
+    assert event is not None
+    assert event.remedies == "c"
+    assert other.search._level == 5.0
 
 
 def test_adams_update_survives_a_checkpoint() -> None:

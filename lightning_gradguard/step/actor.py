@@ -21,7 +21,7 @@ from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep, forget_scale
 from lightning_gradguard.step.remedy_search import RemedySearch
 from lightning_gradguard.step.snapshots import Snapshots
-from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
+from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_parts, to_checkpoint
 
 
 class Actor:
@@ -254,7 +254,7 @@ class Actor:
     def state_dict(self) -> dict[str, Any]:
         """Everything that later actions depend on, as plain values."""
         return {
-            "clip": to_checkpoint(self.clip_state),
+            "clip": {"of": type(self.clip).__name__, "state": to_checkpoint(self.clip_state)},
             "lr_factor": self.lr_factor.state_dict(),
             "snapshot_due": self.snapshot_due,
             "weights_changed": self.weights_changed,
@@ -262,16 +262,37 @@ class Actor:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`."""
-        self.lr_factor.load_state_dict(state["lr_factor"])
-        self.snapshot_due, self.weights_changed = int(state["snapshot_due"]), bool(state["weights_changed"])
-        clip = from_checkpoint(state["clip"])
-        if self.clip_state and clip.keys() == self.clip_state.keys():
-            self.clip_state = clip
+        """The reverse of `state_dict`; a part that cannot be used begins afresh, with a warning."""
+        load_parts(
+            state,
+            {
+                "clip": self._load_clip,
+                "lr_factor": self.lr_factor.load_state_dict,
+                "snapshot_due": self._load_snapshot_due,
+                "weights_changed": self._load_weights_changed,
+                "search": self._load_search,
+            },
+        )
+
+    def _load_clip(self, saved: dict[str, Any]) -> None:
+        if self.clip is None:
+            return
+        state, now = from_checkpoint(saved["state"]), type(self.clip).__name__
+        if saved["of"] != now or state.keys() != self.clip_state.keys():
+            raise ValueError(f"it is of {saved['of']}, the run has {now}")
+        self.clip_state = state
+
+    def _load_snapshot_due(self, step: Any) -> None:
+        self.snapshot_due = int(step)
+
+    def _load_weights_changed(self, changed: Any) -> None:
+        self.weights_changed = bool(changed)
+
+    def _load_search(self, state: dict[str, Any]) -> None:
         if self.search is not None:
-            self.search.load_state_dict(state["search"])
+            self.search.load_state_dict(state)
         else:
-            self.adam.load_state_dict(state["search"]["adam"])
+            self.adam.load_state_dict(state["adam"])
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""

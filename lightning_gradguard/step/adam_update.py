@@ -91,5 +91,5 @@ class AdamUpdate:
         if not isinstance(self.optimizer, SGD):
             return
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.lr, self._base = float(state["lr"]), list(state["base"])
-        self._moments = {id(params[i]): (a.clone(), b.clone(), int(n)) for i, a, b, n in state["moments"]}
+        moments = {id(params[i]): (a.clone(), b.clone(), int(n)) for i, a, b, n in state["moments"]}
+        self.lr, self._base, self._moments = float(state["lr"]), list(state["base"]), moments

@@ -125,8 +125,9 @@ class LRFactor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
+        hold, healthy = int(state["hold"]), int(state["healthy"])
         self.factor, self.base, self.ceiling = (float(state[name]) for name in ("factor", "base", "ceiling"))
-        self.hold, self.healthy = int(state["hold"]), int(state["healthy"])
+        self.hold, self.healthy = hold, healthy
         self.apply()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ clearly better than anything before it.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class RemedySearch:
         self.finding: Finding | None = None  # what the running search is about
         self.kept: TrialRun | None = None  # the latest one that helped
         self.tried: set[Hashable] = set()
+        self._tried_before: frozenset[str] = frozenset()  # before a resume, as text
         self._early: list[float] = []  # losses of the first steps
         self._recent: deque[float] = deque(maxlen=LONGEST)  # losses before the search
         self._advice, self._clearly, self._window, self._left = "", 0.7, 0, math.inf
@@ -127,11 +129,14 @@ class RemedySearch:
         self.finding, self._window, self._trials = finding, window, []
         self._advice, self._clearly, self._left = advice, clearly, left
         self._blocked = is_blocked(activation_stats)
-        self._waiting = [candidate for candidate in candidates if candidate.remedies not in self.tried]
+        self._waiting = [candidate for candidate in candidates if not self._was_tried(candidate.remedies)]
         self._origin = self._save()
         recent = list(self._recent)[-window:]
         self._level, self._error = level_of(recent) if len(recent) >= 3 else (math.inf, math.inf)
         return self._next()
+
+    def _was_tried(self, remedies: Hashable) -> bool:
+        return remedies in self.tried or repr(remedies) in self._tried_before
 
     def _save(self) -> SavedState:
         return SavedState(self.module, self.optimizer, self.lr_factor, self.adam)
@@ -259,12 +264,24 @@ class RemedySearch:
 
     def state_dict(self) -> dict[str, Any]:
         """What outlives a checkpoint: a running search does not, its trial goes on as it is."""
-        return {"adam": self.adam.state_dict(), "early": self._early}
+        tried = [*self._tried_before, *map(repr, self.tried)]
+        trial = self._trials[-1].name if self.active and self._trials else ""
+        recent = list(self._recent)
+        return {"adam": self.adam.state_dict(), "early": self._early, "recent": recent, "tried": tried, "trial": trial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
         self.adam.load_state_dict(state["adam"])
-        self._early = list(state.get("early", ()))
+        if "early" not in state:  # of a run that could not search
+            return
+        self._early, self._tried_before = list(state["early"]), frozenset(state["tried"])
+        self._recent.extend(state["recent"])
+        if state["trial"]:
+            warnings.warn(
+                f"The checkpoint was saved during a trial of {state['trial']}. The trial is not judged any more: what "
+                "it has changed stays.",
+                stacklevel=2,
+            )
 
 
 def applied(candidate: Candidate) -> Iterator[Action]:

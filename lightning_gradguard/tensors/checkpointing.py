@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,3 +29,29 @@ def from_checkpoint(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [from_checkpoint(item) for item in value]
     return value.numpy().copy() if isinstance(value, Tensor) else value
+
+
+def load_parts(state: Mapping[str, Any], loaders: Mapping[str, Callable[[Any], None]]) -> None:
+    """Gives each part of a state to its loader; what is missing or of another form begins afresh, with a warning.
+
+    Args:
+        state: From a checkpoint, perhaps of another release or of a run with other settings.
+        loaders: By part; each changes nothing when it raises.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always")
+        ...     load_parts({"steps": 7}, {"steps": print, "clip": print})
+        7
+        >>> print(told[0].message)
+        GradGuard starts with an empty 'clip': its state in the checkpoint cannot be used (KeyError: 'clip').
+    """
+    for part, load in loaders.items():
+        try:
+            load(state[part])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            warnings.warn(
+                f"GradGuard starts with an empty {part!r}: its state in the checkpoint cannot be used "
+                f"({type(error).__name__}: {error}).",
+                stacklevel=3,
+            )
