@@ -34,12 +34,14 @@ from lightning_gradguard.trainer import (
     is_last_reader,
     log_step,
     logged_metrics,
+    origin_of,
     owns_the_step,
     planned_steps,
     processes_of,
     should_log,
     split_loggers,
     steps_now,
+    versions,
 )
 
 #: Findings kept for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
@@ -243,6 +245,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 if samples and not processes.sharded(optimizer_params(optimizer))
                 else None,
                 batch_stats=partial(self._batch_stats, trainer, pl_module),
+                origin=partial(origin_of, trainer),
                 fused_clip=last,
                 sample_every=self.sample_every,
                 snapshot_every=self.snapshot_every,
@@ -279,11 +282,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if report.outcome.stop_reason:
             trainer.should_stop = True
         if self._logbook is not None:
-            self._logbook.step(report, log_step(trainer))
-            if engine.changed:
-                self._logbook.write()
-            for incident in engine.changed:
-                self._logbook.incident(incident, log_step(trainer))
+            self._logbook.step(report, log_step(trainer), engine.changed)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._data = None
@@ -358,7 +357,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         run, guard = location_of(directory) if directory else None, self.name or ""
         recorded = [engine.name for engine in self._engines.values()] if self.record else []
         boards = split_loggers(trainer, guard)
-        return Logbook(None if run is None else home_of(run, guard), *boards, recorded, guard)
+        return Logbook(None if run is None else home_of(run, guard), *boards, recorded, guard, versions())
 
     def _batch_stats(self, trainer: Any, pl_module: Any) -> BatchStats | None:
         """The samples of the batch in training, for a step that is suspicious."""

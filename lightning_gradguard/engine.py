@@ -13,7 +13,7 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, State, diagnose
-from lightning_gradguard.findings import KEPT, Finding, Incident, StepOutcome, StepReport
+from lightning_gradguard.findings import KEPT, Finding, Incident, Origin, StepOutcome, StepReport
 from lightning_gradguard.policy import Policy, decide
 from lightning_gradguard.policy.ladders import LadderState, LadderStates, Rung
 from lightning_gradguard.record.incident_tracker import IncidentTracker
@@ -29,6 +29,10 @@ class Source(Protocol):
 
     def batch_stats(self) -> BatchStats | None:
         """The samples of the step's batch, asked for when a detector finds the step suspicious."""
+        ...
+
+    def origin(self) -> Origin:
+        """When and where the step was, asked for when an incident begins."""
         ...
 
 
@@ -77,7 +81,7 @@ class StepEngine:
         self.steps = 0
         self.states: dict[str, State] = {LOSS_TREND: INITIAL, **{d.name: d.init() for d in detectors}}
         self.ladders: LadderStates = {}
-        self.incidents = IncidentTracker(name)
+        self.incidents = IncidentTracker(name, source.origin)
         self.changed: list[Incident] = []
         self._snapshots = snapshots
         self._states_at: dict[int, dict[str, State]] = {}  # at the steps of the snapshots

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ RUNNING, KEPT, UNDONE = "running", "kept", "undone"
 STARTED, EXHAUSTED = "started", "exhausted"
 #: Every scalar's name begins with this, in every logger.
 PREFIX = "gradguard"
+#: Samples that an incident names. Chosen.
+MOST_SAMPLES = 1000
 #: Percentiles over layers that stand for all layers in stock charts: 5 curves, however many layers there are.
 PERCENTILES = (0, 25, 50, 75, 100)
 
@@ -40,6 +42,7 @@ class Finding:
         value: The number that crossed the limit.
         limit: The limit it crossed, in the same unit as `value`.
         detail: One clause for people, with the number, its unit and the limit.
+        samples: Indices in the dataset of the samples meant; empty when none are meant or they are not known.
 
     Example:
         >>> print(Finding("exploding", 412, ("net.2",), 9.1e5, 24.0, "gradient norm is 9.1e+05 (limit 24)"))
@@ -52,6 +55,7 @@ class Finding:
     value: float = math.nan
     limit: float = math.nan
     detail: str = ""
+    samples: tuple[int, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -133,6 +137,25 @@ class TrialEvent:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """When and where an incident began, as far as it is known. No decision depends on it.
+
+    Args:
+        time: Of the first finding, UTC, in the form of ISO 8601; empty when unknown.
+        epoch: Counted from 0.
+        batch: Index of the batch in the epoch.
+        rank: The process that trained on the batch with the worst sample, in a run of several processes.
+        lr: Largest learning rate of the step, after any reduction by the guard.
+    """
+
+    time: str = ""
+    epoch: int | None = None
+    batch: int | None = None
+    rank: int | None = None
+    lr: float | None = None
+
+
+@dataclass(frozen=True)
 class Incident:
     """The findings of one episode of one kind, and what was done.
 
@@ -151,6 +174,8 @@ class Incident:
         limit: The limit at that moment.
         detail: The clause of the finding with that value.
         optimizer: Which optimizer, by index, when there are several; otherwise empty.
+        samples: Indices in the dataset of the samples meant, at most a thousand.
+        origin: When and where it began. Two incidents that differ in nothing else are equal.
 
     Example:
         >>> first = Incident.start(Finding("nonfinite", 7, detail="loss is nan"), actions=("SkipStep",))
@@ -172,6 +197,8 @@ class Incident:
     limit: float = math.nan
     detail: str = ""
     optimizer: str = ""
+    samples: tuple[int, ...] = ()
+    origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     @classmethod
     def start(cls, finding: Finding, actions: Iterable[str] = (), optimizer: str = "") -> Incident:
@@ -179,6 +206,7 @@ class Incident:
         return cls(
             finding.kind, finding.step, finding.step, finding.layers, tuple(actions),
             value=finding.value, limit=finding.limit, detail=finding.detail, optimizer=optimizer,
+            samples=finding.samples,
         )  # fmt: skip
 
     def extended(self, finding: Finding, actions: Iterable[str] = ()) -> Incident:
@@ -192,6 +220,7 @@ class Incident:
             self, last_step=finding.step, layers=layers, count=self.count + 1,
             value=worst.value, limit=worst.limit, detail=worst.detail,
             actions=self.actions if repeated else (*self.actions, *taken),
+            samples=tuple(dict.fromkeys((*self.samples, *finding.samples)))[:MOST_SAMPLES],
         )  # fmt: skip
 
     def tried(self, event: TrialEvent) -> Incident:
@@ -213,6 +242,7 @@ class Incident:
         """Plain data, as written to `incidents.jsonl`; non-finite numbers become text so that it stays JSON."""
         plain = {**asdict(self), "layers": list(self.layers), "actions": list(self.actions)}
         plain["trials"] = [asdict(trial) for trial in self.trials]
+        plain["samples"] = list(self.samples)
         for key in ("value", "limit"):
             plain[key] = plain[key] if math.isfinite(plain[key]) else str(plain[key])
         return plain
@@ -222,6 +252,7 @@ class Incident:
         """The reverse of `to_dict`."""
         fields = {**plain, "layers": tuple(plain["layers"]), "actions": tuple(plain["actions"])}
         fields["trials"] = tuple(Trial(**trial) for trial in plain.get("trials", ()))
+        fields |= {"samples": tuple(plain.get("samples", ())), "origin": Origin(**plain.get("origin", {}))}
         return cls(**{**fields, "value": float(plain["value"]), "limit": float(plain["limit"])})
 
     @property

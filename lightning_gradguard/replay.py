@@ -12,7 +12,7 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.engine import StepEngine
-from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Response, StepOutcome
+from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Origin, Response, StepOutcome
 from lightning_gradguard.policy import PRESETS, Policy
 from lightning_gradguard.policy.ladders import Rung
 from lightning_gradguard.record.location import Location
@@ -53,6 +53,11 @@ class Recording:
     def batch_stats(self) -> BatchStats | None:
         """The samples of the step's batch, if they were recorded."""
         return self.steps[self._at].stats.batch_stats
+
+    def origin(self) -> Origin:
+        """When and where the step was; only its learning rate where no incident of the run began."""
+        step = self.steps[self._at]
+        return step.origin if step.origin is not None else Origin(lr=step.stats.lr)
 
     def act(self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool) -> StepOutcome:
         """What the run did; a finding that it did not answer in this way is told the remedies that are chosen now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from lightning_gradguard.collect.layers import ParamTable
 from lightning_gradguard.collect.sample_clock import SampleClock
 from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.engine import StepEngine
-from lightning_gradguard.findings import StepReport
+from lightning_gradguard.findings import Origin, StepReport
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
@@ -51,6 +51,7 @@ class RunContext:
         processes: The processes that train together; this one alone by default.
         probe: Samples activation statistics, where the loop allows it.
         batch_stats: Measures the samples of a suspicious step's batch, where the loop allows it.
+        origin: Tells when and where the present step is, for an incident that begins.
         fused_clip: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only
             where nobody reads or clips them between `before_step` and the optimizer's step.
         sample_every: Steps between two samples of activation statistics and update-to-weight ratios.
@@ -72,6 +73,7 @@ class RunContext:
     processes: ProcessGroupInfo = field(default_factory=ProcessGroupInfo)
     probe: ActivationProbe | None = None
     batch_stats: Callable[[], BatchStats | None] | None = None
+    origin: Callable[[], Origin] = Origin
     fused_clip: bool = False
     sample_every: int = 50
     snapshot_every: int = 50
@@ -287,6 +289,7 @@ class RunEngine(StepEngine):
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
+        self.incidents.origin = Origin
         self.actor.close()
         if self.source.probe is not None:
             self.source.probe.drop()
@@ -307,12 +310,13 @@ class RunSource:
     def __init__(self, context: RunContext, collector: Collector, actor: Actor) -> None:
         self.collector, self.probe, self.sampling = collector, context.probe, False
         self._lr_factor, self._batch_stats, self._scaler = actor.lr_factor, context.batch_stats, context.scaler
-        self._processes = context.processes
+        self._processes, self._origin = context.processes, context.origin
+        self._rank: int | None = None  # of the step's worst batch, in a run of several processes
         self._fixed = {"total_steps": context.total_steps, "multiple_optimizers": context.multiple_optimizers}
 
     def collect(self, losses: Sequence[Tensor], divisor: float) -> dict[str, Any]:
         """The step's measurements: fields of `GradStats`."""
-        measured = self.collector.collect(losses, divisor)
+        measured, self._rank = self.collector.collect(losses, divisor), None
         return {
             **measured,
             **self._fixed,
@@ -333,7 +337,14 @@ class RunSource:
         stats = self._batch_stats() if self._batch_stats is not None else None
         if self._processes.alone or self._batch_stats is None:
             return stats
-        return worst_of(self._processes.from_all(stats))
+        worst = worst_of(self._processes.from_all(stats))
+        self._rank = worst.process if worst is not None else None
+        return worst
+
+    def origin(self) -> Origin:
+        """When and where the present step is."""
+        lr = self._lr_factor.effective_lr()
+        return replace(self._origin(), rank=self._rank, lr=lr if math.isfinite(lr) else None)
 
 
 def overflowed(grad_norm: Any, loss: float | None, **_: Any) -> bool:

@@ -6,12 +6,16 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
+from lightning_gradguard import __version__
+from lightning_gradguard.findings import Origin
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
@@ -70,6 +74,22 @@ def steps_now(trainer: Any) -> bool:
     """Whether the optimizer steps after this batch, as Lightning's loop decides; False when that is unknown."""
     accumulates = getattr(trainer.fit_loop, "_should_accumulate", None)
     return accumulates is not None and not accumulates()
+
+
+def origin_of(trainer: Any) -> Origin:
+    """When and where the Trainer is; for people, and for no decision."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Origin(now, trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_idx)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the guard, torch and Lightning."""
+    lightning = next(sys.modules[name.partition(".")[0]] for name in NAMESPACES if name in sys.modules)
+    return {
+        "gradguard": __version__,
+        "torch": torch.__version__,
+        "lightning": str(getattr(lightning, "__version__", "")),
+    }
 
 
 def planned_steps(trainer: Any) -> int | None:

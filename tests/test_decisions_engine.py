@@ -13,7 +13,7 @@ import pytest
 from lightning_gradguard import GradStats
 from lightning_gradguard.detectors import AbstractDetector, State
 from lightning_gradguard.engine import StepEngine
-from lightning_gradguard.findings import KEPT, STARTED, Action, Finding, Response, StepOutcome, TrialEvent
+from lightning_gradguard.findings import KEPT, STARTED, Action, Finding, Origin, Response, StepOutcome, TrialEvent
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.remedies import ReduceLR, SkipStep
 
@@ -30,6 +30,9 @@ class Source:
     def collect(self, *inputs: Any) -> dict[str, Any]:
         plain = {"layers": STATS.layers, "grad_norm": STATS.grad_norm, "loss": 1.0, "lr": 0.1, "activation_stats": None}
         return {**plain, **self.measured}
+
+    def origin(self) -> Origin:
+        return Origin("2026-01-02T03:04:05+00:00", 1, 7)
 
     def batch_stats(self) -> None:
         self.asked += 1

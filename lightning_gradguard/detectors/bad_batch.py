@@ -102,13 +102,20 @@ class BadBatch(AbstractDetector):
         if broken.any():
             what = "NaN" if not inf.any() else "Inf" if not nan.any() else "NaN or Inf"
             verb = "contains" if broken.sum() == 1 else "contain"
-            return Finding(self.kind, stats.step, (), detail=f"{describe_samples(broken, batch)} {verb} {what}")
+            detail = f"{describe_samples(broken, batch)} {verb} {what}"
+            return Finding(self.kind, stats.step, (), detail=detail, samples=samples_of(broken, batch))
         if not large.any():
             return None
         most = float(batch.size.max())
         verb = "is" if large.sum() == 1 else "are up to"
         detail = f"{describe_samples(large, batch)} {verb} {times(most, 1.0)} times as large as the median sample"
-        return Finding(self.kind, stats.step, (), most, self.limit, f"{detail} (limit {self.limit:,.6g} times)")
+        detail += f" (limit {self.limit:,.6g} times)"
+        return Finding(self.kind, stats.step, (), most, self.limit, detail, samples_of(large, batch))
+
+
+def samples_of(bad: NDArray[np.bool_], batch: BatchStats) -> tuple[int, ...]:
+    """Indices in the dataset of the samples meant, `[N]`; empty when unknown."""
+    return tuple(batch.indices[i] for i in np.flatnonzero(bad)) if batch.indices else ()
 
 
 def describe_samples(bad: NDArray[np.bool_], batch: BatchStats) -> str:

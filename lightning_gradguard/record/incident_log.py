@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lightning_gradguard.findings import Incident
 from lightning_gradguard.record.conforming import conforms
@@ -21,10 +21,11 @@ class IncidentLog:
 
     Args:
         path: The log.
+        versions: Of what runs here; written with every incident.
     """
 
-    def __init__(self, path: Location) -> None:
-        self.path = path
+    def __init__(self, path: Location, versions: Mapping[str, str] | None = None) -> None:
+        self.path, self.versions = path, versions
         self._waiting: dict[Key, Incident] = {}
         self._written: dict[Key, Incident] = {}
 
@@ -38,7 +39,7 @@ class IncidentLog:
         if self._written and not self.path.exists():
             self._waiting, self._written = {**self._written, **self._waiting}, {}
         for key, incident in list(self._waiting.items()):
-            append_incident(self.path, incident)
+            append_incident(self.path, incident, self.versions)
             self._written[key] = self._waiting.pop(key)
 
 
@@ -47,10 +48,13 @@ def key_of(incident: Incident) -> Key:
     return incident.optimizer, incident.kind, incident.first_step
 
 
-def append_incident(path: str | os.PathLike[str], incident: Incident) -> None:
+def append_incident(
+    path: str | os.PathLike[str], incident: Incident, versions: Mapping[str, str] | None = None
+) -> None:
     """Appends one line to the incident log; a later line about the same incident replaces this one."""
+    plain = {**incident.to_dict(), "versions": dict(versions or {})}
     # Lone surrogates, which a file's name may hold, pass as they are.
-    line = json.dumps(incident.to_dict(), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    line = json.dumps(plain, ensure_ascii=False).encode("utf-8", "surrogatepass")
     Location(path).append(line + b"\n", new_line=True)
 
 
@@ -66,7 +70,8 @@ def read_incidents(path: str | os.PathLike[str]) -> tuple[Incident, ...]:
 def _parse(lines: Iterable[bytes]) -> Iterable[Incident]:
     for line in lines:
         try:
-            incident = Incident.from_dict(json.loads(line.decode("utf-8", "surrogatepass")))
+            plain = json.loads(line.decode("utf-8", "surrogatepass"))
+            incident = Incident.from_dict({name: value for name, value in plain.items() if name != "versions"})
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
         if conforms(incident, Incident):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from lightning_gradguard.findings import RESOLVED, UNRECOVERABLE, Finding, Incident, TrialEvent
+from lightning_gradguard.findings import RESOLVED, UNRECOVERABLE, Finding, Incident, Origin, TrialEvent
 
 
 class IncidentTracker:
@@ -13,6 +14,7 @@ class IncidentTracker:
 
     Args:
         optimizer: The optimizer's index when there are several; otherwise empty.
+        origin: Asked in a step with a new incident: when and where it began.
 
     Example:
         >>> tracker = IncidentTracker()
@@ -23,9 +25,12 @@ class IncidentTracker:
         step 7: nonfinite: loss; SkipStep; resolved
     """
 
-    def __init__(self, optimizer: str = "") -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: str = "", origin: Callable[[], Origin] = Origin) -> None:
+        self.optimizer, self.origin = optimizer, origin
         self.incidents: dict[str, Incident] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "origin": Origin}  # a copy belongs to no run
 
     def update(
         self,
@@ -46,10 +51,14 @@ class IncidentTracker:
             The incidents that began, changed their actions, trials or outcome, or ended in the step.
         """
         before = dict(self.incidents)
+        is_new = any(finding.kind not in before for finding, _ in answered)
+        origin = self.origin() if is_new else Origin()
         for finding, actions in answered:
             known = self.incidents.get(finding.kind)
             self.incidents[finding.kind] = (
-                known.extended(finding, actions) if known else Incident.start(finding, actions, self.optimizer)
+                known.extended(finding, actions)
+                if known
+                else replace(Incident.start(finding, actions, self.optimizer), origin=origin)
             )
         if event is not None and event.about in self.incidents:
             self.incidents[event.about] = self.incidents[event.about].tried(event)

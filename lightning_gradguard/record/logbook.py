@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -75,6 +75,7 @@ class Logbook:
         loggers: Lightning's other loggers.
         optimizers: Names of the optimizers whose every step is recorded for `gradguard replay`.
         guard: The guard's name, which the names of its curves in other loggers begin with; empty for one without.
+        versions: Of what runs here, for the incident log.
     """
 
     def __init__(
@@ -84,24 +85,39 @@ class Logbook:
         loggers: Iterable[Any] = (),
         optimizers: Iterable[str] = (),
         guard: str = "",
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         self.prefix = f"{PREFIX}/{guard}" if guard else PREFIX
-        self.incidents = IncidentLog(folder / INCIDENT_LOG) if folder is not None else None
+        self.incidents = IncidentLog(folder / INCIDENT_LOG, versions) if folder is not None else None
         self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
         self.boards, self.loggers = list(boards), list(loggers)
         self._unwritten: dict[str, Unwritten] = {}
         self._broken: set[str] = set()
 
-    def step(self, report: StepReport, x: int) -> None:
-        """Every step, at `x` of the loggers' axis: keeps it for replay, and logs what was done."""
+    def step(self, report: StepReport, x: int, changed: Sequence[Incident] = ()) -> None:
+        """Every step: keeps it for replay, logs what was done, and writes incidents.
+
+        Args:
+            report: The step.
+            x: Its place on the loggers' axis.
+            changed: Incidents that began, changed or ended in it.
+        """
         if report.optimizer in self._unwritten:
             self._unwritten[report.optimizer].add(report, x)
         else:
             self._unwritten[report.optimizer] = Unwritten(report, x)
         if report.optimizer in self.recorders:
-            self._quietly("the record of steps", self.recorders[report.optimizer].add, report)
-        if not (report.outcome.responses or report.outcome.trial):
-            return
+            origin = next((i.origin for i in changed if i.first_step == report.stats.step), None)
+            self._quietly("the record of steps", self.recorders[report.optimizer].add, report, origin)
+        if report.outcome.responses or report.outcome.trial:
+            self._tell(report)
+        if changed:
+            self.write()
+        for incident in changed:
+            self.incident(incident, x)
+
+    def _tell(self, report: StepReport) -> None:
+        """One line on the console."""
         done = [str(event) for event in (*report.actions, report.outcome.trial) if event is not None]
         if done:
             which = f"optimizer {report.optimizer}, " if report.optimizer else ""

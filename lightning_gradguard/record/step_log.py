@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from lightning_gradguard.collect.activation_stats import ActivationRecord, Activ
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.layers import Layers
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Action, Response, StepOutcome, StepReport, TrialEvent
+from lightning_gradguard.findings import Action, Origin, Response, StepOutcome, StepReport, TrialEvent
 from lightning_gradguard.modules.activations import Traits
 from lightning_gradguard.record.conforming import conforms
 from lightning_gradguard.record.location import Location
@@ -55,10 +55,12 @@ class RecordedStep:
     Args:
         stats: What was measured.
         outcome: What was done, and what came of it; without the factors on gradients and learning rate.
+        origin: When and where it was, if an incident began with it.
     """
 
     stats: GradStats
     outcome: StepOutcome
+    origin: Origin | None = None
 
 
 class Recorder:
@@ -78,8 +80,8 @@ class Recorder:
         self._lines: list[str] = []
         self._name: str | None = None  # of the file that is appended to
 
-    def add(self, report: StepReport) -> None:
-        """Keeps one step in memory until `flush`."""
+    def add(self, report: StepReport, origin: Origin | None = None) -> None:
+        """Keeps one step in memory until `flush`; with its `origin` if an incident began."""
         stats = report.stats
         key = (stats.layers.names, stats.buffers, stats.total_steps, stats.multiple_optimizers)
         if key != self._key:
@@ -88,7 +90,7 @@ class Recorder:
         if self.written >= MOST_BYTES:
             return
         self._rows += rows_of(stats, report.outcome)
-        if extra := extra_of(stats, report.outcome):
+        if extra := extra_of(stats, report.outcome, origin):
             self._lines.append(json.dumps({"step": stats.step, **extra}))
         if len(self._rows) > MOST_WAITING:
             del self._rows[:-MOST_WAITING]
@@ -158,11 +160,11 @@ def rows_of(stats: GradStats, outcome: StepOutcome) -> list[Floats]:
     ]
 
 
-def extra_of(stats: GradStats, outcome: StepOutcome) -> dict[str, Any]:
+def extra_of(stats: GradStats, outcome: StepOutcome, origin: Origin | None = None) -> dict[str, Any]:
     """What a step has beside its numbers; empty for most."""
     told = {name: getattr(outcome, name) for name in TOLD if getattr(outcome, name) != getattr(NOTHING_DONE, name)}
     told["responses"] = tuple(response for response in outcome.responses if response.remedies) or None
-    told |= {"activation_stats": stats.activation_stats, "batch_stats": stats.batch_stats}
+    told |= {"activation_stats": stats.activation_stats, "batch_stats": stats.batch_stats, "origin": origin}
     return {name: pack(value) for name, value in told.items() if value is not None}
 
 
@@ -214,6 +216,7 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
         if what != GRADIENT:
             samples[what] = values
             continue
+        extra = extras.get(step, NO_EXTRAS)
         sampled, trainable = {WEIGHT, RATIO} <= samples.keys(), samples.get(TRAINABLE)
         stats = GradStats(
             step=step, layers=layers, grad_norm=values, loss=loss if flags & LOSS_KNOWN else None, lr=lr,
@@ -221,13 +224,13 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
             param_norm=samples[WEIGHT] if sampled else None,
             update_ratio=samples[RATIO] if sampled else None,
             trainable=trainable.astype(bool) if sampled and trainable is not None else None,
-            **extras.get(step, ({}, {}))[0],
+            **extra.measured,
         )  # fmt: skip
         samples = {}
         flagged = StepOutcome(
             cancelled=bool(flags & CANCELLED), in_trial=bool(flags & IN_TRIAL), snapshot=bool(flags & SNAPSHOT)
         )
-        yield RecordedStep(stats, replace(flagged, **extras.get(step, ({}, {}))[1]))
+        yield RecordedStep(stats, replace(flagged, **extra.outcome), extra.origin)
 
 
 def _read_header(head: bytes) -> dict[str, Any]:
@@ -256,8 +259,15 @@ def is_row(row: Floats) -> bool:
     return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(32)
 
 
-#: What a step has beside its numbers: fields of its `GradStats`, and of its `StepOutcome`.
-Extras = tuple[dict[str, Any], dict[str, Any]]
+class Extras(NamedTuple):
+    """What a step has beside its numbers: fields of its `GradStats` and of its `StepOutcome`, and its origin."""
+
+    measured: dict[str, Any]
+    outcome: dict[str, Any]
+    origin: Origin | None
+
+
+NO_EXTRAS = Extras({}, {}, None)
 
 
 def _read_extras(path: Location) -> dict[int, Extras]:
@@ -266,10 +276,12 @@ def _read_extras(path: Location) -> dict[int, Extras]:
     for line in path.read().split(b"\n"):
         try:
             plain = unpack(json.loads(line))
-            stats, outcome = measured_of(plain), outcome_of(plain)
-            sound = conforms(plain["step"], int) and conforms(StepOutcome(**outcome), StepOutcome)
-            if sound and all(conforms(value, MEASURED[name]) for name, value in stats.items()):
-                extras[plain["step"]] = stats, outcome
+            origin = Origin(**plain["origin"]) if "origin" in plain else None
+            extra = Extras(measured_of(plain), outcome_of(plain), origin)
+            sound = conforms(plain["step"], int) and conforms(origin, Origin | None)
+            sound = sound and conforms(StepOutcome(**extra.outcome), StepOutcome)
+            if sound and all(conforms(value, MEASURED[name]) for name, value in extra.measured.items()):
+                extras[plain["step"]] = extra
         except Exception:  # whatever it was, it was not written by `Recorder`
             continue
     return extras
