@@ -242,3 +242,16 @@ def test_a_later_change_of_the_same_replaces_the_earlier_one() -> None:
 @pytest.mark.parametrize(("path", "code"), [("net", "self.net"), ("a.0.b", "self.a[0].b"), ("d.k-1", "self.d['k-1']")])
 def test_a_path_as_code(path: str, code: str) -> None:
     assert expression(path) == code
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_fresh_instance_is_rebuilt_for_validation_too(repaired: Any) -> None:
+    module, _, folder = repaired("all three")
+    fresh, losses = Net(), []
+    fresh.validation_step = lambda batch, batch_idx: losses.append(fresh.net(batch[0]).sum())  # type: ignore[assignment]
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, callbacks=[GradGuard()], enable_progress_bar=False, enable_checkpointing=False
+    )  # fmt: skip
+    trainer.validate(fresh, loader(1), ckpt_path=folder / "step=60.ckpt", verbose=False)
+    assert same_state(fresh, module)
+    assert torch.equal(losses[0], module.net(next(iter(loader(1)))[0]).sum())
