@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.collect.activation_probe import ActivationProbe
-from lightning_gradguard.collect.batch_stats import BatchStats, dataset_indices, find_bad_micro_batch, sample_sizes
+from lightning_gradguard.collect.batch_stats import BatchStats, find_bad_micro_batch, sample_sizes
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import Finding, Incident, StepReport
@@ -31,7 +31,9 @@ from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 from lightning_gradguard.trainer import (
     callback_classes,
+    follow_training_data,
     is_last_reader,
+    leave_training_data,
     log_step,
     logged_metrics,
     origin_of,
@@ -41,6 +43,7 @@ from lightning_gradguard.trainer import (
     should_log,
     split_loggers,
     steps_now,
+    training_indices,
     versions,
 )
 
@@ -137,7 +140,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._engines: dict[int, RunEngine] = {}
         self._saved: dict[str, Any] = {}
         self._losses: list[Tensor] = []
-        self._data: tuple[Any, int] | None = None  # the batch in training and its place in the epoch, -1 if not known
+        self._data: tuple[Any, int] | None = None  # the batch in training and its place among those drawn
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
@@ -182,6 +185,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if stage == "fit":
             self._reset()
             self._record = self._shared.latest = RunRecord(FINDINGS_KEPT)
+            follow_training_data(trainer)
         self._unfollow = follow_changes(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -256,7 +260,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._drawn = self._drawn + 1 if batch_idx else 1
-        self._data = batch, batch_idx if self._drawn == batch_idx + 1 else -1
+        self._data = batch, self._drawn - 1
         if not self._losses and self._forward_state is not None:
             self._forward_state.save()
             for engine in self._engines.values():
@@ -297,6 +301,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._finish(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        leave_training_data(trainer)
         self._release()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -369,7 +374,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if 0 <= micro < of - 1:
             return BatchStats(micro_batch=micro, micro_batches=of)
         size = sample_sizes(batch)
-        indices = dataset_indices(trainer.train_dataloader, position) if position >= 0 else ()
+        indices = training_indices(trainer, position)
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
 
     def _clip_for(self, processes: ProcessGroupInfo) -> AbstractClip | None:
@@ -391,6 +396,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def _finish(self, trainer: Any) -> None:
         if self._logbook is not None:
             self._logbook.close(self.report(), log_step(trainer))
+        leave_training_data(trainer)
         self._release()
 
     def _release(self) -> None:

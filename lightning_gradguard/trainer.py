@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from lightning_gradguard import __version__
+from lightning_gradguard.collect.followed_sampler import dataset_indices, follow_loader, leave_loader
 from lightning_gradguard.findings import Origin
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
@@ -101,6 +103,35 @@ def planned_steps(trainer: Any) -> int | None:
 def logged_metrics(trainer: Any) -> Iterable[Any]:
     """The metrics behind `self.log` in the training loop."""
     return tuple(getattr(trainer.fit_loop.epoch_loop, "_results", {}).values())
+
+
+def follow_training_data(trainer: Any) -> None:
+    """Follows the samplers of the loaders that the strategy sets up from now on, until `leave_training_data`."""
+    if "process_dataloader" not in vars(trainer.strategy):
+        trainer.strategy.process_dataloader = partial(followed, trainer.strategy.process_dataloader)
+
+
+def followed(process: Callable[[Any], Any], loader: Any) -> Any:
+    """A loader as the strategy sets it up, with its sampler followed."""
+    leave_loader(loader)  # Lightning looks at the sampler's class
+    loader = process(loader)
+    follow_loader(loader)
+    return loader
+
+
+def leave_training_data(trainer: Any) -> None:
+    """Undoes `follow_training_data`."""
+    vars(trainer.strategy).pop("process_dataloader", None)
+    for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop):
+        for loader in getattr(getattr(loop, "_combined_loader", None), "flattened", ()):
+            leave_loader(loader)
+
+
+def training_indices(trainer: Any, position: int) -> tuple[int, ...]:
+    """Dataset indices of a training batch by its place in the loader's pass; empty where they are not known."""
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    batches: Any = getattr(getattr(combined, "_iterator", None), "iterators", ())
+    return dataset_indices(batches[0], position) if len(batches) == 1 else ()
 
 
 def should_log(trainer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""COLLECT: sizes and dataset indices of a batch's samples, measured only on suspicious steps."""
+"""COLLECT: sizes of a batch's samples, measured only on suspicious steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
-from torch.utils.data.distributed import DistributedSampler
 
 from lightning_gradguard.tensors.shards import local
 
@@ -68,29 +66,6 @@ def sample_sizes(batch: Any) -> Floats:
         scaled = peaks / usual if usual > 0 else np.where(np.isfinite(peaks), 1.0, peaks)
         worst = np.maximum(worst, scaled)  # keeps NaN
     return worst
-
-
-def dataset_indices(loader: Any, position: int) -> tuple[int, ...]:
-    """Dataset indices of the samples in batch number `position` of the epoch; empty when unknown.
-
-    Known are sequential order and torch's `DistributedSampler`, whose order depends only on the epoch. Any other
-    shuffled order would have to be read from a random generator, which would change the run.
-
-    Example:
-        >>> dataset_indices(DataLoader(range(10), batch_size=4), 2), dataset_indices(DataLoader([1], shuffle=True), 0)
-        ((8, 9), ())
-    """
-    if type(loader) is not DataLoader:
-        return ()
-    batches = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
-    if type(batches) is not BatchSampler:
-        return ()
-    order, start = batches.sampler, position * batches.batch_size
-    if type(order) is SequentialSampler:
-        return tuple(range(start, min(start + batches.batch_size, len(order))))
-    if type(order).__iter__ is DistributedSampler.__iter__:
-        return tuple(list(order)[start : start + batches.batch_size])
-    return ()
 
 
 def find_bad_micro_batch(losses: Sequence[float]) -> int:
