@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -18,6 +19,7 @@ from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, Policy, check_policy
+from lightning_gradguard.record.bad_batches import BadBatches
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.record.location import location_of
 from lightning_gradguard.record.logbook import Logbook
@@ -84,6 +86,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         snapshots: How many snapshots are kept in host memory, each about three times the weights under Adam. Default
             chosen.
         record: Whether to keep every step's statistics on disk for `gradguard replay`.
+        save_bad_batches: A directory for the batches of the first 20 skipped steps, and for a list of the samples to
+            exclude from the next run (`docs/bad_batches.md`); by default none are kept.
 
     Raises:
         ValueError: If `policy` is unknown or names a kind that no detector reports, if two detectors share a name, if
@@ -109,6 +113,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         snapshot_every: int = 50,
         snapshots: int = 2,
         record: bool = True,
+        save_bad_batches: str | Path | None = None,
     ) -> None:
         super().__init__()
         join_namespaces()
@@ -124,7 +129,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             clip,
         )
         require(name is None or isinstance(name, str), "GradGuard(name=...)", "must be text", name)
-        self.clip, self.name, self.record = clip, name, record
+        require(
+            save_bad_batches is None or (isinstance(save_bad_batches, (str, Path)) and str(save_bad_batches) != ""),
+            "GradGuard(save_bad_batches=...)",
+            "must be a directory",
+            save_bad_batches,
+        )
+        self.clip, self.name, self.record, self.save_bad_batches = clip, name, record, save_bad_batches
         # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
         self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
@@ -141,6 +152,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._saved: dict[str, Any] = {}
         self._losses: list[Tensor] = []
         self._data: tuple[Any, int] | None = None  # the batch in training and its place among those drawn
+        self._bad_batches: BadBatches | None = None
+        self._window: list[Any] = []  # the step's batches, where bad ones are saved
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
@@ -213,6 +226,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         one = len(self._engines) == 1 and pl_module.automatic_optimization
         self._reduces_loss = one and not processes.alone
         self._logbook = self._open_logbook(trainer)
+        directory = location_of(self.save_bad_batches) if self.save_bad_batches is not None else None
+        self._bad_batches = BadBatches(directory, trainer.global_rank) if directory is not None else None
 
     def _contexts(self, trainer: Any, pl_module: Any, processes: ProcessGroupInfo) -> list[RunContext]:
         """What each optimizer's engine has to know."""
@@ -261,6 +276,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._drawn = self._drawn + 1 if batch_idx else 1
         self._data = batch, self._drawn - 1
+        if self._bad_batches is not None:
+            self._window = [*self._window, batch] if self._losses else [batch]
         if not self._losses and self._forward_state is not None:
             self._forward_state.save()
             for engine in self._engines.values():
@@ -285,11 +302,15 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._seen.add(report, engine.changed)
         if report.outcome.stop_reason:
             trainer.should_stop = True
+        if self._bad_batches is not None:
+            self._bad_batches.add(report, self._window)
         if self._logbook is not None:
             self._logbook.step(report, log_step(trainer), engine.changed)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._data = None
+        if not self._losses:
+            self._window = []
         self._notice_unseen_steps(pl_module)
         if self._logbook is not None and should_log(trainer):
             self._logbook.write()
@@ -349,8 +370,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         # The Trainer puts `log` and `log_dict` on every callback; they hold the whole module.
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
-            _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing
-        )
+            _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing,
+            _bad_batches=None, _window=[],
+        )  # fmt: skip
         return {**kept, **fresh, "_saved": self.state_dict()}
 
     # ---------------------------------------------------------------- behind the hooks
@@ -372,7 +394,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         of = len(self._losses) if pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1 else 1
         micro = find_bad_micro_batch([float(loss) for loss in self._losses]) if of > 1 else -1
         if 0 <= micro < of - 1:
-            return BatchStats(micro_batch=micro, micro_batches=of)
+            indices = training_indices(trainer, position - (of - 1 - micro))
+            return BatchStats(indices=indices, micro_batch=micro, micro_batches=of)
         size = sample_sizes(batch)
         indices = training_indices(trainer, position)
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
@@ -404,7 +427,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         for engine in self._engines.values():
             engine.close()
         self._unfollow()
-        self._forward_state = self._logbook = self._data = None
+        self._forward_state = self._logbook = self._data = self._bad_batches = None
+        self._window = []
         self._losses = []
 
 

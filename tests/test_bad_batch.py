@@ -104,7 +104,8 @@ def test_the_micro_batch_is_reported_and_its_samples_while_in_memory() -> None:
     assert last == ["sample 4 of the batch (micro-batch 4 of 4, 180 in the dataset) contains NaN"]
     gone = reported(Spoil(9, [4], math.nan), accumulate_grad_batches=4)
     assert gone == [
-        "loss of micro-batch 2 of 4 is not finite or far above the others; its samples are no longer in memory"
+        "loss of micro-batch 2 of 4 (144 to 159 in the dataset) is not finite or far above the others; its samples are "
+        "no longer in memory"
     ]
 
 

@@ -26,7 +26,7 @@ class BatchStats:
     Args:
         size: Largest absolute value of each sample over that of the median sample, the maximum over the batch's float
             tensors, `[N]`; NaN or inf where the sample contains one. Empty when the batch is no longer in memory.
-        indices: Index of each sample in the dataset, `[N]`; empty when unknown.
+        indices: Index of each sample in the dataset, also where the batch is no longer in memory; empty when unknown.
         micro_batch: Index of the micro-batch that the losses point to; -1 when they point to none.
         micro_batches: Number of micro-batches in the step.
         process: Rank of the process that trained on the batch; -1 in a run of one process.

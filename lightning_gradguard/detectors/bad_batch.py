@@ -95,6 +95,7 @@ class BadBatch(AbstractDetector):
             return None
         if not len(batch.size):
             which = f"micro-batch {batch.micro_batch + 1} of {batch.micro_batches}"
+            which += f" ({list_numbers(batch.indices)} in the dataset)" if batch.indices else ""
             detail = f"loss of {which} is not finite or far above the others; its samples are no longer in memory"
             return Finding(self.kind, stats.step, (), detail=detail) if batch.micro_batch >= 0 else None
         nan, inf = np.isnan(batch.size), np.isinf(batch.size)
