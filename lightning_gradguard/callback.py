@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -16,6 +18,7 @@ from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.batch_stats import BatchStats, find_bad_micro_batch, sample_sizes
 from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.collect.loss_level import LOSS_LEVEL
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, Policy, check_policy
@@ -26,12 +29,14 @@ from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
+from lightning_gradguard.rerun import Rerun
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
 from lightning_gradguard.tensors.checkpointing import load_parts
 from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 from lightning_gradguard.trainer import (
+    averages_weights,
     callback_classes,
     follow_training_data,
     is_last_reader,
@@ -52,6 +57,8 @@ from lightning_gradguard.trainer import (
 #: Findings kept for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
 FINDINGS_KEPT = 10_000
 STATE_VERSION = 2
+#: Batches that are kept to be measured again. Chosen.
+RECENT = 4
 #: Kinds that loss and buffers tell, for where no gradients can be seen.
 WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
 
@@ -154,6 +161,11 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._data: tuple[Any, int] | None = None  # the batch in training and its place among those drawn
         self._bad_batches: BadBatches | None = None
         self._window: list[Any] = []  # the step's batches, where bad ones are saved
+        # The last batches with finite losses: batch, its index in the epoch, its loss, what that was divided by, and
+        # whether nothing was found.
+        self._recent: deque[tuple[Any, int, Tensor, float, bool]] = deque(maxlen=RECENT)
+        self._rerun: Rerun | None = None
+        self._batch_idx = 0  # of the batch in training, in the epoch
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
@@ -161,6 +173,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._unfollow: Callable[[], None] = do_nothing
         self._acts, self._reduces_loss = True, False
         self._unseen_batches = 0
+        self._planned: int | None = None
 
     # ---------------------------------------------------------------- what it has seen
 
@@ -205,7 +218,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._acts = not owns_the_step(trainer)
         if not self._acts:
             rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only watches the loss here.")
-        processes = processes_of(trainer, pl_module)
+        processes, self._planned = processes_of(trainer, pl_module), planned_steps(trainer)
         self._forward_state = ForwardState(pl_module, partial(logged_metrics, trainer))
         self._engines = {
             id(context.optimizer): RunEngine(context) for context in self._contexts(trainer, pl_module, processes)
@@ -246,6 +259,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         clip = self._clip_for(processes) if policy.allows_actions else None
         detectors = [d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS]
         samples = not several and pl_module.automatic_optimization
+        if policy.uses_snapshots and samples and alone:
+            self._rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer))
         return [
             RunContext(
                 module=pl_module,
@@ -255,7 +270,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 forward_state=self._forward_state,
                 clip=clip,
                 name=str(index) if several else "",
-                total_steps=planned_steps(trainer),
+                total_steps=self._planned,
                 multiple_optimizers=several,
                 scaler=scaler,
                 gradients_scaled=scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False),
@@ -265,7 +280,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 else None,
                 batch_stats=partial(self._batch_stats, trainer, pl_module),
                 origin=partial(origin_of, trainer),
+                recheck=self._recheck,
+                recent_loss=self._recent_loss,
                 fused_clip=last,
+                averaged=averages_weights(trainer),
                 sample_every=self.sample_every,
                 snapshot_every=self.snapshot_every,
                 snapshots=self.snapshots,
@@ -274,7 +292,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         ]
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._drawn = self._drawn + 1 if batch_idx else 1
+        self._drawn, self._batch_idx = self._drawn + 1 if batch_idx else 1, batch_idx
         self._data = batch, self._drawn - 1
         if self._bad_batches is not None:
             self._window = [*self._window, batch] if self._losses else [batch]
@@ -298,24 +316,32 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
+        if self._rerun is not None and self._data is not None and self._losses and report.stats.clean:
+            self._recent.append((self._data[0], self._batch_idx, self._losses[-1], divisor, not report.findings))
         self._losses = []
-        self._seen.add(report, engine.changed)
+        self._take_in(trainer, engine, report)
         if report.outcome.stop_reason:
             trainer.should_stop = True
         if self._bad_batches is not None:
             self._bad_batches.add(report, self._window)
-        if self._logbook is not None:
-            self._logbook.step(report, log_step(trainer), engine.changed)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._data = None
         if not self._losses:
             self._window = []
+        for engine in self._engines.values():
+            if engine.steps == self._planned:  # before the last validation and the last checkpoint
+                engine.put_right(at_end=True)
+        self._take_in_restorations(trainer)
         self._notice_unseen_steps(pl_module)
         if self._logbook is not None and should_log(trainer):
             self._logbook.write()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        for engine in self._engines.values():
+            if engine.steps != self._planned:  # the run ends early
+                engine.put_right(at_end=True)
+        self._take_in_restorations(trainer)
         self._finish(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -326,9 +352,12 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._release()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        # A checkpoint is also a point to roll back to, so that a resumed run rolls back to where this one would.
+        # A checkpoint is also a point to roll back to, so that a resumed run rolls back to where this one would. Where
+        # the checkpoint holds the weights themselves and no copies of them, what is put right here is right in it.
         for engine in self._engines.values():
+            engine.put_right()
             engine.request_snapshot()
+        self._take_in_restorations(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers, strings and tensors, with a version."""
@@ -371,7 +400,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
             _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing,
-            _bad_batches=None, _window=[],
+            _bad_batches=None, _window=[], _rerun=None, _recent=deque(maxlen=RECENT),
         )  # fmt: skip
         return {**kept, **fresh, "_saved": self.state_dict()}
 
@@ -400,6 +429,23 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         indices = training_indices(trainer, position)
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
 
+    def _recheck(self) -> tuple[float, float] | None:
+        """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
+        healthy = [kept[:-1] for kept in self._recent if kept[-1]]
+        if self._rerun is None or not healthy:
+            return None
+        batch, place, loss, divisor = healthy[-1]
+        now = self._rerun.loss(batch, place)
+        return (float(loss) * divisor, now) if now is not None else None
+
+    def _recent_loss(self) -> float | None:
+        """Mean loss of the last batches with the present weights; None where it cannot be measured again."""
+        if self._rerun is None or not self._recent:
+            return None
+        losses = [self._rerun.loss(batch, place) for batch, place, *_ in self._recent]
+        known = [loss for loss in losses if loss is not None]
+        return fmean(known) if known else None
+
     def _clip_for(self, processes: ProcessGroupInfo) -> AbstractClip | None:
         if self.clip is not None and self.clip.unitwise and processes.flattened:
             rank_zero_warn(f"{self.clip} needs whole rows of weights, which FSDP1 flattens: it is disabled. Use FSDP2.")
@@ -416,7 +462,25 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 "`self.optimizers()` without `use_pl_optimizer=False`, and step those."
             )
 
+    def _take_in(self, trainer: Any, engine: RunEngine, report: StepReport) -> None:
+        """A step's report, or the last one with what followed it."""
+        self._seen.add(report, engine.changed, engine.states[LOSS_LEVEL])
+        if self._logbook is not None:
+            self._logbook.step(report, log_step(trainer), engine.changed)
+
+    def _take_in_restorations(self, trainer: Any) -> None:
+        """What the engines have put back since their last step."""
+        for engine in self._engines.values():
+            if engine.restoration is not None:
+                last = self._reports[engine.name]
+                report = replace(last, findings=(), outcome=replace(last.outcome, restoration=engine.restoration))
+                self._take_in(trainer, engine, report)
+                engine.restoration = None
+
     def _finish(self, trainer: Any) -> None:
+        for engine in self._engines.values():
+            if engine.close_incidents():
+                self._take_in(trainer, engine, self._reports[engine.name])
         if self._logbook is not None:
             self._logbook.close(self.report(), log_step(trainer))
         leave_training_data(trainer)
@@ -427,8 +491,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         for engine in self._engines.values():
             engine.close()
         self._unfollow()
-        self._forward_state = self._logbook = self._data = self._bad_batches = None
+        self._forward_state = self._logbook = self._data = self._bad_batches = self._rerun = None
         self._window = []
+        self._recent.clear()
         self._losses = []
 
 

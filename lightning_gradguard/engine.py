@@ -10,14 +10,41 @@ from typing import Any, Protocol
 
 from lightning_gradguard.arguments import warn_switched_off
 from lightning_gradguard.collect.batch_stats import BatchStats
+from lightning_gradguard.collect.loss_level import INITIAL as NO_LEVEL
+from lightning_gradguard.collect.loss_level import (
+    LOSS_LEVEL,
+    follow_level,
+    level_since,
+    limit_above,
+    restarted,
+    standing_of,
+)
 from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors import AbstractDetector, State, diagnose
-from lightning_gradguard.findings import KEPT, Finding, Incident, Origin, StepOutcome, StepReport
+from lightning_gradguard.detectors import AbstractDetector, LossIncrease, NonFiniteState, State, diagnose
+from lightning_gradguard.findings import (
+    DEGRADED,
+    KEPT,
+    OPEN,
+    RESOLVED,
+    Finding,
+    Incident,
+    Origin,
+    Restoration,
+    StepOutcome,
+    StepReport,
+)
 from lightning_gradguard.policy import Policy, decide
 from lightning_gradguard.policy.ladders import LadderState, LadderStates, Rung
 from lightning_gradguard.record.incident_tracker import IncidentTracker
+from lightning_gradguard.remedies import Rollback
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_parts, to_checkpoint
+
+#: Shares of the progress so far that the loss may have lost when an incident counts as resolved, and when a snapshot is
+#: taken. Chosen.
+BACK, FAR = 0.05, 0.5
+#: Steps between the first two comparisons of the present weights with those of a snapshot. Chosen.
+FIRST_PAUSE = 4
 
 
 class Source(Protocol):
@@ -35,6 +62,18 @@ class Source(Protocol):
         """When and where the step was, asked for when an incident begins."""
         ...
 
+    def recheck(self) -> tuple[float, float] | None:
+        """The loss of the last healthy batch when it was new and now, asked for when a detector wants it."""
+        ...
+
+    def compare(self, best: bool = False) -> tuple[float, float] | None:
+        """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
+        ...
+
+    def nonfinite_state(self) -> tuple[str, ...]:
+        """Layers whose weights or optimizer state are not finite, asked for when loss or gradients are not."""
+        ...
+
 
 class Acting(Protocol):
     """What carries out an engine's decisions: on a run, or as its recording says."""
@@ -44,8 +83,27 @@ class Acting(Protocol):
         """Whether the next step belongs to a trial of remedies, so that no detector is asked."""
         ...
 
-    def act(self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool) -> StepOutcome:
-        """Answers the findings of one step."""
+    @property
+    def held_snapshots(self) -> Sequence[int] | None:
+        """Steps of the snapshots that may still be restored; None when that is not known."""
+        ...
+
+    def snapshot_is_due(self, step: int) -> bool:
+        """Whether a snapshot will be taken if the step is healthy."""
+        ...
+
+    def confirm_weights(self) -> None:
+        """The weights are known to be good: whatever is wrong with the step comes from its data."""
+        ...
+
+    def put_back(self, best: bool) -> int | None:
+        """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""
+        ...
+
+    def act(
+        self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool, loss: float = math.nan
+    ) -> StepOutcome:
+        """Answers the findings of one step; `loss` tells where the loss stands."""
         ...
 
 
@@ -58,7 +116,6 @@ class StepEngine:
         policy: Decides.
         actor: Acts.
         name: The optimizer's index when there are several; otherwise empty.
-        snapshots: How many snapshots the actor keeps.
 
     Attributes:
         steps: Steps so far.
@@ -74,23 +131,28 @@ class StepEngine:
         actor: Acting,
         *,
         name: str = "",
-        snapshots: int = 2,
     ) -> None:
         self.source, self.policy, self.actor, self.name = source, policy, actor, name
         self.detectors = tuple(detectors)
         self.steps = 0
-        self.states: dict[str, State] = {LOSS_TREND: INITIAL, **{d.name: d.init() for d in detectors}}
+        self.states: dict[str, State] = {
+            LOSS_TREND: INITIAL,
+            LOSS_LEVEL: NO_LEVEL,
+            **{d.name: d.init() for d in detectors},
+        }
         self.ladders: LadderStates = {}
         self.incidents = IncidentTracker(name, source.origin)
         self.changed: list[Incident] = []
-        self._snapshots = snapshots
         self._states_at: dict[int, dict[str, State]] = {}  # at the steps of the snapshots
+        self._pause, self._next_look = FIRST_PAUSE, 0  # of comparisons with a snapshot
         self._restored = False  # whether the last step ended with a rollback
         self._index_detectors()
 
     def _index_detectors(self) -> None:
         """What every step needs to know about the detectors, looked up once."""
         self._asking = [d for d in self.detectors if d.asks_for_batch_stats]
+        self._only_about_loss = {d.kind for d in self.detectors if d.only_about_loss}
+        self._rechecking = [d for d in self.detectors if d.asks_for_recheck]
         self._reset_on_cancel = [LOSS_TREND, *(d.name for d in self.detectors if d.ignore_cancelled)]
         self._limited = [d.name for d in self.detectors if "limit" in self.states[d.name]]
 
@@ -108,10 +170,57 @@ class StepEngine:
         if not in_trial:
             self.states, findings = diagnose(self.detectors, self.states, stats, self._switch_off)
             if findings or self.ladders:
-                self.ladders, chosen = decide(self.ladders, findings, self.policy)
-        outcome = self.actor.act(stats, chosen, not any(state.get("hold_snapshots") for state in self.states.values()))
-        self._follow(stats.step, outcome, before)
+                ladders = self.ladders
+                self.ladders, chosen = decide(ladders, findings, self.policy, stats.weights_known_good)
+                stats, chosen = self._doubt(stats, chosen, ladders)
+        due = self.actor.snapshot_is_due(stats.step)
+        outcome = self.actor.act(stats, chosen, due and self._is_sound, self.loss if due else math.nan)
+        self._follow(stats, outcome, before)
         return self._record(stats, findings, chosen, outcome)
+
+    def _doubt(
+        self, stats: GradStats, chosen: tuple[tuple[Finding, Rung], ...], before: LadderStates
+    ) -> tuple[GradStats, tuple[tuple[Finding, Rung], ...]]:
+        """Without the rungs that lead back to earlier weights for a high loss alone, where it is no lower there.
+
+        A comparison that shows no better snapshot doubles the wait for the next one.
+        """
+        doubted = [f.kind for f, rung in chosen if f.kind in self._only_about_loss and leads_back(rung)]
+        if not doubted:
+            return stats, chosen
+        if stats.step >= self._next_look:
+            stats = replace(stats, comparison=self.source.compare())
+            if stats.comparison is None or not stats.comparison[0] <= stats.comparison[1]:
+                self._pause, self._next_look = FIRST_PAUSE, 0
+                return stats, chosen
+            self._pause, self._next_look = 2 * self._pause, stats.step + self._pause
+        for kind in doubted:
+            self.ladders[kind] = before.get(kind, LadderState())._replace(healthy_steps=0)
+        return stats, tuple((f, () if f.kind in doubted else rung) for f, rung in chosen)
+
+    @property
+    def _level(self) -> dict[str, Any]:
+        return self.states[LOSS_LEVEL]
+
+    @property
+    def loss(self) -> float:
+        """Where the loss stands: the median of the last ones; NaN when there are too few."""
+        return level_since(self._level)
+
+    @property
+    def _reference(self) -> float:
+        """Where the loss should come back to: its best; where it stands, while no best is known."""
+        best: float = self._level["best"]
+        return best if math.isfinite(best) else self.loss
+
+    def _is_above_best(self, share: float) -> bool:
+        """Whether the loss stands above its best by more than chance and more than a share of all progress."""
+        return self.loss > limit_above(self._level, self._level["best"], share)
+
+    @property
+    def _is_sound(self) -> bool:
+        """Whether a snapshot may be taken, as far as the losses show."""
+        return not any(state.get("hold_snapshots") for state in self.states.values()) and not self._is_above_best(FAR)
 
     def _collect(self, inputs: tuple[Any, ...], in_trial: bool) -> GradStats:
         """The step's statistics; the loss trend follows them, except during a trial."""
@@ -123,7 +232,22 @@ class StepEngine:
         if in_trial:
             return stats
         self.states = {**self.states, LOSS_TREND: trend}
-        return replace(stats, batch_stats=self.source.batch_stats()) if self._is_suspicious(stats) else stats
+        if not (stats.clean or stats.scaler_overflow) or self.actor.snapshot_is_due(stats.step):
+            stats = replace(stats, nonfinite_state=self.source.nonfinite_state())
+        if self._is_suspicious(stats):
+            stats = replace(stats, batch_stats=self.source.batch_stats())
+        return self._recheck(stats)
+
+    def _recheck(self, stats: GradStats) -> GradStats:
+        """The statistics with the last healthy batch measured again, where a detector asks for it."""
+        known = stats.weights_known_good or stats.nonfinite_state
+        if known or not any(d.wants_recheck(self.states[d.name], stats) for d in self._rechecking):
+            return stats
+        stats = replace(stats, recheck=self.source.recheck())
+        if not any(d.confirms_weights(self.states[d.name], stats) for d in self._rechecking):
+            return stats
+        self.actor.confirm_weights()
+        return replace(stats, weights_known_good=True)
 
     def _is_suspicious(self, stats: GradStats) -> bool:
         """Whether a detector asks for the samples of the step's batch."""
@@ -141,22 +265,29 @@ class StepEngine:
         self._index_detectors()
         warn_switched_off("detector", detector, error)
 
-    def _follow(self, step: int, outcome: StepOutcome, before: dict[str, State]) -> None:
+    def _follow(self, stats: GradStats, outcome: StepOutcome, before: dict[str, State]) -> None:
         """What the step's outcome means for the detectors' states."""
+        step = stats.step
+        taken = stats.clean and not (outcome.cancelled or outcome.in_trial or stats.multiple_optimizers)
+        if taken and stats.loss is not None:
+            self.states[LOSS_LEVEL] = follow_level(self._level, step, stats.loss, stats.total_steps)
+        if outcome.cancelled and not outcome.in_trial:
+            self._add_lost(1)
         if outcome.cancelled and not outcome.in_trial:
             self.states |= {name: before[name] for name in self._reset_on_cancel}
         if outcome.restored is not None:
-            self._states_at = {at: states for at, states in self._states_at.items() if at <= outcome.restored}
-            self.states = dict(self._states_at.get(outcome.restored, self.states))
+            self._forget_since(outcome.restored, step)
         if outcome.model_changed:
             improved = outcome.trial is not None and outcome.trial.improved
             after = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
             self.states = {**self.states, **after, LOSS_TREND: renewed(self.states[LOSS_TREND], improved)}
             self._states_at = {}
+        if outcome.settings_changed:
+            self.states[LOSS_LEVEL] = restarted(self._level)
         if outcome.snapshot:
             self._states_at[step] = dict(self.states)
-            for oldest in sorted(self._states_at)[: -self._snapshots]:
-                del self._states_at[oldest]
+            held = self.actor.held_snapshots
+            self._states_at = {at: s for at, s in self._states_at.items() if held is None or at in held}
         self._restored = outcome.restored is not None
         self.steps = step + 1
 
@@ -174,13 +305,83 @@ class StepEngine:
             findings = (Finding(event.cause, stats.step, (), event.loss, detail=f"found by trial: {event}"),)
             answered = [(findings[0], (event.remedies,))]
         known = answered or self.incidents.incidents
-        self.changed = self.incidents.update(answered, event, self._is_over, outcome.stopped_by) if known else []
+        self.changed = []
+        if known:
+            losses = self._reference, self.loss
+            self.changed = self.incidents.update(answered, event, self._has_ended_well, outcome.stopped_by, *losses)
         limit = max([self.states[name]["limit"] for name in self._limited], default=math.nan)
         return StepReport(stats=stats, findings=findings, outcome=outcome, limit=limit, optimizer=self.name)
 
     def _is_over(self, kind: str) -> bool:
         """Whether a kind has not been reported for as many healthy steps as end its incident."""
         return kind not in self.ladders or self.ladders[kind].healthy_steps >= self.policy.steps_to_resolve
+
+    def _has_ended_well(self, incident: Incident) -> bool:
+        """Whether the symptom of an incident has ended, and the loss is back where it was before."""
+        return self._is_over(incident.kind) and self._is_back(incident)
+
+    def _is_back(self, incident: Incident) -> bool:
+        """Whether the loss since an incident is not above the one before; True where that one is not known."""
+        limit = limit_above(self._level, incident.loss_before, BACK)
+        return math.isnan(limit) or level_since(self._level, incident.last_step + 1) <= limit
+
+    def put_right(self, at_end: bool = False) -> Restoration | None:
+        """After a step, when the weights are about to leave the run: puts a snapshot back where they are ruined.
+
+        Args:
+            at_end: Whether the run ends here, so that a loss far above its best is a reason as well.
+        """
+        finding = self._find_ruin(at_end) if self.policy.uses_snapshots else None
+        if finding is None:
+            return None
+        restoration = Restoration(finding, self.actor.put_back(best=at_end), at_end)
+        self.take_in(restoration)
+        return restoration
+
+    def _find_ruin(self, at_end: bool) -> Finding | None:
+        step = self.steps - 1
+        if layers := self.source.nonfinite_state():
+            return Finding(NonFiniteState.kind, step, layers, detail="weights or optimizer state are not finite")
+        if not (at_end and self._is_above_best(FAR)):
+            return None
+        compared = self.source.compare(best=True)
+        if compared is not None and compared[0] <= compared[1]:  # the objective has changed, not the weights
+            return None
+        now, best = self.loss, self._level["best"]
+        detail = f"median loss at the end is {now:.3g}, {best:.3g} at its best"
+        return Finding(LossIncrease.kind, step, (), now, best, detail)
+
+    def take_in(self, restoration: Restoration) -> None:
+        """What a restoration means for incidents and detectors."""
+        restored = restoration.step is not None
+        answered = [(restoration.finding, (Rollback().name,) if restored else ())]
+        self.changed = self.incidents.update(answered, before=self._reference)
+        if restoration.step is not None:
+            self._forget_since(restoration.step, self.steps)
+            self._restored = True
+
+    def _forget_since(self, step: int, now: int) -> None:
+        """The detectors' states are those of a snapshot's step again."""
+        lost = self._level["lost"]
+        self._states_at = {at: states for at, states in self._states_at.items() if at <= step}
+        self.states = dict(self._states_at.get(step, self.states))
+        self._add_lost(lost - self._level["lost"] + now - step)
+
+    def _add_lost(self, steps: int) -> None:
+        """Counts steps that were skipped or rolled back."""
+        self.states[LOSS_LEVEL] = {**self._level, "lost": self._level["lost"] + steps}
+
+    def close_incidents(self) -> list[Incident]:
+        """At the end of the run: what has become of the incidents that were still open."""
+        self.changed = self.incidents.close(self._outcome_at_end, self.loss)
+        return self.changed
+
+    def _outcome_at_end(self, incident: Incident) -> str:
+        """An incident whose symptom lasts is open; another one is resolved where the loss is at its best."""
+        if not self._is_over(incident.kind):
+            return OPEN
+        is_back = not self.loss > limit_above(self._level, incident.loss_before, BACK)
+        return RESOLVED if is_back and not standing_of(self._level, self.steps).is_degraded else DEGRADED
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, as plain dicts, lists, numbers, strings and tensors."""
@@ -191,6 +392,7 @@ class StepEngine:
             "policy": {kind: repr(self.policy.rungs.get(kind)) for kind in self.ladders},
             "incidents": self.incidents.state_dict(),
             "restored": self._restored,
+            "looks": [self._pause, self._next_look],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -205,6 +407,7 @@ class StepEngine:
             "policy": self._compare_policy,
             "incidents": self.incidents.load_state_dict,
             "restored": self._load_restored,
+            "looks": self._load_looks,
         }
 
     def _load_steps(self, steps: Any) -> None:
@@ -223,7 +426,10 @@ class StepEngine:
         return {**states, LOSS_TREND: {**states[LOSS_TREND], "trend": judge(states[LOSS_TREND])}}
 
     def _load_ladders(self, ladders: Any) -> None:
-        self.ladders = {kind: LadderState(int(rung), int(healthy)) for kind, (rung, healthy) in ladders.items()}
+        self.ladders = {kind: LadderState(int(r), int(h), bool(excused)) for kind, (r, h, excused) in ladders.items()}
+
+    def _load_looks(self, looks: Any) -> None:
+        self._pause, self._next_look = map(int, looks)
 
     def _compare_policy(self, ladders: Any) -> None:
         """A kind whose ladder is another one now begins at its first rung."""
@@ -247,3 +453,8 @@ def warn_other_form(detector: str, wanted: State, found: State) -> None:
         f"GradGuard starts the detector {detector!r} afresh: its state in the checkpoint has no {missing}.",
         stacklevel=2,
     )
+
+
+def leads_back(rung: Rung) -> bool:
+    """Whether a remedy of the rung goes back to earlier weights."""
+    return any(remedy.uses_snapshots or remedy.uses_search for remedy in rung)

@@ -17,8 +17,11 @@ import numpy as np
 if TYPE_CHECKING:
     from lightning_gradguard.collect.stats import GradStats
 
-#: How an incident ended. "open" means the run ended, or goes on, with the symptom still there.
-RESOLVED, OPEN, UNRECOVERABLE = "resolved", "open", "unrecoverable"
+#: How an incident ended. "open" means the run ended, or goes on, with the symptom still there; "degraded" that the
+#: symptom has ended, but the run ended with a loss above the one before the incident.
+RESOLVED, OPEN, DEGRADED, UNRECOVERABLE = "resolved", "open", "degraded", "unrecoverable"
+#: What a run has come to, beside "degraded" and "unrecoverable".
+HEALTHY, RECOVERED = "healthy", "recovered"
 #: How a trial of remedies ended. "running" means that the run ended, or goes on, within the trial.
 RUNNING, KEPT, UNDONE = "running", "kept", "undone"
 #: What a search for a remedy reports: a trial began, a trial was kept, no trial helped.
@@ -29,6 +32,10 @@ PREFIX = "gradguard"
 MOST_SAMPLES = 1000
 #: Percentiles over layers that stand for all layers in stock charts: 5 curves, however many layers there are.
 PERCENTILES = (0, 25, 50, 75, 100)
+#: Further findings that an incident keeps. Chosen.
+MOST_SYMPTOMS = 10
+#: Fields of an incident that are numbers and may be NaN.
+NUMBERS = ("value", "limit", "loss_before", "loss_after")
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,22 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Symptom:
+    """What another detector reported on a step that an incident's actions answered.
+
+    Args:
+        kind: As in `Finding`.
+        detail: As in `Finding`.
+    """
+
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return describe(self.kind, (), self.detail)
+
+
+@dataclass(frozen=True)
 class Incident:
     """The findings of one episode of one kind, and what was done.
 
@@ -166,9 +189,12 @@ class Incident:
         layers: Every layer named in the episode, in order of appearance.
         actions: Names of the remedies that did something, in order; a remedy repeated without another between is named
             once, so that an incident stays small however long it lasts.
+        symptoms: Further findings on the same steps, which the same actions answered; the first `MOST_SYMPTOMS`.
         trials: Sets of remedies that were tried, and how each trial ended.
         advice: What is left for the user to do, when no trial helped.
-        outcome: `"resolved"`, `"open"` or `"unrecoverable"`.
+        outcome: `"resolved"`, `"open"`, `"degraded"` or `"unrecoverable"`.
+        loss_before: The median loss before the incident; NaN when it is not known.
+        loss_after: The median loss after it; NaN while it is open.
         count: Number of findings in the episode.
         value: The worst value seen.
         limit: The limit at that moment.
@@ -189,9 +215,12 @@ class Incident:
     last_step: int
     layers: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
+    symptoms: tuple[Symptom, ...] = ()
     trials: tuple[Trial, ...] = ()
     advice: str = ""
     outcome: str = OPEN
+    loss_before: float = math.nan
+    loss_after: float = math.nan
     count: int = 1
     value: float = math.nan
     limit: float = math.nan
@@ -201,10 +230,12 @@ class Incident:
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     @classmethod
-    def start(cls, finding: Finding, actions: Iterable[str] = (), optimizer: str = "") -> Incident:
+    def start(
+        cls, finding: Finding, actions: Iterable[str] = (), optimizer: str = "", loss_before: float = math.nan
+    ) -> Incident:
         """Opens an incident with its first finding."""
         return cls(
-            finding.kind, finding.step, finding.step, finding.layers, tuple(actions),
+            finding.kind, finding.step, finding.step, finding.layers, tuple(actions), loss_before=loss_before,
             value=finding.value, limit=finding.limit, detail=finding.detail, optimizer=optimizer,
             samples=finding.samples,
         )  # fmt: skip
@@ -234,16 +265,24 @@ class Incident:
             return replace(self, trials=trials, actions=(*self.actions, event.remedies))
         return replace(self, trials=trials, advice=event.advice)
 
-    def closed(self, outcome: str) -> Incident:
+    def with_symptoms(self, findings: Sequence[Finding]) -> Incident:
+        """The same incident with further findings that its actions answered."""
+        further = (Symptom(finding.kind, finding.detail) for finding in findings)
+        symptoms = tuple(dict.fromkeys((*self.symptoms, *further)))[:MOST_SYMPTOMS]
+        samples = dict.fromkeys((*self.samples, *(sample for finding in findings for sample in finding.samples)))
+        return replace(self, symptoms=symptoms, samples=tuple(samples)[:MOST_SAMPLES])
+
+    def closed(self, outcome: str, loss_after: float = math.nan) -> Incident:
         """The same incident with its final `outcome`."""
-        return replace(self, outcome=outcome)
+        return replace(self, outcome=outcome, loss_after=loss_after)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as written to `incidents.jsonl`; non-finite numbers become text so that it stays JSON."""
         plain = {**asdict(self), "layers": list(self.layers), "actions": list(self.actions)}
         plain["trials"] = [asdict(trial) for trial in self.trials]
+        plain["symptoms"] = [asdict(symptom) for symptom in self.symptoms]
         plain["samples"] = list(self.samples)
-        for key in ("value", "limit"):
+        for key in NUMBERS:
             plain[key] = plain[key] if math.isfinite(plain[key]) else str(plain[key])
         return plain
 
@@ -252,8 +291,10 @@ class Incident:
         """The reverse of `to_dict`."""
         fields = {**plain, "layers": tuple(plain["layers"]), "actions": tuple(plain["actions"])}
         fields["trials"] = tuple(Trial(**trial) for trial in plain.get("trials", ()))
+        fields["symptoms"] = tuple(Symptom(**symptom) for symptom in plain.get("symptoms", ()))
         fields |= {"samples": tuple(plain.get("samples", ())), "origin": Origin(**plain.get("origin", {}))}
-        return cls(**{**fields, "value": float(plain["value"]), "limit": float(plain["limit"])})
+        numbers = {key: float(plain[key]) for key in NUMBERS if key in plain}
+        return cls(**{**fields, **{key: math.nan if math.isnan(n) else n for key, n in numbers.items()}})
 
     @property
     def steps(self) -> str:
@@ -263,10 +304,12 @@ class Incident:
     def __str__(self) -> str:
         steps = f"step{'s' * ('-' in self.steps)} {self.steps}"
         what = describe(self.kind, self.layers, self.detail)
+        what += "".join(f"; also {symptom}" for symptom in self.symptoms)
         times = f", {self.count} findings" if self.count > 1 else ""
         where = f"optimizer {self.optimizer}, " if self.optimizer else ""
         done = [", ".join(self.actions) or "no action", *filter(None, [self.advice and f"advice: {self.advice}"])]
-        return f"{where}{steps}: {what}{times}; {'; '.join(done)}; {self.outcome}"
+        lasting = f" (loss {self.loss_after:.3g}, was {self.loss_before:.3g})" if self.outcome == DEGRADED else ""
+        return f"{where}{steps}: {what}{times}; {'; '.join(done)}; {self.outcome}{lasting}"
 
 
 def describe(kind: str, layers: tuple[str, ...], detail: str) -> str:
@@ -301,6 +344,21 @@ class Response:
     actions: tuple[Action, ...] = ()
 
 
+@dataclass(frozen=True)
+class Restoration:
+    """A snapshot that was put back after a step, because the weights were ruined and about to leave the run.
+
+    Args:
+        finding: What was wrong with the weights.
+        step: The snapshot's step; None when there was none.
+        at_end: Whether it was at the end of the run.
+    """
+
+    finding: Finding
+    step: int | None = None
+    at_end: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
     """What acting on one step has come to.
@@ -313,10 +371,12 @@ class StepOutcome:
         snapshot: Whether a snapshot was taken before the step.
         restored: Step of the snapshot that was put back; None without one.
         model_changed: Whether the model is another one from here on.
+        settings_changed: Whether settings of the optimizer, such as its weight decay, are others from here on.
         in_trial: Whether the step belonged to a trial of remedies, so that no detector was asked.
         trial: What the search for a remedy has come to in this step, if anything.
         stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
         stop_reason: Why training should end; empty when it should not.
+        restoration: What was put back after the step, before a checkpoint, an average, or the end of the run.
     """
 
     responses: tuple[Response, ...] = ()
@@ -326,10 +386,12 @@ class StepOutcome:
     snapshot: bool = False
     restored: int | None = None
     model_changed: bool = False
+    settings_changed: bool = False
     in_trial: bool = False
     trial: TrialEvent | None = None
     stopped_by: str = ""
     stop_reason: str = ""
+    restoration: Restoration | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -59,7 +60,37 @@ class Recording:
         step = self.steps[self._at]
         return step.origin if step.origin is not None else Origin(lr=step.stats.lr)
 
-    def act(self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool) -> StepOutcome:
+    def recheck(self) -> tuple[float, float] | None:
+        """The loss of the last healthy batch when it was new and then, where the run has measured it again."""
+        return self.steps[self._at].stats.recheck
+
+    def compare(self, best: bool = False) -> tuple[float, float] | None:
+        """Mean losses with the weights of then and of the newest snapshot, where the run has compared them."""
+        return self.steps[self._at].stats.comparison
+
+    def nonfinite_state(self) -> tuple[str, ...]:
+        """Layers whose weights or optimizer state were not finite, where the run has looked."""
+        return self.steps[self._at].stats.nonfinite_state
+
+    @property
+    def held_snapshots(self) -> None:
+        """Not recorded."""
+        return
+
+    def snapshot_is_due(self, step: int) -> bool:
+        """Whatever the run took is recorded."""
+        return False
+
+    def confirm_weights(self) -> None:
+        """Nothing: what the run did is recorded."""
+
+    def put_back(self, best: bool) -> int | None:
+        """Nothing: what the run put back is taken from its record."""
+        return None
+
+    def act(
+        self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool, loss: float = math.nan
+    ) -> StepOutcome:
         """What the run did; a finding that it did not answer in this way is told the remedies that are chosen now."""
         outcome = self.steps[self._at].outcome
         known = {response.kind: response for response in outcome.responses}
@@ -82,14 +113,15 @@ def replay_steps(
     The steps are what they were: a remedy that was not applied then does not change what came after it.
     """
     recording = Recording(list(steps))
-    # A run keeps as many snapshots as it was told to; a replay remembers the detectors' states at more than any does.
-    engine = StepEngine(recording, detectors, policy, recording, name=optimizer, snapshots=100)
+    engine = StepEngine(recording, detectors, policy, recording, name=optimizer)
     closed: list[Incident] = []
     for _ in recording.steps:
-        engine.step()
+        report = engine.step()
         closed += [incident for incident in engine.changed if incident.outcome != OPEN]
-    still_open = [incident for incident in engine.incidents.incidents.values() if incident.outcome == OPEN]
-    return tuple(sorted([*closed, *still_open], key=lambda incident: incident.first_step)), recording.differing
+        if report.outcome.restoration is not None:
+            engine.take_in(report.outcome.restoration)
+    closed += engine.close_incidents()
+    return tuple(sorted(closed, key=lambda incident: incident.first_step)), recording.differing
 
 
 def replay(

@@ -20,7 +20,7 @@ from lightning_gradguard.collect.layers import ParamTable
 from lightning_gradguard.collect.sample_clock import SampleClock
 from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.engine import StepEngine
-from lightning_gradguard.findings import Origin, StepReport
+from lightning_gradguard.findings import Origin, Restoration, StepReport
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
@@ -52,8 +52,11 @@ class RunContext:
         probe: Samples activation statistics, where the loop allows it.
         batch_stats: Measures the samples of a suspicious step's batch, where the loop allows it.
         origin: Tells when and where the present step is, for an incident that begins.
+        recheck: Measures the last healthy batch again, where the loop allows it: its loss then and now.
+        recent_loss: Measures the mean loss of the last batches with the present weights, where the loop allows it.
         fused_clip: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only
             where nobody reads or clips them between `before_step` and the optimizer's step.
+        averaged: Whether something averages the weights after every step, so that they must be finite then.
         sample_every: Steps between two samples of activation statistics and update-to-weight ratios.
         snapshot_every: Steps between two snapshots.
         snapshots: How many are kept.
@@ -74,7 +77,10 @@ class RunContext:
     probe: ActivationProbe | None = None
     batch_stats: Callable[[], BatchStats | None] | None = None
     origin: Callable[[], Origin] = Origin
+    recheck: Callable[[], tuple[float, float] | None] = lambda: None
+    recent_loss: Callable[[], float | None] = lambda: None
     fused_clip: bool = False
+    averaged: bool = False
     sample_every: int = 50
     snapshot_every: int = 50
     snapshots: int = 2
@@ -131,6 +137,8 @@ class RunEngine(StepEngine):
             name=context.name,
             model_changed=self._look_up_modules,
         )
+        self._averaged = context.averaged
+        self.restoration: Restoration | None = None  # the latest since the last step began
         self.clock = SampleClock(context.sample_every)
         self._sampled = False  # whether the update of the step about to happen is to be measured
         super().__init__(
@@ -139,7 +147,6 @@ class RunEngine(StepEngine):
             context.policy,
             actor,
             name=context.name,
-            snapshots=context.snapshots,
         )
         actor.guarded_step.before = [self.clock.step_begins]
         actor.guarded_step.happened = [self.clock.step_happened, self._step_happened]
@@ -176,6 +183,7 @@ class RunEngine(StepEngine):
             losses: The loss of each micro-batch, 0-d.
             divisor: What the losses were divided by before they were summed (gradient accumulation).
         """
+        self.restoration = None
         report = self.step(losses, divisor)
         self._sample_update(report)
         return report
@@ -201,6 +209,12 @@ class RunEngine(StepEngine):
         if self._sampled:
             self._sampled = False
             self.source.collector.measure_update()
+        if self._averaged:
+            self.put_right()
+
+    def put_right(self, at_end: bool = False) -> Restoration | None:
+        self.restoration = super().put_right(at_end)
+        return self.restoration
 
     # ---------------------------------------------------------------- the rest
 
@@ -309,7 +323,8 @@ class RunSource:
 
     def __init__(self, context: RunContext, collector: Collector, actor: Actor) -> None:
         self.collector, self.probe, self.sampling = collector, context.probe, False
-        self._lr_factor, self._batch_stats, self._scaler = actor.lr_factor, context.batch_stats, context.scaler
+        self._actor, self._batch_stats, self._scaler = actor, context.batch_stats, context.scaler
+        self._recheck, self._recent_loss = context.recheck, context.recent_loss
         self._processes, self._origin = context.processes, context.origin
         self._rank: int | None = None  # of the step's worst batch, in a run of several processes
         self._fixed = {"total_steps": context.total_steps, "multiple_optimizers": context.multiple_optimizers}
@@ -320,7 +335,8 @@ class RunSource:
         return {
             **measured,
             **self._fixed,
-            "lr": self._lr_factor.effective_lr(),
+            "lr": self._actor.lr_factor.effective_lr(),
+            "weights_known_good": not self._actor.weights_changed,
             "activation_stats": self._activation_stats() if self.sampling else None,
             "scaler_overflow": self._scaler is not None and overflowed(**measured),
         }
@@ -331,6 +347,24 @@ class RunSource:
         self.sampling = False
         stats = self.probe.read()
         return stats if self._processes.alone else self._processes.from_first(stats)
+
+    def recheck(self) -> tuple[float, float] | None:
+        """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
+        return self._recheck()
+
+    def compare(self, best: bool = False) -> tuple[float, float] | None:
+        """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
+        snapshots = self._actor.snapshots
+        snapshot = (snapshots.best if best else None) or snapshots.newest
+        if snapshot is None or (now := self._recent_loss()) is None:
+            return None
+        with snapshots.installed(snapshot):
+            then = self._recent_loss()
+        return (now, then) if then is not None else None
+
+    def nonfinite_state(self) -> tuple[str, ...]:
+        """Layers whose weights or optimizer state are not finite, in any process."""
+        return self.collector.nonfinite_state()
 
     def batch_stats(self) -> BatchStats | None:
         """The samples of the step's batch; of all processes those with the worst sample."""
@@ -343,7 +377,7 @@ class RunSource:
 
     def origin(self) -> Origin:
         """When and where the present step is."""
-        lr = self._lr_factor.effective_lr()
+        lr = self._actor.lr_factor.effective_lr()
         return replace(self._origin(), rank=self._rank, lr=lr if math.isfinite(lr) else None)
 
 

@@ -63,6 +63,12 @@ def is_untouched(owner: Any, hook: str, classes: tuple[type, ...]) -> bool:
     return mine is None or getattr(mine, "__func__", mine) in [getattr(cls, hook, None) for cls in classes]
 
 
+def averages_weights(trainer: Any) -> bool:
+    """Whether one of Lightning's callbacks averages the weights during training."""
+    kinds = [lightning_classes("callbacks", name) for name in ("WeightAveraging", "StochasticWeightAveraging")]
+    return any(isinstance(callback, tuple(cls for kind in kinds for cls in kind)) for callback in trainer.callbacks)
+
+
 def processes_of(trainer: Any, pl_module: Any) -> ProcessGroupInfo:
     """The processes of this trainer; XLA sums by its own means."""
     root = trainer.strategy.model

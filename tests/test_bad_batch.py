@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from lightning_gradguard import GradGuard, GradStats
 from lightning_gradguard.collect.batch_stats import BatchStats, sample_sizes
 from lightning_gradguard.detectors import BadBatch
+from lightning_gradguard.findings import Symptom
 
 
 class Spoil(pl.Callback):
@@ -37,7 +38,10 @@ class Spoil(pl.Callback):
 def reported(*callbacks: Any, module: Any = None, **options: Any) -> list[str]:
     guard = GradGuard()
     fit(module or Net(), *callbacks, guard, **options)
-    return [incident.detail for incident in guard.incidents if incident.kind == "bad_batch"]
+    details = [finding.detail for finding in guard.findings if finding.kind == "bad_batch"]
+    told = [symptom.detail for incident in guard.incidents for symptom in incident.symptoms]
+    assert set(details) <= set(told)
+    return details
 
 
 def plain() -> Net:
@@ -54,11 +58,13 @@ def test_samples_are_reported_with_their_index_in_the_dataset(value: float, word
 def test_a_sample_far_larger_than_the_others_is_reported() -> None:
     guard = GradGuard()
     fit(plain(), Spoil(30, [7], 1e7), guard)
-    (incident,) = [i for i in guard.incidents if i.kind == "bad_batch"]
-    assert incident.value > 1e6
-    size = f"{incident.value:.3g} times as large as the median sample (limit 1,000 times)"
-    assert incident.detail == f"sample 7 of the batch (487 in the dataset) is {size}"
-    assert (incident.limit, incident.actions, incident.outcome) == (1e3, (), "resolved")
+    (finding,) = [f for f in guard.findings if f.kind == "bad_batch"]
+    assert finding.value > 1e6
+    size = f"{finding.value:.3g} times as large as the median sample (limit 1,000 times)"
+    assert finding.detail == f"sample 7 of the batch (487 in the dataset) is {size}"
+    assert finding.limit == 1e3
+    (incident,) = guard.incidents
+    assert Symptom("bad_batch", finding.detail) in incident.symptoms
 
 
 def test_the_samples_of_a_shuffled_loader_are_named_and_its_order_stays() -> None:

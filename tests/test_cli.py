@@ -29,7 +29,6 @@ def test_the_demo_reports_every_injected_fault(demo_runs: Path) -> None:
         ("exploding_buffer", 80),
         ("lr_jump", 100),
         ("nonfinite", 150),
-        *(("bad_batch", step) for step in (40, 60, 150)),
     }
     assert not (demo_runs / "healthy" / "incidents.jsonl").exists()
 
@@ -41,7 +40,7 @@ def test_the_demo_without_remedies_fails(tmp_path: Path) -> None:
 def test_report_and_replay_as_commands(demo_runs: Path, capsys: Any, tmp_path: Path) -> None:
     assert main(["report", str(demo_runs / "guarded"), "--format", "json"]) == 0
     runs = json.loads(capsys.readouterr().out)
-    assert len(runs[0]["incidents"]) == 8
+    assert len(runs[0]["incidents"]) == 5
     assert main(["report", str(demo_runs), "--html", str(tmp_path / "report.html")]) == 0  # open, not unrecoverable
     assert (tmp_path / "report.html").stat().st_size > 1000
     capsys.readouterr()

@@ -167,10 +167,10 @@ def test_an_incident_is_news_when_it_begins_and_when_its_actions_change() -> Non
 def test_an_incident_ends_once_and_the_next_finding_begins_another() -> None:
     tracker = IncidentTracker()
     tracker.update([a(1), (Finding("b", 1), ())])
-    (ended,) = tracker.update([], is_over=lambda kind: kind == "a")
+    (ended,) = tracker.update([], is_over=lambda incident: incident.kind == "a")
     assert (ended.kind, ended.outcome) == ("a", RESOLVED)
     assert list(tracker.incidents) == ["b"]
-    assert tracker.update([], is_over=lambda kind: kind == "a") == []
+    assert tracker.update([], is_over=lambda incident: incident.kind == "a") == []
     assert [found.first_step for found in tracker.update([a(9)])] == [9]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import EXHAUSTED, KEPT, STARTED, Action, Finding, TrialEvent
-from lightning_gradguard.step.lr_factor import LRFactor
+from lightning_gradguard.step.lr_factor import FORGIVEN_AFTER, SETTLE, LRFactor
 from lightning_gradguard.step.remedy_search import Candidate, RemedySearch
 from lightning_gradguard.step.trial import TrialRun, better, is_blocked, level_of
 
@@ -48,10 +48,30 @@ def test_only_a_reduction_after_the_way_back_began_doubles_the_hold() -> None:
     lr_factor.reduce(0.5)
     assert (lr_factor.hold, lr_factor.healthy) == (10, 0)
     recover(lr_factor, 11)
-    lr_factor.reduce(0.5)
+    lr_factor.reduce(0.1)
     assert (lr_factor.hold, lr_factor.healthy) == (20, 0)
     before = lr_factor.factor
     assert recover(lr_factor, 20) == before < recover(lr_factor, 1)
+
+
+def test_a_rate_that_failed_again_is_never_reached_again() -> None:
+    lr_factor = factor(hold=10, ramp=5)
+    lr_factor.reduce(0.1)
+    assert recover(lr_factor, 100) == 1.0
+    lr_factor.reduce(0.1)
+    assert recover(lr_factor, 1000) == lr_factor.base == SETTLE
+    lr_factor.reduce(0.1)
+    assert recover(lr_factor, 1000) == lr_factor.base == pytest.approx(SETTLE**2)
+
+
+def test_a_reduction_long_after_the_one_before_is_not_held_against_the_rate() -> None:
+    lr_factor = factor(hold=10, ramp=5)
+    lr_factor.reduce(0.1)
+    recover(lr_factor, 100)
+    for _ in range(FORGIVEN_AFTER * 10 + 1):
+        lr_factor.optimizer.step()
+    lr_factor.reduce(0.1)
+    assert (lr_factor.hold, recover(lr_factor, 1000)) == (10, 1.0)
 
 
 def test_a_reduction_ends_at_its_floor() -> None:

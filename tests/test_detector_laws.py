@@ -199,7 +199,7 @@ def test_flagged_steps_never_enter_a_baseline() -> None:
     assert kinds == {at: {"loss_spike", "exploding"} for at in (100, 120, 140, 160)}
 
 
-def test_a_spike_during_warmup_is_neither_reported_nor_becomes_the_record() -> None:
+def test_a_spike_during_warmup_is_reported_and_does_not_become_the_record() -> None:
     stream = healthy_stream(100)
     stream[7] = replace(stream[7], grad_norm=stream[7].grad_norm * 1e8, loss=1e8)
     stream[80] = replace(stream[80], grad_norm=stream[80].grad_norm * 1e5, loss=1e5)
@@ -208,7 +208,7 @@ def test_a_spike_during_warmup_is_neither_reported_nor_becomes_the_record() -> N
     for stats in followed(stream):
         states, findings = diagnose(DETECTORS, states, stats)
         flagged += [(f.step, f.kind) for f in findings]
-    assert sorted(flagged) == [(80, "exploding"), (80, "loss_spike")]
+    assert sorted(flagged) == [(7, "exploding"), (80, "exploding"), (80, "loss_spike")]
 
 
 def test_a_lasting_new_level_with_an_ordinary_loss_is_accepted() -> None:
@@ -284,8 +284,10 @@ def test_a_cancelled_step_leaves_no_trace_in_a_detector_that_ignores_it() -> Non
 @pytest.mark.parametrize("detector", EVERY, ids=ids)
 def test_which_detectors_ignore_cancelled_steps_and_ordinary_ones(detector: AbstractDetector) -> None:
     follows_the_loss_trend = isinstance(detector, ActivationDetector | detectors.NoProgress | detectors.Diverging)
-    assert detector.ignore_cancelled == follows_the_loss_trend
-    only_on_extra_stats = isinstance(detector, detectors.NonFinite | detectors.Overshooting) or follows_the_loss_trend
+    judges_steps_taken = isinstance(detector, detectors.EarlyOutlier | detectors.InvalidLR)
+    assert detector.ignore_cancelled == (follows_the_loss_trend or judges_steps_taken)
+    sparing = detectors.NonFinite | detectors.NonFiniteState | detectors.Overshooting
+    only_on_extra_stats = isinstance(detector, sparing) or follows_the_loss_trend
     assert detector.only_on_extra_stats == only_on_extra_stats
 
 

@@ -97,7 +97,7 @@ def test_one_console_line_for_each_acted_on_finding_and_a_summary(caplog: Any) -
     lines = [record.getMessage() for record in caplog.records if record.name == "lightning_gradguard"]
     assert [line.partition(":")[0] for line in lines] == ["step 20", "step 21", "GradGuard"]
     assert "skipped the step" in lines[0]
-    assert "2 incident(s): 1 nonfinite, 1 bad_batch; resolved" in lines[2]
+    assert "1 incident(s): 1 nonfinite; recovered" in lines[2]
 
 
 def test_the_log_is_read_back_as_it_was_told(tmp_path: Path) -> None:
@@ -110,4 +110,4 @@ def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     fit(Net(), Faults({20: float("nan")}), GradGuard(), logger=files(tmp_path))
     log = tmp_path / "incidents.jsonl"
     log.write_text("[]\nnot json\n" + log.read_text() + '{"kind": "nonfi')
-    assert {i.kind for i in read_incidents(log)} == {"nonfinite", "bad_batch"}
+    assert {i.kind for i in read_incidents(log)} == {"nonfinite"}

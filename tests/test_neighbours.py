@@ -97,7 +97,7 @@ def test_checkpoint_and_early_stopping(tmp_path: Path) -> None:
         limit_train_batches=10, limit_val_batches=2,
     )  # fmt: skip
     assert trainer.current_epoch == 2
-    assert len(guard.incidents) == 2
+    assert len(guard.incidents) == 1
     again = GradGuard()
     fit_again = pl.Trainer(
         accelerator="cpu", callbacks=[again], logger=False, enable_progress_bar=False, enable_checkpointing=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_gradguard.collect.layers import ParamTable, clean_name
+from lightning_gradguard.collect.layers import Layers, ParamTable, clean_name
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.tensors.norms import MANY, SMALL, read_norms
 
@@ -127,12 +128,20 @@ def test_layers_with_a_zero_gradient_are_left_out_of_the_depth_slope() -> None:
     assert GradStats.of(norms).depth_slope == pytest.approx(1.0)
 
 
+def sample_of(param_norm: float, update_ratio: float) -> dict[str, Any]:
+    return {"param_norm": np.array([param_norm]), "update_ratio": np.array([update_ratio])}
+
+
 @pytest.mark.filterwarnings("error")
 def test_the_update_ratio_of_all_layers() -> None:
     sample = dict(param_norm=np.array([3.0, 4.0]), update_ratio=np.array([0.1, 0.1]))
     assert GradStats.of({"a": 1.0, "b": 1.0}, **sample).global_update_ratio == pytest.approx(0.1)
     zeros = dict(param_norm=np.array([0.0, 4.0]), update_ratio=np.array([math.inf, 0.1]))
-    assert math.isnan(GradStats.of({"a": 1.0, "b": 1.0}, **zeros).global_update_ratio)
+    assert GradStats.of({"a": 1.0, "b": 1.0}, **zeros).global_update_ratio == pytest.approx(0.1)
+    only = dict(param_norm=np.array([0.0]), update_ratio=np.array([math.inf]))
+    assert math.isnan(GradStats.of({"a": 1.0}, **only).global_update_ratio)
+    scalar = GradStats(0, Layers(("a",), np.ones(1, int), np.zeros(1, bool)), np.ones(1), **sample_of(1.0, 3.0))
+    assert math.isnan(scalar.global_update_ratio)
     assert math.isnan(GradStats.of({"a": 1.0}).global_update_ratio)
 
 

@@ -143,6 +143,20 @@ class Collector:
             out[index + len(slots)] = 1.0
         return out
 
+    @torch.no_grad()
+    def nonfinite_state(self) -> tuple[str, ...]:
+        """Layers with weights or optimizer state that are not finite, and buffers that were not before the batch.
+
+        With several processes those of any process.
+        """
+        held = [(name, t) for name, p in self.table.named() for t in (p, *float_state(self.optimizer, p))]
+        held += [(slot.name, slot.kept) for slot in self.forward_state.slots if slot.moving and slot.kept is not None]
+        norms = read_norms([local(t) for _, t in held])[0]
+        bad = tuple(dict.fromkeys(name for (name, _), norm in zip(held, norms, strict=True) if not math.isfinite(norm)))
+        if self.processes.alone:
+            return bad
+        return tuple(dict.fromkeys(name for names in self.processes.from_all(bad) for name in names))
+
     # ---------------------------------------------------------------- updates
 
     @torch.no_grad()
@@ -191,3 +205,9 @@ class Collector:
         weight, update = self.table.per_layer(norms[:count]), self.table.per_layer(norms[count:])
         with np.errstate(divide="ignore", invalid="ignore"):
             return weight, np.asarray(np.where(update > 0, update / weight, 0.0), dtype=np.float64)
+
+
+def float_state(optimizer: Optimizer, param: Tensor) -> list[Tensor]:
+    """What an optimizer remembers of a parameter in tensors of floats: momentum, moments."""
+    state = optimizer.state.get(param, {}).values()
+    return [value for value in state if isinstance(value, Tensor) and value.ndim and value.is_floating_point()]

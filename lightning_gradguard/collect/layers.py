@@ -135,6 +135,10 @@ class ParamTable:
             matrix[i] |= any(len(shape) >= 2 for shape in shapes(p))
         self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
 
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """The parameters with the names of their layers."""
+        return ((self.layers.names[i], p) for i, p in zip(self.layer_of, self.params, strict=True))
+
     def trainable(self) -> NDArray[np.bool_]:
         """Which layers have a parameter that is neither frozen nor empty, `[L]`."""
         free = [p.requires_grad and filled for p, filled in zip(self.params, self.filled, strict=True)]

@@ -52,6 +52,14 @@ class GradStats:
         total_steps: Planned optimizer steps; None when the run has no end.
         loss_trend: What the losses up to this step show.
         batch_stats: Statistics of the batch's samples; only on steps where a detector `wants_batch_stats`.
+        recheck: Loss of the last healthy batch when it was new, and measured again with the present weights; only on
+            steps where a detector `wants_recheck`.
+        comparison: Mean loss of the last batches with the present weights and with those of the newest snapshot; only
+            on steps where a finding about the loss could lead back to it.
+        nonfinite_state: Layers whose weights or optimizer state hold NaN or Inf; only looked for when loss or gradients
+            are not finite, and before a snapshot.
+        weights_known_good: Whether no step was taken since the weights last gave a finite loss and gradient, or were
+            restored, so that a symptom now comes from the data.
 
     Attributes:
         global_norm: L2 norm of all gradients as one vector; NaN where one is not finite.
@@ -84,6 +92,10 @@ class GradStats:
     total_steps: int | None = None
     loss_trend: LossTrend = NO_TREND
     batch_stats: BatchStats | None = None
+    recheck: tuple[float, float] | None = None
+    comparison: tuple[float, float] | None = None
+    nonfinite_state: tuple[str, ...] = ()
+    weights_known_good: bool = False
     global_norm: float = field(init=False, repr=False)
     finite: bool = field(init=False, repr=False)
     loss_finite: bool = field(init=False, repr=False)
@@ -99,11 +111,11 @@ class GradStats:
         extra = (
             not clean or trend.is_stuck or trend.is_regressing or trend.never_decreased
             or self.activation_stats is not None or self.update_ratio is not None
-            or not math.isfinite(sum(self.buffer_norm.tolist()))
+            or not math.isfinite(sum(self.buffer_norm.tolist())) or self.nonfinite_state or self.recheck is not None
         )  # fmt: skip
         derived = {
             "global_norm": norm if finite else math.nan, "finite": finite, "loss_finite": loss_finite, "clean": clean,
-            "has_extra_stats": extra,
+            "has_extra_stats": bool(extra),
         }  # fmt: skip
         self.__dict__.update(derived)  # the dataclass is frozen: `__setattr__` raises
 
@@ -118,13 +130,15 @@ class GradStats:
     def global_update_ratio(self) -> float:
         """Norm of the sampled update over the norm of the parameters, all layers together; NaN when unknown.
 
-        It is unknown when nothing was sampled, or when a layer's parameters were all zero before its first update.
+        Layers whose parameters were all zero, and parameters without a matrix (scalars, biases, gains), do not count:
+        their size says nothing about the size of a step that changes what the model computes.
         """
         if self.update_ratio is None or self.param_norm is None:
             return math.nan
-        with np.errstate(invalid="ignore", over="ignore"):  # a layer of zeros has an infinite ratio
-            update = float(np.linalg.norm(self.update_ratio * self.param_norm))
-        return update / self.global_param_norm if self.global_param_norm else math.nan
+        counts = self.layers.matrix & (self.param_norm > 0)
+        weight, ratio = self.param_norm[counts], self.update_ratio[counts]
+        with np.errstate(all="ignore"):
+            return float(np.linalg.norm(ratio * weight) / np.linalg.norm(weight)) if len(weight) else math.nan
 
     @cached_property
     def global_param_norm(self) -> float:

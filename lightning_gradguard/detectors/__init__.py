@@ -7,19 +7,24 @@ import logging
 import os
 from typing import Any
 
+from lightning_gradguard.collect.loss_level import LOSS_LEVEL
 from lightning_gradguard.collect.loss_trend import LOSS_TREND
 from lightning_gradguard.detectors.bad_batch import BadBatch
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.collapsed import Collapsed
+from lightning_gradguard.detectors.damaged_weights import DamagedWeights
 from lightning_gradguard.detectors.dead_units import DeadUnits
 from lightning_gradguard.detectors.diverging import Diverging
+from lightning_gradguard.detectors.early_outlier import EarlyOutlier
 from lightning_gradguard.detectors.exploding import Exploding
 from lightning_gradguard.detectors.exploding_buffer import ExplodingBuffer
+from lightning_gradguard.detectors.invalid_lr import InvalidLR
 from lightning_gradguard.detectors.loss_increase import LossIncrease
 from lightning_gradguard.detectors.loss_spike import LossSpike
 from lightning_gradguard.detectors.lr_jump import LRJump
 from lightning_gradguard.detectors.no_progress import NoProgress
 from lightning_gradguard.detectors.nonfinite import NonFinite
+from lightning_gradguard.detectors.nonfinite_state import NonFiniteState
 from lightning_gradguard.detectors.oscillating import Oscillating
 from lightning_gradguard.detectors.overshooting import Overshooting
 from lightning_gradguard.detectors.poor_initialization import PoorInitialization
@@ -38,16 +43,20 @@ __all__ = [
     "AbstractDetector",
     "BadBatch",
     "Collapsed",
+    "DamagedWeights",
     "DeadUnits",
     "Diverging",
+    "EarlyOutlier",
     "Exploding",
     "ExplodingBuffer",
     "ExplodingThroughTime",
+    "InvalidLR",
     "LRJump",
     "LossIncrease",
     "LossSpike",
     "NoProgress",
     "NonFinite",
+    "NonFiniteState",
     "Oscillating",
     "Overshooting",
     "PoorInitialization",
@@ -67,11 +76,15 @@ __all__ = [
 #: that is skipped needs no clipping, and unscaled inputs before the saturation and the dead units they cause.
 DETECTORS: tuple[AbstractDetector, ...] = (
     NonFinite(),
+    NonFiniteState(),
+    DamagedWeights(),
     BadBatch(),
     LossSpike(),
     Exploding(),
+    EarlyOutlier(),
     ExplodingBuffer(),
     LossIncrease(),
+    InvalidLR(),
     LRJump(),
     Overshooting(),
     UnnormalizedInput(),
@@ -104,7 +117,7 @@ def list_detectors() -> tuple[AbstractDetector, ...]:
         >>> list_detectors()[0]
         NonFinite(name='nonfinite')
     """
-    taken = {LOSS_TREND, *(detector.name for detector in DETECTORS)}
+    taken = {LOSS_TREND, LOSS_LEVEL, *(detector.name for detector in DETECTORS)}
     plugins = load_plugins("gradguard.detectors", _as_detector, taken)
     if plugins and os.environ.get("LOCAL_RANK", "0") == "0":  # not once more for every process of a machine
         named = ", ".join(f"{name!r} of {plugin.distribution}" for name, plugin in plugins.items())

@@ -36,6 +36,9 @@ class AbstractDetector(ABC):
         ignore_cancelled: Whether a cancelled step leaves the state as it was before.
         only_on_extra_stats: Whether `update` need only be called on steps with `GradStats.has_extra_stats`.
         asks_for_batch_stats: Whether `wants_batch_stats` need be called at every step.
+        asks_for_recheck: Whether `wants_recheck` need be called at every step.
+        only_about_loss: Whether a finding says no more than that the loss is too high, so that a snapshot is only worth
+            going back to if the loss of the same batches is lower there.
         name: Key of the detector's state. Two detectors of one class need different names.
     """
 
@@ -47,6 +50,8 @@ class AbstractDetector(ABC):
     ignore_cancelled: ClassVar[bool] = False
     only_on_extra_stats: ClassVar[bool] = False
     asks_for_batch_stats: ClassVar[bool] = False
+    asks_for_recheck: ClassVar[bool] = False
+    only_about_loss: ClassVar[bool] = False
     name: str
 
     @abstractmethod
@@ -64,6 +69,14 @@ class AbstractDetector(ABC):
 
     def wants_batch_stats(self, state: State, stats: GradStats) -> bool:
         """Whether the samples of this step's batch should be measured (`GradStats.batch_stats`)."""
+        return False
+
+    def wants_recheck(self, state: State, stats: GradStats) -> bool:
+        """Whether the last healthy batch should be measured again with the present weights (`GradStats.recheck`)."""
+        return False
+
+    def confirms_weights(self, state: State, stats: GradStats) -> bool:
+        """Whether `GradStats.recheck` shows that the weights are good, so that the data are at fault."""
         return False
 
     @abstractmethod
@@ -164,6 +177,17 @@ def update_record(record: State, row: Floats, warmup: int, factor: float) -> Sta
     rows = np.stack(early)
     usual = rows / factor <= np.median(rows, axis=0)
     return {"early": [], "highest": np.where(usual, rows, 0.0).max(axis=0)}
+
+
+def highest_so_far(record: State, length: int) -> Floats:
+    """The maximum of each of `length` elements so far, also while a record is still early; 0 where there is none.
+
+    Example:
+        >>> highest_so_far({"early": [np.array([1.0, 5.0]), np.array([2.0, 3.0])], "highest": None}, length=2)
+        array([2., 5.])
+    """
+    rows = record["early"] if record["highest"] is None else [record["highest"]]
+    return np.asarray(np.max([row for row in rows if len(row) == length], axis=0, initial=0.0) * np.ones(length))
 
 
 def decades_above(row: Floats, highest: Floats) -> Floats:

@@ -31,6 +31,7 @@ class Diverging(AbstractDetector):
 
     ignore_cancelled: ClassVar[bool] = True
     only_on_extra_stats: ClassVar[bool] = True
+    only_about_loss: ClassVar[bool] = True
     kind: ClassVar[str] = "diverging"
     name: str = "diverging"
 

@@ -14,6 +14,7 @@ from lightning_gradguard.detectors.base import (
     State,
     decades_above,
     empty_record,
+    highest_so_far,
     median,
     require,
     times,
@@ -21,6 +22,10 @@ from lightning_gradguard.detectors.base import (
 )
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.tensors.norms import Floats
+
+#: A larger norm may belong to a gradient that Adam cannot square in fp32 (1.8e19), and whose weights then stay as they
+#: are for the rest of the run.
+LARGEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Exploding(AbstractDetector):
     * growth: for `sustained` steps in a row the global norm is above its highest healthy value and more than `factor`
       times the median of the last `window` steps, while the loss is above its own median. (The gradients of a model
       that leaves a plateau grow too, but its loss decreases; a recurrent net at a cliff recovers on the next step.)
+
+    During the warmup only a global norm of more than `factor` times the highest before, or above 1e18, is reported.
 
     The finding's limit is the highest healthy global norm, to which clipping should reduce the gradient. A level that
     lasts for `patience` steps with an ordinary loss is accepted as the new normal: the task changed.
@@ -83,6 +90,8 @@ class Exploding(AbstractDetector):
             return state, ()
         row = np.array([stats.global_norm, *stats.grad_norm.tolist()])
         highest = state["record"]["highest"]
+        if highest is None and (early := self._judge_early(state, stats, row)):
+            return state, (early,)
         ordinary = stats.global_norm <= state["limit"]  # then no layer's norm exceeds the global limit either
         if ordinary or highest is None or len(highest) != len(row):
             return self._learned(state, row, stats.loss), ()
@@ -104,6 +113,15 @@ class Exploding(AbstractDetector):
         norm, limit = stats.global_norm, state["limit"]
         detail = f"gradient norm is {norm:.3g}, {times(norm, limit)} times the highest healthy norm (limit {limit:.3g})"
         return {**state, "flagged": flagged}, (Finding(self.kind, stats.step, layers, norm, limit, detail),)
+
+    def _judge_early(self, state: State, stats: GradStats, row: Floats) -> Finding | None:
+        """The finding of a step of the warmup: far above the steps before it, or too large to be squared in fp32."""
+        limit = float(highest_so_far(state["record"], len(row))[0]) or math.nan
+        if not (row[0] / self.factor > limit or row[0] > LARGEST):
+            return None
+        above = f", {times(row[0], limit)} times the highest before (limit {limit:.3g})" if limit > 0 else ""
+        layers = stats.layers.pick(row[1:] >= 0.1 * row[1:].max(), by=row[1:])
+        return Finding(self.kind, stats.step, layers, row[0], limit, f"gradient norm is {row[0]:.3g}{above}")
 
     def _learned(self, state: State, row: Floats, loss: float | None) -> State:
         """The state after a healthy step."""

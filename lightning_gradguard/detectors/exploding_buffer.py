@@ -13,6 +13,7 @@ from lightning_gradguard.detectors.base import (
     State,
     decades_above,
     empty_record,
+    highest_so_far,
     require,
     times,
     update_record,
@@ -30,7 +31,7 @@ class ExplodingBuffer(AbstractDetector):
     Args:
         factor: Ratio to the highest healthy norm. With a momentum of 0.1, a batch ten times too large multiplies the
             running variance by 11, and one thirty times too large by about 100. Chosen, not measured.
-        warmup: First steps, which only collect norms. Chosen, not measured.
+        warmup: First steps, whose outliers do not enter the highest value. Chosen, not measured.
         name: Key of the state.
 
     Raises:
@@ -59,15 +60,15 @@ class ExplodingBuffer(AbstractDetector):
         return empty_record()
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        row, highest = stats.buffer_norm, state["highest"]
+        row = stats.buffer_norm
         if not stats.buffers or not stats.clean:
             return state, ()
-        known = highest is not None and len(highest) == len(row)
-        if known and (row <= highest).all():
+        highest = highest_so_far(state, len(row))
+        if state["highest"] is not None and len(state["highest"]) == len(row) and (row <= highest).all():
             return state, ()
         if not np.isfinite(row).all():
             return state, ()
-        exceeds = (highest > 0) & (row / self.factor > highest) if known else np.zeros(len(row), bool)
+        exceeds = (highest > 0) & (row / self.factor > highest)
         if not exceeds.any():
             return update_record(state, row, self.warmup, self.factor), ()
         worst = int(np.argmax(np.where(exceeds, decades_above(row, highest), -np.inf)))

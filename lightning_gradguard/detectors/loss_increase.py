@@ -45,6 +45,7 @@ class LossIncrease(AbstractDetector):
         step 152: loss_increase: median loss of the last 3 steps is 1.9, up from 0.5 (limit 1.55)
     """
 
+    only_about_loss: ClassVar[bool] = True
     kind: ClassVar[str] = "loss_increase"
     sustained: int = 20
     share: float = 0.7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,7 +50,7 @@ class NoProgress(AbstractDetector):
         return {"ratio": None}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.update_ratio is not None and stats.lr > 0:
+        if not math.isnan(stats.global_update_ratio) and stats.lr > 0:
             state = {"ratio": max(state["ratio"] or 0.0, stats.global_update_ratio)}
         blocks, total = stats.loss_trend.blocks, stats.total_steps
         if not stats.loss_trend.never_decreased or stats.loss is None or not stats.global_norm > 0:

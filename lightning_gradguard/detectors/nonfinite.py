@@ -18,7 +18,8 @@ class NonFinite(AbstractDetector):
     """Reports a loss, a gradient or a float buffer that contains NaN or Inf.
 
     Gradients that overflow under a GradScaler while the loss is finite are routine in fp16 and not reported. A norm
-    that overflows although its gradient is finite is reported by `Exploding`.
+    that overflows although its gradient is finite is reported by `Exploding`, weights that are not finite by
+    `NonFiniteState`.
 
     Args:
         name: Key of the state.
@@ -42,6 +43,8 @@ class NonFinite(AbstractDetector):
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         buffers = [n for n, norm in zip(stats.buffers, stats.buffer_norm, strict=True) if not math.isfinite(norm)]
+        if stats.nonfinite_state:  # whatever else is not finite follows from it
+            return state, ()
         bad_gradient = not stats.finite and not stats.scaler_overflow
         if stats.loss_finite and not bad_gradient and not buffers:
             return state, ()

@@ -19,8 +19,9 @@ class Overshooting(AbstractDetector):
     """Reports a sampled update whose norm is more than `limit` times the norm of the weights.
 
     It compares with no earlier step, so it also detects an explosion in the very first one. The ratio is taken over all
-    layers of the optimizer together, because a layer initialized to zero has no ratio of its own. With several
-    optimizers (a GAN) no loss shows later that an update did harm, so the limit is lower there.
+    weight matrices of the optimizer together: one that is initialized to zero has no ratio of its own, and a scalar
+    such as the temperature of SAC may well double in one step. With several optimizers (a GAN) no loss shows later that
+    an update did harm, so the limit is lower there.
 
     Args:
         limit: Largest update-to-weight ratio. Amazon SageMaker Debugger's `WeightUpdateRatio` warns above 10; a healthy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
@@ -18,9 +19,11 @@ class Stalled(AbstractDetector):
 
     * A GradScaler has skipped `patience` steps in a row, because gradients overflow again and again.
     * The gradient is exactly zero for `patience` steps in a row.
+    * The learning rate is exactly zero for a tenth of the planned steps.
     * Two sampled updates in a row are exactly zero although the gradient is not: they are lost in rounding.
 
-    The last two are not reported when the loss is below `converged` of the first one, or the learning rate is zero.
+    A zero gradient and a lost update are not reported when the loss is below `converged` of the first one, or the
+    learning rate is zero.
 
     Args:
         patience: Steps in a row. A scaler that starts at 65536 skips 16 steps until its scale is 1; 20 is more than any
@@ -50,7 +53,7 @@ class Stalled(AbstractDetector):
         require(0 <= self.converged < 1, "Stalled(converged=...)", "must be in [0, 1)", self.converged)
 
     def init(self) -> State:
-        return {"first": None, "overflows": 0, "zero_gradients": 0, "zero_updates": 0}
+        return {"first": None, "overflows": 0, "zero_gradients": 0, "zero_updates": 0, "zero_lr": 0}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.scaler_overflow:
@@ -66,16 +69,19 @@ class Stalled(AbstractDetector):
         if stats.update_ratio is not None:
             updates = updates + 1 if not excused and stats.global_norm > 0 and not stats.update_ratio.any() else 0
         counts = {"overflows": 0, "zero_gradients": gradients, "zero_updates": updates}
+        counts["zero_lr"] = state["zero_lr"] + 1 if stats.lr == 0 else 0
         return self._judged({"first": first, **counts}, stats)
 
     def _judged(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        """The state, and the first of the three reasons that holds."""
+        """The state, and the first of the reasons that holds."""
         if state["overflows"] >= self.patience:
             count, limit, what = state["overflows"], self.patience, "GradScaler skipped {} steps in a row"
         elif state["zero_gradients"] >= self.patience:
             count, limit, what = state["zero_gradients"], self.patience, "gradient is zero for {} steps in a row"
         elif state["zero_updates"] >= 2:
             count, limit, what = state["zero_updates"], 2, "update is lost in rounding in {} samples in a row"
+        elif state["zero_lr"] >= max(self.patience, (stats.total_steps or DEFAULT_TOTAL_STEPS) // 10):
+            count, limit, what = state["zero_lr"], self.patience, "learning rate is zero for {} steps in a row"
         else:
             return state, ()
         return state, (Finding(self.kind, stats.step, (), count, limit, f"{what.format(count)} (limit {limit})"),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_gradguard.arguments import require
+from lightning_gradguard.collect.loss_level import LOSS_LEVEL
 from lightning_gradguard.collect.loss_trend import LOSS_TREND
 from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.policy.ladders import Policy
@@ -29,7 +30,7 @@ def check_policy(policy: str | Policy, detectors: Sequence[AbstractDetector]) ->
     """
     for detector in detectors:
         require(isinstance(detector, AbstractDetector), "GradGuard(detectors=...)", "must hold detectors", detector)
-    names = [LOSS_TREND, *(detector.name for detector in detectors)]
+    names = [LOSS_TREND, LOSS_LEVEL, *(detector.name for detector in detectors)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"`GradGuard(detectors=...)` must have different names, got {doubled[0]!r} twice; set `name`.")
     chosen = PRESETS.get(policy) if isinstance(policy, str) else policy

@@ -29,10 +29,12 @@ class LadderState(NamedTuple):
     Args:
         rung: Which rung the next finding gets, from 0.
         healthy_steps: Steps without a finding of this kind since the last one.
+        excused: Whether the weights were known to be good at the last finding, so that the data were at fault.
     """
 
     rung: int = 0
     healthy_steps: int = 0
+    excused: bool = False
 
 
 #: By kind; a kind that is not in it stands before its first rung.
@@ -163,13 +165,14 @@ def as_ladder(kind: str, ladder: Sequence[AbstractRemedy | Iterable[AbstractReme
 
 
 def decide(
-    states: LadderStates, findings: Sequence[Finding], policy: Policy
+    states: LadderStates, findings: Sequence[Finding], policy: Policy, weights_known_good: bool = False
 ) -> tuple[LadderStates, tuple[tuple[Finding, Rung], ...]]:
     """The new ladder states, and each finding with its remedies; a remedy chosen twice in a step is applied once.
 
     A healthy step after steps that were only skipped shows that the weights are sound, so the kind is back at its first
     rung: batches that spoil their own step, however many over a run, never count as a run that is lost. Where one
-    finding leads back to a snapshot, the remedies that another would try wait for what comes of it.
+    finding leads back to a snapshot, the remedies that another would try wait for what comes of it. A finding while the
+    weights are known to be good is the data's fault: the next healthy step leads back to the first rung as well.
 
     Example:
         >>> from lightning_gradguard.remedies import Rollback, SkipStep
@@ -177,7 +180,7 @@ def decide(
         >>> nan = Finding("nonfinite", 5)
         >>> states, chosen = decide({}, [nan], policy)
         >>> states, chosen[0][1]
-        ({'nonfinite': LadderState(rung=1, healthy_steps=0)}, (SkipStep(),))
+        ({'nonfinite': LadderState(rung=1, healthy_steps=0, excused=False)}, (SkipStep(),))
         >>> decide(states, [nan], policy)[1][0][1]
         (Rollback(),)
         >>> decide(states, [], policy)[0]
@@ -188,14 +191,14 @@ def decide(
     found = {finding.kind: finding for finding in reversed(findings)}
     sound = not any(policy.rungs.get(kind) for kind in found)
     after: LadderStates = {}
-    for kind, (position, healthy) in states.items():
+    for kind, (position, healthy, excused) in states.items():
         healthy = 0 if kind in found else healthy + 1
-        if sound and healthy == 1 and policy.only_skipped(kind, position):
+        if sound and healthy == 1 and (excused or policy.only_skipped(kind, position)):
             position = 0
         proved = healthy > 0 and healthy % policy.steps_back(kind, position) == 0
         back = proved and not policy.was_searched(kind, position)
         if position > back or healthy < policy.patience:
-            after[kind] = LadderState(position - back, healthy)
+            after[kind] = LadderState(position - back, healthy, excused)
     rungs = {kind: policy.rung(kind, after.get(kind, LadderState()).rung) for kind in reversed(found)}
     returns = any(remedy.uses_snapshots for rung in rungs.values() for remedy in rung)
     chosen: list[tuple[Finding, Rung]] = []
@@ -206,5 +209,5 @@ def decide(
         taken.update(rung)
         chosen.append((found[kind], rung))
         position = after.get(kind, LadderState()).rung
-        after[kind] = LadderState(position if waits else min(position + 1, policy.length(kind)), 0)
+        after[kind] = LadderState(position if waits else min(position + 1, policy.length(kind)), 0, weights_known_good)
     return after, tuple(chosen)

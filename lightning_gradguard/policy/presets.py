@@ -39,11 +39,16 @@ MONITOR = Policy(name="monitor", allows_actions=False)
 #: suspected, and after about fifty findings without enough healthy steps between them training is stopped.
 PROTECT = Policy(
     {
-        "nonfinite": [*_times(10, SkipStep()), *_times(40, Rollback(), ReduceLR()), (Stop(),)],
+        "nonfinite": [*_times(10, SkipStep()), (Rollback(),), *_times(49, Rollback(), ReduceLR()), (Stop(),)],
+        "nonfinite_state": [*_times(2, Rollback()), *_times(48, Rollback(), ReduceLR()), (Stop(),)],
+        "damaged_weights": [*_times(3, Rollback()), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
+        "invalid_lr": [*_times(50, SkipStep()), (Stop(),)],
         "exploding": [*_times(20, AdaptiveClip()), *_times(30, Rollback(), ReduceLR()), (Stop(),)],
-        "exploding_buffer": [*_times(20, SkipStep()), None],
+        "exploding_buffer": [*_times(2, SkipStep()), (Rollback(),), *_times(47, SkipStep()), (Stop(),)],
+        "early_outlier": [Rollback(), None],
         "loss_spike": [*_times(2, SkipStep()), (Rollback(),), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
         "lr_jump": [CapLR()],
+        "diverging": [*_times(2, Rollback()), *_times(8, Rollback(), ReduceLR()), None],
         "loss_increase": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
         "overshooting": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
     },
@@ -119,7 +124,7 @@ REPAIR = Policy(
             _SMALLER_STEPS, _REBUILD, *_times(3, Rollback(), ScaleLRToUpdateRatio()),
             *_times(7, Rollback(), ReduceLR()), Stop(),
         ],
-        "diverging": [_SMALLER_STEPS, _REBUILD, None],
+        "diverging": [Rollback(), _SMALLER_STEPS, _REBUILD, None],
         "oscillating": [_SMALLER_STEPS, None],
         "poor_initialization": [_REBUILD, _SMALLER_STEPS, None],
         "vanishing": [_REBUILD, None],

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning_gradguard.findings import RESOLVED, UNRECOVERABLE, Finding, Incident, Origin, TrialEvent
+from lightning_gradguard.findings import OPEN, RESOLVED, UNRECOVERABLE, Finding, Incident, Origin, TrialEvent
+
+#: Each finding of a step with the names of the remedies that did something about it.
+Answered = Sequence[tuple[Finding, tuple[str, ...]]]
 
 
 class IncidentTracker:
@@ -21,7 +26,7 @@ class IncidentTracker:
         >>> nan = Finding("nonfinite", 7, detail="loss")
         >>> print(*tracker.update([(nan, ("SkipStep",))]))
         step 7: nonfinite: loss; SkipStep; open
-        >>> print(*tracker.update([], is_over=lambda kind: True))
+        >>> print(*tracker.update([], is_over=lambda incident: True))
         step 7: nonfinite: loss; SkipStep; resolved
     """
 
@@ -34,39 +39,61 @@ class IncidentTracker:
 
     def update(
         self,
-        answered: Sequence[tuple[Finding, tuple[str, ...]]],
+        answered: Answered,
         event: TrialEvent | None = None,
-        is_over: Callable[[str], bool] = lambda kind: False,
+        is_over: Callable[[Incident], bool] = lambda incident: False,
         stopped_by: str = "",
+        before: float = math.nan,
+        now: float = math.nan,
     ) -> list[Incident]:
         """Takes in one step.
 
         Args:
-            answered: Each finding with the names of the remedies that did something about it.
+            answered: Each finding with the names of the remedies that did something about it. Findings without an
+                incident of their own that were answered by the actions of others are symptoms of these.
             event: What a search for a remedy has come to.
-            is_over: Whether the symptom of a kind has ended.
+            is_over: Whether an incident has ended well.
             stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
+            before: Where the loss should come back to.
+            now: Where the loss stands.
 
         Returns:
             The incidents that began, changed their actions, trials or outcome, or ended in the step.
         """
-        before = dict(self.incidents)
-        is_new = any(finding.kind not in before for finding, _ in answered)
-        origin = self.origin() if is_new else Origin()
+        known = dict(self.incidents)
+        main = next((finding.kind for finding, actions in answered if actions), None)
+        symptoms = [f for f, actions in answered if main and not actions and f.kind not in known]
         for finding, actions in answered:
-            known = self.incidents.get(finding.kind)
-            self.incidents[finding.kind] = (
-                known.extended(finding, actions)
-                if known
-                else replace(Incident.start(finding, actions, self.optimizer), origin=origin)
-            )
+            if finding not in symptoms:
+                self._add(finding, actions, before)
+        if main is not None:
+            self.incidents[main] = self.incidents[main].with_symptoms(symptoms)
+        origin = self.origin() if self.incidents.keys() - known.keys() else Origin()
+        for kind in self.incidents.keys() - known.keys():
+            self.incidents[kind] = replace(self.incidents[kind], origin=origin)
         if event is not None and event.about in self.incidents:
             self.incidents[event.about] = self.incidents[event.about].tried(event)
         if stopped_by in self.incidents:
-            self.incidents[stopped_by] = self.incidents[stopped_by].closed(UNRECOVERABLE)
-        changed = [incident for kind, incident in self.incidents.items() if is_news(incident, before.get(kind))]
-        over = [kind for kind in self.incidents if is_over(kind)]
-        return [*changed, *(self.incidents.pop(kind).closed(RESOLVED) for kind in over)]
+            self.incidents[stopped_by] = self.incidents[stopped_by].closed(UNRECOVERABLE, now)
+        changed = [incident for kind, incident in self.incidents.items() if is_news(incident, known.get(kind))]
+        over = [kind for kind, incident in self.incidents.items() if is_over(incident)]
+        return [*changed, *(self.incidents.pop(kind).closed(RESOLVED, now) for kind in over)]
+
+    def _add(self, finding: Finding, actions: tuple[str, ...], before: float) -> None:
+        known = self.incidents.get(finding.kind)
+        self.incidents[finding.kind] = (
+            known.extended(finding, actions) if known else Incident.start(finding, actions, self.optimizer, before)
+        )
+
+    def close(self, outcome_of: Callable[[Incident], str], now: float = math.nan) -> list[Incident]:
+        """At the end of the run: the incidents that were still open, with their outcomes."""
+        ended = {
+            kind: incident.closed(outcome_of(incident), now)
+            for kind, incident in self.incidents.items()
+            if incident.outcome == OPEN
+        }
+        self.incidents = {kind: incident for kind, incident in ended.items() if incident.outcome == OPEN}
+        return list(ended.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -81,4 +108,5 @@ def is_news(now: Incident, before: Incident | None) -> bool:
     """Whether an incident differs from before in more than its count, steps and values."""
     if before is None:
         return True
-    return (now.actions, now.trials, now.outcome) != (before.actions, before.trials, before.outcome)
+    told = operator.attrgetter("actions", "symptoms", "trials", "outcome")
+    return bool(told(now) != told(before))

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lightning_gradguard.findings import OPEN, UNRECOVERABLE, Incident
+from lightning_gradguard.collect.loss_level import Standing
+from lightning_gradguard.findings import DEGRADED, HEALTHY, OPEN, RECOVERED, UNRECOVERABLE, Incident
 from lightning_gradguard.step.model_changes import CodeChange
 
 
@@ -20,6 +21,7 @@ class Report:
         verdict: Why training was stopped; empty when it was not.
         notes: What the report cannot know, a sentence each.
         changes: What remedies have changed in model and optimizer for the rest of the run.
+        standings: Where the loss stands, for each optimizer.
 
     Example:
         >>> print(Report(steps=1000))
@@ -31,21 +33,39 @@ class Report:
     verdict: str = ""
     notes: tuple[str, ...] = ()
     changes: tuple[CodeChange, ...] = ()
+    standings: tuple[Standing, ...] = ()
 
     @property
     def outcome(self) -> str:
-        """The worst outcome among the incidents: "healthy", "resolved", "open" or "unrecoverable"."""
+        """What the run has come to.
+
+        "unrecoverable" when the guard gave it up, "degraded" when it stands above its own best or an incident has not
+        ended well, "recovered" when all incidents have, "healthy" without any.
+        """
         outcomes = {incident.outcome for incident in self.incidents}
-        return next((o for o in (UNRECOVERABLE, OPEN) if o in outcomes), "resolved" if outcomes else "healthy")
+        if UNRECOVERABLE in outcomes:
+            return UNRECOVERABLE
+        if outcomes & {OPEN, DEGRADED} or any(standing.is_degraded for standing in self.standings):
+            return DEGRADED
+        return RECOVERED if outcomes else HEALTHY
+
+    @property
+    def _losses(self) -> list[str]:
+        return [
+            f"The median loss is {standing.now:.3g}, {standing.best:.3g} at its best; "
+            f"{standing.lost} of {self.steps} steps were skipped or rolled back."
+            for standing in self.standings
+            if standing.is_degraded
+        ]
 
     def __str__(self) -> str:
-        if not self.incidents:
+        if self.outcome == HEALTHY:
             return f"GradGuard: {self.steps} steps, no incident."
         kinds = Counter(incident.kind for incident in self.incidents)
-        total = ", ".join(f"{times} {kind}" for kind, times in kinds.most_common())
-        lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s): {total}; {self.outcome}."]
+        total = ": " + ", ".join(f"{times} {kind}" for kind, times in kinds.most_common()) if kinds else ""
+        lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s){total}; {self.outcome}."]
         lines += [f"  {incident}" for incident in self.incidents]
-        return "\n".join([*lines, *filter(None, [self.verdict]), *self.notes, *self._code()])
+        return "\n".join([*lines, *self._losses, *filter(None, [self.verdict]), *self.notes, *self._code()])
 
     def _code(self) -> Iterator[str]:
         """What to write into the module, method by method."""

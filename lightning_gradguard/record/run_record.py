@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from lightning_gradguard.collect.loss_level import standing_of
 from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
 from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.record.report import Report
@@ -22,6 +23,7 @@ class RunRecord:
         self.findings: deque[Finding] = deque(maxlen=kept)
         self.closed: deque[Incident] = deque(maxlen=kept)
         self.trackers: list[IncidentTracker] = []  # of each optimizer
+        self.levels: dict[str, dict[str, Any]] = {}  # where the loss of each optimizer stands
         self.last_report: StepReport | None = None
         self.changes: list[CodeChange] = []  # those that are in force in the model
         self.steps, self.stop_reason = 0, ""
@@ -32,13 +34,15 @@ class RunRecord:
         known = (incident for tracker in self.trackers for incident in tracker.incidents.values())
         return (*self.closed, *(incident for incident in known if incident.outcome == OPEN))
 
-    def add(self, report: StepReport, changed: list[Incident]) -> None:
-        """One more step.
+    def add(self, report: StepReport, changed: list[Incident], level: dict[str, Any]) -> None:
+        """One more step, or more about the last one.
 
         Args:
             report: What was measured, found and done.
             changed: Incidents that began, changed or ended.
+            level: Where the loss stands (`collect.loss_level`).
         """
+        self.levels[report.optimizer] = level
         self.last_report, self.steps = report, max(self.steps, report.stats.step + 1)
         self.findings.extend(report.findings)
         if changed:
@@ -47,8 +51,9 @@ class RunRecord:
 
     def report(self) -> Report:
         """The run in a few sentences."""
+        standings = tuple(standing_of(level, self.steps) for level in self.levels.values())
         incidents = tuple(sorted(self.incidents, key=lambda i: i.first_step))
-        return Report(self.steps, incidents, self.stop_reason, changes=tuple(self.changes))
+        return Report(self.steps, incidents, self.stop_reason, changes=tuple(self.changes), standings=standings)
 
 
 class SharedRecord:

@@ -24,7 +24,16 @@ from lightning_gradguard.collect.activation_stats import ActivationRecord, Activ
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.layers import Layers
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Action, Origin, Response, StepOutcome, StepReport, TrialEvent
+from lightning_gradguard.findings import (
+    Action,
+    Finding,
+    Origin,
+    Response,
+    Restoration,
+    StepOutcome,
+    StepReport,
+    TrialEvent,
+)
 from lightning_gradguard.modules.activations import Traits
 from lightning_gradguard.record.conforming import conforms
 from lightning_gradguard.record.location import Location
@@ -42,9 +51,9 @@ REMOTE_ROWS = 1000
 #: A row begins with these; then the layers' values, whose meaning `what` tells, and the buffers' norms.
 FIELDS = ("step", "what", "loss", "lr", "flags")
 GRADIENT, WEIGHT, RATIO, TRAINABLE = 0, 1, 2, 3
-OVERFLOW, LOSS_KNOWN, CANCELLED, IN_TRIAL, SNAPSHOT = 1, 2, 4, 8, 16
+OVERFLOW, LOSS_KNOWN, CANCELLED, IN_TRIAL, SNAPSHOT, KNOWN_GOOD = 1, 2, 4, 8, 16, 32
 #: What is recorded of an outcome by name, beside its flags and responses.
-TOLD = ("restored", "model_changed", "trial", "stopped_by", "stop_reason")
+TOLD = ("restored", "model_changed", "settings_changed", "trial", "stopped_by", "stop_reason", "restoration")
 NOTHING_DONE = StepOutcome()
 
 
@@ -149,6 +158,7 @@ def rows_of(stats: GradStats, outcome: StepOutcome) -> list[Floats]:
     """One step as flat rows."""
     flags = OVERFLOW * stats.scaler_overflow + LOSS_KNOWN * (stats.loss is not None)
     flags += CANCELLED * outcome.cancelled + IN_TRIAL * outcome.in_trial + SNAPSHOT * outcome.snapshot
+    flags += KNOWN_GOOD * stats.weights_known_good
     loss = math.nan if stats.loss is None else stats.loss
     layers = {
         GRADIENT: stats.grad_norm, WEIGHT: stats.param_norm, RATIO: stats.update_ratio, TRAINABLE: stats.trainable,
@@ -165,6 +175,8 @@ def extra_of(stats: GradStats, outcome: StepOutcome, origin: Origin | None = Non
     told = {name: getattr(outcome, name) for name in TOLD if getattr(outcome, name) != getattr(NOTHING_DONE, name)}
     told["responses"] = tuple(response for response in outcome.responses if response.remedies) or None
     told |= {"activation_stats": stats.activation_stats, "batch_stats": stats.batch_stats, "origin": origin}
+    told |= {"nonfinite_state": stats.nonfinite_state or None, "recheck": stats.recheck}
+    told["comparison"] = stats.comparison
     return {name: pack(value) for name, value in told.items() if value is not None}
 
 
@@ -220,7 +232,8 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
         sampled, trainable = {WEIGHT, RATIO} <= samples.keys(), samples.get(TRAINABLE)
         stats = GradStats(
             step=step, layers=layers, grad_norm=values, loss=loss if flags & LOSS_KNOWN else None, lr=lr,
-            scaler_overflow=bool(flags & OVERFLOW), buffers=buffers, buffer_norm=buffer_norm, **fixed,
+            scaler_overflow=bool(flags & OVERFLOW), weights_known_good=bool(flags & KNOWN_GOOD), buffers=buffers,
+            buffer_norm=buffer_norm, **fixed,
             param_norm=samples[WEIGHT] if sampled else None,
             update_ratio=samples[RATIO] if sampled else None,
             trainable=trainable.astype(bool) if sampled and trainable is not None else None,
@@ -256,7 +269,7 @@ def is_header(header: dict[str, Any]) -> bool:
 def is_row(row: Floats) -> bool:
     """Whether the first fields of a row are such as `rows_of` writes."""
     step, what, _, _, flags = row[: len(FIELDS)].tolist()
-    return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(32)
+    return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(64)
 
 
 class Extras(NamedTuple):
@@ -288,12 +301,17 @@ def _read_extras(path: Location) -> dict[int, Extras]:
 
 
 #: Fields of `GradStats` that are more than numbers.
-MEASURED = {"activation_stats": ActivationStats, "batch_stats": BatchStats}
+MEASURED = {
+    "activation_stats": ActivationStats, "batch_stats": BatchStats, "nonfinite_state": tuple[str, ...],
+    "recheck": tuple[float, float], "comparison": tuple[float, float],
+}  # fmt: skip
 
 
 def measured_of(plain: dict[str, Any]) -> dict[str, Any]:
     """Fields of `GradStats` as they were recorded."""
-    measured: dict[str, Any] = {}
+    measured: dict[str, Any] = {
+        name: plain[name] for name in ("nonfinite_state", "recheck", "comparison") if name in plain
+    }
     if "activation_stats" in plain:
         measured["activation_stats"] = activation_stats_of(plain["activation_stats"])
     if "batch_stats" in plain:
@@ -312,6 +330,9 @@ def outcome_of(plain: dict[str, Any]) -> dict[str, Any]:
     told = {name: plain[name] for name in TOLD if name in plain}
     if "trial" in told:
         told["trial"] = TrialEvent(**told["trial"])
+    if "restoration" in told:
+        restoration = told["restoration"]
+        told["restoration"] = Restoration(**{**restoration, "finding": Finding(**restoration["finding"])})
     if "responses" in plain:
         told["responses"] = tuple(
             Response(response["kind"], response["remedies"], tuple(Action(**action) for action in response["actions"]))

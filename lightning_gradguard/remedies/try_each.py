@@ -51,7 +51,7 @@ class TryEach(AbstractRemedy):
         require_number("TryEach(clearly=...)", self.clearly, above=0, below=1)
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
-        if not step.weights_changed:  # the weights are still those that were healthy: the data are at fault
+        if not (step.weights_changed or step.untouched):  # the weights are known to be good: the data are at fault
             return None
         candidates = [
             Candidate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,8 +73,10 @@ class Actor:
         self._model_changed = model_changed
         self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
         self.snapshot_due = 0
-        self.weights_changed = True  # since they were last known good
+        self.weights_changed = False  # by a step, since they were last known good
+        self.untouched = True  # whether no step was taken in this run
         self.in_trial = False  # whether the next step belongs to a trial of remedies
+        self._loss = math.nan
         self._failed: set[Any] = set()  # remedies that raised
         self.activation_stats: ActivationStats | None = None  # the latest
         self.first_activation_stats: ActivationStats | None = None  # at the initial weights
@@ -83,14 +86,31 @@ class Actor:
         """What the gradients are still multiplied by."""
         return float(self.scaler.get_scale()) if self._gradients_scaled else 1.0
 
-    def act(self, stats: GradStats, chosen: Sequence[tuple[Finding, Sequence[Any]]], sound: bool) -> StepOutcome:
+    @property
+    def held_snapshots(self) -> list[int]:
+        """Steps of the snapshots that may still be restored."""
+        return [snapshot.step for snapshot in self.snapshots.ring]
+
+    def snapshot_is_due(self, step: int) -> bool:
+        """Whether a snapshot will be taken if the step is healthy."""
+        return self._takes_snapshots and step >= self.snapshot_due
+
+    def act(
+        self,
+        stats: GradStats,
+        chosen: Sequence[tuple[Finding, Sequence[Any]]],
+        sound: bool,
+        loss: float = math.nan,
+    ) -> StepOutcome:
         """Applies what was chosen to the step about to happen.
 
         Args:
             stats: What was measured.
             chosen: Each finding with its remedies.
             sound: Whether a snapshot may be taken now, as far as the detectors know.
+            loss: Where the loss stands, when a snapshot is due.
         """
+        self._loss = loss
         self.forget_scale()
         self.guarded_step.begin_evaluation()
         if stats.activation_stats is not None and not self.in_trial:
@@ -108,6 +128,7 @@ class Actor:
             guarded_step=self.guarded_step,
             scaler=self.scaler if self._gradients_scaled else None,
             weights_changed=self.weights_changed,
+            untouched=self.untouched,
             grad_scale=self.grad_scale,
             module=self.module,
             search=self.search,
@@ -140,6 +161,8 @@ class Actor:
         if step.model_changed:
             self._model_changed()
             self._forget_snapshots(step.stats.step)
+        if step.settings_changed:
+            self.snapshots.forget_losses()
         if not step.cancelled:
             self.adam.apply(step.grad_scale)
             self._clip(step)
@@ -152,6 +175,7 @@ class Actor:
             lr_factor=self._lr_factor_now,
             restored=step.restored.step if step.restored is not None else None,
             model_changed=step.model_changed,
+            settings_changed=step.settings_changed,
             trial=step.trial,
             stopped_by=stopped_by,
             stop_reason=step.stop_reason,
@@ -224,17 +248,27 @@ class Actor:
             sound: Whether a snapshot may be taken now, as far as the detectors know.
             step: The handle through which the step was changed, if it was.
         """
-        taken = healthy and sound and self._takes_snapshots and stats.step >= self.snapshot_due
+        taken = healthy and sound and self.snapshot_is_due(stats.step)
         if healthy and not self.lr_factor.neutral:
             self.lr_factor.recover()
         if taken:
-            self.snapshots.take(stats.step)
+            self.snapshots.take(stats.step, self._loss)
             self.snapshot_due = next_multiple(stats.step, self._snapshot_every)
         if healthy or (step is not None and step.restored is not None):
             self.weights_changed = False
         if not self.lr_factor.neutral:
             self.lr_factor.apply()
         return taken
+
+    def confirm_weights(self) -> None:
+        """The weights are known to be good: whatever is wrong with the step comes from its data."""
+        self.weights_changed = False
+
+    def put_back(self, best: bool) -> int | None:
+        """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""
+        snapshot = self.snapshots.restore_best() if best else self.snapshots.restore()
+        self.weights_changed &= snapshot is None
+        return snapshot.step if snapshot is not None else None
 
     def before_first_step(self) -> None:
         """Before the very first forward pass."""
@@ -248,7 +282,7 @@ class Actor:
 
     def step_happened(self) -> None:
         """The optimizer has really stepped."""
-        self.weights_changed = True
+        self.weights_changed, self.untouched = True, False
         self.forget_scale()
 
     def state_dict(self) -> dict[str, Any]:
@@ -258,6 +292,7 @@ class Actor:
             "lr_factor": self.lr_factor.state_dict(),
             "snapshot_due": self.snapshot_due,
             "weights_changed": self.weights_changed,
+            "untouched": self.untouched,
             "search": self.search.state_dict() if self.search is not None else {"adam": self.adam.state_dict()},
         }
 
@@ -270,6 +305,7 @@ class Actor:
                 "lr_factor": self.lr_factor.load_state_dict,
                 "snapshot_due": self._load_snapshot_due,
                 "weights_changed": self._load_weights_changed,
+                "untouched": self._load_untouched,
                 "search": self._load_search,
             },
         )
@@ -287,6 +323,9 @@ class Actor:
 
     def _load_weights_changed(self, changed: Any) -> None:
         self.weights_changed = bool(changed)
+
+    def _load_untouched(self, untouched: Any) -> None:
+        self.untouched = bool(untouched)
 
     def _load_search(self, state: dict[str, Any]) -> None:
         if self.search is not None:

@@ -11,6 +11,11 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.step.guarded_step import StepHooks
 
+#: Share of a factor that failed a second time to which it may grow back. Chosen.
+SETTLE = 0.3
+#: A reduction so many times the hold after the one before is not held against the factor of that time. Chosen.
+FORGIVEN_AFTER = 10
+
 
 class LRFactor:
     """A factor on an optimizer's learning rate that is only there while the optimizer steps.
@@ -19,7 +24,8 @@ class LRFactor:
     step, and the old values are put back after it. Where the optimizer computes the gradients itself by a closure, as
     under Lightning, `apply` is called once they are ready, so that a rate set by `training_step` is multiplied too.
     After `hold` healthy steps the factor grows back to its base (1 unless `set_permanent` changed it), tenfold in
-    `ramp` steps; a reduction after that began doubles the hold. Apart from that, no learning rate exceeds `ceiling`
+    `ramp` steps. A reduction after that began doubles the hold, and lowers the base below the factor that failed again:
+    the second return ends there. Apart from that, no learning rate exceeds `ceiling`
     once `cap` has set one.
 
     Args:
@@ -40,6 +46,7 @@ class LRFactor:
     def __init__(self, optimizer: Optimizer, hold: int = 200, ramp: int = 100) -> None:
         self.optimizer, self.ramp = optimizer, ramp
         self.factor, self.base, self.hold, self.healthy, self.ceiling = 1.0, 1.0, hold, 0, math.inf
+        self.taken = 0  # steps since the last reduction
         self.neutral = True  # whether it changes no learning rate and has nothing to recover from
         self._stepping = False
         self._user: list[tuple[dict[str, Any], Any, float]] = []  # group, the user's rate, the rate of this step
@@ -47,6 +54,7 @@ class LRFactor:
 
     def _enter(self) -> None:
         self._stepping = True
+        self.taken += 1
         self.apply()
 
     def apply(self) -> None:
@@ -75,8 +83,12 @@ class LRFactor:
 
     def reduce(self, factor: float, floor: float = 0.0) -> float:
         """Multiplies the factor by `factor`, not below `floor`; returns the new factor."""
-        self.hold *= 2 if self.healthy > self.hold else 1
+        if self.healthy > self.hold and self.taken <= FORGIVEN_AFTER * self.hold:
+            self.hold *= 2
+            self.base = min(self.base, SETTLE * self.factor)
+        self.taken = 0
         self.factor, self.healthy = max(self.factor * factor, floor), 0
+        self.base = max(self.base, self.factor)
         self.apply()
         return self.factor
 
@@ -106,7 +118,10 @@ class LRFactor:
         return self.factor * (self.ceiling / highest if highest > self.ceiling else 1.0)
 
     def effective_lr(self) -> float:
-        """The largest learning rate of the next step."""
+        """The largest learning rate of the next step; one that is negative or not finite (as Inf) before all others."""
+        for lr in self.user_lrs():
+            if not 0 <= lr < math.inf:
+                return lr if -math.inf < lr < 0 else math.inf
         return self.current_factor() * self._highest()
 
     def _highest(self) -> float:
@@ -120,14 +135,14 @@ class LRFactor:
 
     def state_dict(self) -> dict[str, float]:
         """Plain numbers."""
-        names = ("factor", "base", "ceiling", "hold", "healthy")
+        names = ("factor", "base", "ceiling", "hold", "healthy", "taken")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
-        hold, healthy = int(state["hold"]), int(state["healthy"])
+        hold, healthy, taken = (int(state[name]) for name in ("hold", "healthy", "taken"))
         self.factor, self.base, self.ceiling = (float(state[name]) for name in ("factor", "base", "ceiling"))
-        self.hold, self.healthy = hold, healthy
+        self.hold, self.healthy, self.taken = hold, healthy, taken
         self.apply()
 
     def close(self) -> None:

@@ -47,6 +47,7 @@ class PendingStep:
         scaler: A GradScaler that has not yet unscaled the gradients (a fused optimizer's); None otherwise.
         weights_changed: Whether a step was taken since the weights were last known good; a rollback, or another
             reduction of the learning rate, is pointless while nothing has changed.
+        untouched: Whether no step was taken in this run: the weights are the initial ones.
         grad_scale: What the gradients are still multiplied by: by a scaler that has not unscaled them, or until the
             optimizer divides by it (see `fused_clip`).
         module: The module in training, for remedies that change it.
@@ -62,6 +63,7 @@ class PendingStep:
         clip_coefficient: Product of all scalings of the gradients.
         restored: The snapshot that was put back, if any.
         stop_reason: Why training should end, if it should.
+        settings_changed: Settings of the optimizer are others from here on, so that losses compare no longer.
         model_changed: The model is another one from here on, so that what was learned about it is void.
         trial: The event with which a search for a remedy began in this step, if one did.
         changes: How many changes were made through this handle.
@@ -75,6 +77,7 @@ class PendingStep:
     guarded_step: GuardedStep | None = None
     scaler: Any = None
     weights_changed: bool = True
+    untouched: bool = False
     grad_scale: float = 1.0
     module: nn.Module | None = None
     search: RemedySearch | None = None
@@ -87,6 +90,7 @@ class PendingStep:
     restored: Snapshot | None = field(default=None, init=False)
     stop_reason: str = field(default="", init=False)
     model_changed: bool = field(default=False, init=False)
+    settings_changed: bool = field(default=False, init=False)
     trial: TrialEvent | None = field(default=None, init=False)
     changes: int = field(default=0, init=False)
 
@@ -191,6 +195,7 @@ class PendingStep:
         before = {key: group.get(key) for key in values}
         group.update(values)
         self.changes += 1
+        self.settings_changed = True
         place = next(i for i, g in enumerate(self.optimizer.param_groups) if g is group)
         name = f"{self._optimizer}.param_groups[{place}]"
         self.record(f"{name}.update({as_arguments(values)})", OPTIMIZERS, as_arguments(before), f"{name} {[*values]}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +27,7 @@ class Snapshot:
         buffers: Copies of the module's buffers, by name.
         optimizer: Copies of the optimizer's state, by index of the parameter.
         scaler: The GradScaler's state.
+        loss: The median loss up to this step; NaN when it is not known.
     """
 
     step: int
@@ -31,6 +35,7 @@ class Snapshot:
     buffers: dict[str, Tensor]
     optimizer: dict[int, dict[str, Any]]
     scaler: dict[str, Any]
+    loss: float = math.nan
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -45,23 +50,52 @@ class Snapshot:
 
 
 class Snapshots:
-    """A ring of the last `keep` snapshots of one optimizer's parameters, in host memory.
+    """Snapshots of one optimizer's parameters, in host memory: the newest ones, and the one with the lowest loss.
 
     Args:
         module: Whose buffers are kept too.
         optimizer: Whose parameters and state are kept.
-        keep: How many; at least 1.
+        keep: How many in all; at least 1. With 1 it is the newest.
         scaler: A GradScaler, when there is one.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, keep: int = 2, scaler: Any = None) -> None:
         self.module, self.optimizer, self.keep, self.scaler = module, optimizer, keep, scaler
-        self.ring: list[Snapshot] = []
+        self.ring: list[Snapshot] = []  # oldest first
         self.tries = 0
 
+    @property
+    def newest(self) -> Snapshot | None:
+        """The latest; None without snapshots."""
+        return self.ring[-1] if self.ring else None
+
+    @property
+    def best(self) -> Snapshot | None:
+        """The newest of those with the lowest loss; None while no loss is known."""
+        lowest = min((s.loss for s in self.ring if math.isfinite(s.loss)), default=math.nan)
+        return next((s for s in reversed(self.ring) if s.loss == lowest), None)
+
+    def forget_losses(self) -> None:
+        """The losses of the snapshots no longer compare with those of later ones."""
+        self.ring = [replace(snapshot, loss=math.nan) for snapshot in self.ring]
+
+    def _evict(self) -> list[Tensor]:
+        """Makes room for one snapshot; the memory of the oldest, which goes unless it is the best of several."""
+        if len(self.ring) < self.keep:
+            return []
+        best = self.best if self.keep > 1 else None
+        oldest = next(s for s in self.ring if s is not best)
+        self.ring = [s for s in self.ring if s is not oldest]
+        return oldest.tensors
+
     @torch.no_grad()
-    def take(self, step: int) -> Snapshot:
-        """Copies the present state; when there are too many, into the memory of the oldest snapshot, which goes."""
+    def take(self, step: int, loss: float = math.nan) -> Snapshot:
+        """Copies the present state, into the memory of a snapshot that is given up for it when there are too many.
+
+        Args:
+            step: The optimizer step that is about to happen.
+            loss: The median loss up to this step.
+        """
         params = optimizer_params(self.optimizer)
         live = Snapshot(
             step,
@@ -69,9 +103,9 @@ class Snapshots:
             {name: local(b) for name, b in self.module.named_buffers()},
             {i: local_state(self.optimizer.state[p]) for i, p in enumerate(params) if p in self.optimizer.state},
             copy.deepcopy(self.scaler.state_dict()) if self.scaler is not None else {},
+            loss,
         )
-        reuse = self.ring.pop(0).tensors if len(self.ring) >= self.keep else []
-        copies = iter(copied(live.tensors, reuse, host=True))
+        copies = iter(copied(live.tensors, self._evict(), host=True))
         snapshot = replace(
             live,
             params=tuple(next(copies) for _ in params),
@@ -93,6 +127,29 @@ class Snapshots:
         newest = self.ring[-1] if self.ring and self.ring[-1].step == step else None
         here = newest is not None and all(p.device.type == "cpu" for p in optimizer_params(self.optimizer))
         return newest if here else None
+
+    @contextmanager
+    @torch.no_grad()
+    def installed(self, snapshot: Snapshot) -> Iterator[None]:
+        """The weights and buffers of a snapshot in place of the present ones, which come back bit for bit."""
+        pairs = [(local(p), s) for p, s in zip(optimizer_params(self.optimizer), snapshot.params, strict=False)]
+        pairs += [(local(b), snapshot.buffers[n]) for n, b in self.module.named_buffers() if n in snapshot.buffers]
+        pairs = [(present, saved) for present, saved in pairs if present.shape == saved.shape]
+        before = [present.clone() for present, _ in pairs]
+        for present, saved in pairs:
+            present.copy_(saved)
+        try:
+            with torch.enable_grad():
+                yield
+        finally:
+            for (present, _), kept in zip(pairs, before, strict=True):
+                present.copy_(kept)
+
+    def restore_best(self) -> Snapshot | None:
+        """Puts the snapshot with the lowest loss back, the newest where no loss is known; None when there is none."""
+        best = self.best or self.newest
+        self.ring, self.tries = [best] if best is not None else [], 0
+        return self.restore()
 
     @torch.no_grad()
     def restore(self) -> Snapshot | None:
