@@ -18,7 +18,7 @@ from lightning_gradguard.show import metadata
 #: Passed as TensorBoard's `downsample`; the writer keeps far fewer samples of a tag, so all of them are read.
 ALL_SAMPLES = 1_000_000
 #: Outcomes from best to worst. A run has the worst outcome of its incidents.
-OUTCOMES = ("healthy", "resolved", "open", "unrecoverable")
+OUTCOMES = ("healthy", "resolved", "recovered", "open", "degraded", "unrecoverable")
 #: State of a run whose data cannot be read.
 MALFORMED = "malformed"
 STATES = (*OUTCOMES, MALFORMED)
@@ -234,6 +234,12 @@ def merge_series(parts: Sequence[LayerSeries]) -> LayerSeries | None:
 def worst_outcome(incidents: Sequence[Mapping[str, Any]]) -> str:
     """The worst outcome among `incidents`; `"healthy"` if there are none."""
     return worst_state([i["outcome"] if i.get("outcome") in OUTCOMES else "open" for i in incidents])
+
+
+def state_of(incidents: Sequence[Mapping[str, Any]], end: Mapping[str, Any] | None) -> str:
+    """What a run has come to: as it was written at its end; the worst outcome of its incidents while it goes on."""
+    written = (end or {}).get("outcome")
+    return str(written) if written in OUTCOMES else worst_outcome(incidents)
 
 
 def worst_state(states: Sequence[str]) -> str:

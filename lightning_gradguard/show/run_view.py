@@ -19,7 +19,7 @@ from lightning_gradguard.show.downsample import (
     step_slice,
     thin_curve,
 )
-from lightning_gradguard.show.run_reader import MALFORMED, LayerSeries, RunReader, worst_outcome
+from lightning_gradguard.show.run_reader import MALFORMED, LayerSeries, RunReader, state_of
 
 DEFAULT_STATISTIC = "grad_norm"
 
@@ -61,7 +61,7 @@ class RunView:
         extent: First and last step of the run.
         max_depth: Largest number of parts in a layer's name.
         steps_per_column: Largest number of steps in one column of the heatmap.
-        state: `"healthy"`, `"resolved"`, `"open"`, `"unrecoverable"`, or `"malformed"`: its data cannot be read.
+        state: One of `run_reader.OUTCOMES`, or `"malformed"`: its data cannot be read.
         headline: A one-line summary of the run.
         problems: What could not be read, one sentence each.
     """
@@ -99,10 +99,11 @@ def read_view(reader: RunReader, query: FigureQuery) -> RunView:
         heatmap = bin_steps(folded)
         steps_per_column = math.ceil(len(folded.steps) / max(len(heatmap.steps), 1))
         curves |= layer_curve(zoomed, folded, query)
+    end = reader.end()
     return RunView(
         reader.run, query, heatmap, layer_counts, curves, incidents, extent,
         max_depth=max_depth(layers.names) if layers else 1, steps_per_column=steps_per_column,
-        state=worst_outcome(incidents), headline=headline(incidents, reader.end(), extent[1]),
+        state=state_of(incidents, end), headline=headline(incidents, end, extent[1]),
         problems=reader.index.problems,
     )  # fmt: skip
 

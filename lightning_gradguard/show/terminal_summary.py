@@ -11,7 +11,15 @@ from rich.text import Text
 
 from lightning_gradguard.show.html_report import Run, report_data
 
-COLORS = {"healthy": "green", "resolved": "green", "open": "yellow", "unrecoverable": "red", "malformed": "red"}
+COLORS = {
+    "healthy": "green",
+    "resolved": "green",
+    "recovered": "green",
+    "open": "yellow",
+    "degraded": "yellow",
+    "unrecoverable": "red",
+    "malformed": "red",
+}
 
 
 def summary(runs: Sequence[Run]) -> RenderableType:

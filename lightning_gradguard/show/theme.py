@@ -46,7 +46,7 @@ class Theme:
 
     def outcome(self, outcome: object) -> str:
         """The color of an incident's outcome."""
-        return {"resolved": self.good, "unrecoverable": self.bad}.get(str(outcome), self.warn)
+        return {"resolved": self.good, "recovered": self.good, "unrecoverable": self.bad}.get(str(outcome), self.warn)
 
 
 LIGHT = Theme(

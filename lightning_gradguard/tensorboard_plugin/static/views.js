@@ -14,7 +14,7 @@ export function runChoice(run, chosen, onChange) {
 
 export function badge(state, incidents) {
   const count = incidents ? ` ${incidents}` : "";
-  const symbols = {healthy: "✓", resolved: "✓", open: "!", unrecoverable: "✕"};
+  const symbols = {healthy: "✓", resolved: "✓", recovered: "✓", open: "!", degraded: "!", unrecoverable: "✕"};
   return element("span", {
     className: `badge ${state}`, textContent: `${symbols[state] ?? "!"}${count}`,
     title: incidents ? `${incidents} incident${incidents > 1 ? "s" : ""}, ${state}` : state,
