@@ -161,9 +161,11 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._data: tuple[Any, int] | None = None  # the batch in training and its place among those drawn
         self._bad_batches: BadBatches | None = None
         self._window: list[Any] = []  # the step's batches, where bad ones are saved
-        # The last batches with finite losses: batch, its index in the epoch, its loss, what that was divided by, and
-        # whether nothing was found.
-        self._recent: deque[tuple[Any, int, Tensor, float, bool]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[Any, int]] = deque(
+            maxlen=RECENT
+        )  # the last batches with finite losses, and their index
+        # The last one on whose step nothing was suspicious, its index, its loss, and what that was divided by.
+        self._healthy: tuple[Any, int, Tensor, float] | None = None
         self._rerun: Rerun | None = None
         self._batch_idx = 0  # of the batch in training, in the epoch
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
@@ -317,7 +319,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
         if self._rerun is not None and self._data is not None and self._losses and report.stats.clean:
-            self._recent.append((self._data[0], self._batch_idx, self._losses[-1], divisor, not report.findings))
+            self._recent.append((self._data[0], self._batch_idx))
+            if not report.findings and report.stats.recheck is None:
+                self._healthy = self._data[0], self._batch_idx, self._losses[-1], divisor
         self._losses = []
         self._take_in(trainer, engine, report)
         if report.outcome.stop_reason:
@@ -400,7 +404,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
             _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing,
-            _bad_batches=None, _window=[], _rerun=None, _recent=deque(maxlen=RECENT),
+            _bad_batches=None, _window=[], _rerun=None, _healthy=None, _recent=deque(maxlen=RECENT),
         )  # fmt: skip
         return {**kept, **fresh, "_saved": self.state_dict()}
 
@@ -431,18 +435,17 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
     def _recheck(self) -> tuple[float, float] | None:
         """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
-        healthy = [kept[:-1] for kept in self._recent if kept[-1]]
-        if self._rerun is None or not healthy:
+        if self._rerun is None or self._healthy is None:
             return None
-        batch, place, loss, divisor = healthy[-1]
-        now = self._rerun.loss(batch, place)
+        batch, index, loss, divisor = self._healthy
+        now = self._rerun.loss(batch, index)
         return (float(loss) * divisor, now) if now is not None else None
 
     def _recent_loss(self) -> float | None:
         """Mean loss of the last batches with the present weights; None where it cannot be measured again."""
         if self._rerun is None or not self._recent:
             return None
-        losses = [self._rerun.loss(batch, place) for batch, place, *_ in self._recent]
+        losses = [self._rerun.loss(batch, index) for batch, index in self._recent]
         known = [loss for loss in losses if loss is not None]
         return fmean(known) if known else None
 
@@ -491,7 +494,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         for engine in self._engines.values():
             engine.close()
         self._unfollow()
-        self._forward_state = self._logbook = self._data = self._bad_batches = self._rerun = None
+        self._forward_state = self._logbook = self._data = self._bad_batches = None
+        self._rerun = self._healthy = None
         self._window = []
         self._recent.clear()
         self._losses = []

@@ -13,10 +13,10 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.loss_level import INITIAL as NO_LEVEL
 from lightning_gradguard.collect.loss_level import (
     LOSS_LEVEL,
+    ended,
     follow_level,
     level_since,
     limit_above,
-    restarted,
     standing_of,
 )
 from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
@@ -282,8 +282,8 @@ class StepEngine:
             after = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
             self.states = {**self.states, **after, LOSS_TREND: renewed(self.states[LOSS_TREND], improved)}
             self._states_at = {}
-        if outcome.settings_changed:
-            self.states[LOSS_LEVEL] = restarted(self._level)
+        if outcome.objective_changed:
+            self.states[LOSS_LEVEL] = ended(self._level)
         if outcome.snapshot:
             self._states_at[step] = dict(self.states)
             held = self.actor.held_snapshots

@@ -371,7 +371,7 @@ class StepOutcome:
         snapshot: Whether a snapshot was taken before the step.
         restored: Step of the snapshot that was put back; None without one.
         model_changed: Whether the model is another one from here on.
-        settings_changed: Whether settings of the optimizer, such as its weight decay, are others from here on.
+        objective_changed: Whether the weight decay is higher from here on, so that the loss may rise.
         in_trial: Whether the step belonged to a trial of remedies, so that no detector was asked.
         trial: What the search for a remedy has come to in this step, if anything.
         stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
@@ -386,7 +386,7 @@ class StepOutcome:
     snapshot: bool = False
     restored: int | None = None
     model_changed: bool = False
-    settings_changed: bool = False
+    objective_changed: bool = False
     in_trial: bool = False
     trial: TrialEvent | None = None
     stopped_by: str = ""

@@ -121,7 +121,10 @@ def test_numbers_are_those_of_one_process(cell: str, told: dict[str, list[Told]]
 def test_processes_talk_once_a_step(cell: str, told: dict[str, list[Told]]) -> None:
     rows = told[cell][0]["whole"]["rows"]
     looks = {0, 1, 2, 4, 8, 12} if cell in REPLICAS else set()
-    assert [row["calls"] for row in rows] == [1 + (row["step"] in looks) for row in rows]
+    checks = {0, 4, 8, NAN_STEP}  # weights and optimizer state: before a snapshot, and when something is not finite
+    due = [row["calls"] - 1 - (row["step"] in looks) for row in rows]
+    assert {row["step"] for row, calls in zip(rows, due, strict=True) if calls} >= checks
+    assert set(due) == {0, 1}
 
 
 def test_trouble_of_one_process_is_skipped_exactly_by_all(cell: str, told: dict[str, list[Told]]) -> None:

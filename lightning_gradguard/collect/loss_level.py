@@ -62,6 +62,8 @@ def follow_level(state: State, step: int, loss: float, total_steps: int | None =
         >>> state["first"], state["best"], level_since(state)
         (2.0, 0.5, 1.0)
     """
+    if state["size"] == math.inf:
+        return state
     size = state["size"] or min(max((total_steps or DEFAULT_TOTAL_STEPS) // SHARE, SHORTEST), LONGEST)
     recent = [*state["recent"], [step, loss]][-size:]
     state = {**state, "size": size, "recent": recent}
@@ -80,9 +82,9 @@ def follow_level(state: State, step: int, loss: float, total_steps: int | None =
     }
 
 
-def restarted(state: State) -> State:
-    """The state after the objective has changed: earlier losses do not compare with later ones."""
-    return {**INITIAL, "size": state["size"], "lost": state["lost"]}
+def ended(state: State) -> State:
+    """The state after the objective has changed: losses are not compared any more."""
+    return {**INITIAL, "size": math.inf, "lost": state["lost"]}
 
 
 def level_since(state: State, step: int = 0) -> float:

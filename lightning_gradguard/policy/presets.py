@@ -50,7 +50,7 @@ PROTECT = Policy(
         "lr_jump": [CapLR()],
         "diverging": [*_times(2, Rollback()), *_times(8, Rollback(), ReduceLR()), None],
         "loss_increase": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
-        "overshooting": [*_times(10, Rollback(), ReduceLR()), (Stop(),)],
+        "overshooting": [(Rollback(),), *_times(9, Rollback(), ReduceLR()), (Stop(),)],
     },
     name="protect",
 )

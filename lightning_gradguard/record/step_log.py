@@ -53,7 +53,7 @@ FIELDS = ("step", "what", "loss", "lr", "flags")
 GRADIENT, WEIGHT, RATIO, TRAINABLE = 0, 1, 2, 3
 OVERFLOW, LOSS_KNOWN, CANCELLED, IN_TRIAL, SNAPSHOT, KNOWN_GOOD = 1, 2, 4, 8, 16, 32
 #: What is recorded of an outcome by name, beside its flags and responses.
-TOLD = ("restored", "model_changed", "settings_changed", "trial", "stopped_by", "stop_reason", "restoration")
+TOLD = ("restored", "model_changed", "objective_changed", "trial", "stopped_by", "stop_reason", "restoration")
 NOTHING_DONE = StepOutcome()
 
 

@@ -161,7 +161,7 @@ class Actor:
         if step.model_changed:
             self._model_changed()
             self._forget_snapshots(step.stats.step)
-        if step.settings_changed:
+        if step.objective_changed:
             self.snapshots.forget_losses()
         if not step.cancelled:
             self.adam.apply(step.grad_scale)
@@ -175,7 +175,7 @@ class Actor:
             lr_factor=self._lr_factor_now,
             restored=step.restored.step if step.restored is not None else None,
             model_changed=step.model_changed,
-            settings_changed=step.settings_changed,
+            objective_changed=step.objective_changed,
             trial=step.trial,
             stopped_by=stopped_by,
             stop_reason=step.stop_reason,

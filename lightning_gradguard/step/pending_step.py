@@ -63,7 +63,7 @@ class PendingStep:
         clip_coefficient: Product of all scalings of the gradients.
         restored: The snapshot that was put back, if any.
         stop_reason: Why training should end, if it should.
-        settings_changed: Settings of the optimizer are others from here on, so that losses compare no longer.
+        objective_changed: The weight decay is higher from here on, so that the loss may rise.
         model_changed: The model is another one from here on, so that what was learned about it is void.
         trial: The event with which a search for a remedy began in this step, if one did.
         changes: How many changes were made through this handle.
@@ -90,7 +90,7 @@ class PendingStep:
     restored: Snapshot | None = field(default=None, init=False)
     stop_reason: str = field(default="", init=False)
     model_changed: bool = field(default=False, init=False)
-    settings_changed: bool = field(default=False, init=False)
+    objective_changed: bool = field(default=False, init=False)
     trial: TrialEvent | None = field(default=None, init=False)
     changes: int = field(default=0, init=False)
 
@@ -193,9 +193,9 @@ class PendingStep:
     def set_hyperparameters(self, group: dict[str, Any], **values: Any) -> None:
         """Changes settings of one of the optimizer's parameter groups for the rest of the run."""
         before = {key: group.get(key) for key in values}
+        self.objective_changed |= values.get("weight_decay", 0.0) > group.get("weight_decay", 0.0)
         group.update(values)
         self.changes += 1
-        self.settings_changed = True
         place = next(i for i, g in enumerate(self.optimizer.param_groups) if g is group)
         name = f"{self._optimizer}.param_groups[{place}]"
         self.record(f"{name}.update({as_arguments(values)})", OPTIMIZERS, as_arguments(before), f"{name} {[*values]}")
