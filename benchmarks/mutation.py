@@ -53,16 +53,18 @@ PACKAGE = "lightning_gradguard"
 #: File in the package -> the tests that concern it, beside its doctests. Of several patterns the first counts.
 TESTS = {
     "detectors/__init__.py": (),
-    "detectors/*.py": ("decisions_detectors", "detector*", "loss_trend", "bad_batch", "unused", "weight_growth"),
+    "detectors/*.py": ("detector*", "loss_trend", "bad_batch", "unused", "weight_growth"),
     "collect/loss_trend.py": ("decisions_loss_trend", "loss_trend", "detector_rules"),
+    "collect/loss_level.py": ("outcomes", "decisions_engine"),
     "policy/ladders.py": ("decisions_policy", "policy"),
     "step/trial.py": ("decisions_step", "remedy_search"),
     "step/remedy_search.py": ("decisions_step", "remedy_search"),
     "step/lr_factor.py": ("decisions_step", "lr_factor"),
+    "step/snapshots.py": ("snapshots", "outcomes"),
     "step/actor.py": ("decisions_step", "pending_step", "remedies", "callback"),
     "record/incident_tracker.py": ("decisions_record", "findings"),
     "findings.py": ("decisions_record", "findings"),
-    "engine.py": ("decisions_engine", "callback"),
+    "engine.py": ("decisions_engine", "outcomes", "callback"),
 }
 
 #: Imported before the fork. Nothing of the package: each child imports its own.

@@ -286,6 +286,12 @@ def test_other_modules_are_no_activations(module: nn.Module) -> None:
         fixes.gain_of(module)
 
 
+@pytest.mark.parametrize("function", [F.glu, lambda z: F.softmax(z, 0), lambda z: z.sum(), lambda z: z.log()])
+def test_other_functions_have_no_gain(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"`gain_of\(activation\)` must be given an elementwise .* got <function"):
+        fixes.gain_of(function)
+
+
 def test_a_module_that_is_exchanged_after_the_sample_counts_as_the_present_one() -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 3))
     step = repairing(net, torch.randn(32, 8), torch.optim.SGD(net.parameters(), lr=0.1))

@@ -134,7 +134,7 @@ def gain_of(activation: Callable[[Tensor], Tensor] | None) -> float:
         activation: An elementwise function or module; None, no activation, has gain 1.
 
     Raises:
-        ValueError: If it is not elementwise.
+        ValueError: If it is not elementwise, or not defined for all numbers.
 
     Example:
         >>> [round(gain_of(f), 3) for f in (torch.relu, torch.tanh, torch.sigmoid, nn.functional.gelu, None)]
@@ -145,9 +145,13 @@ def gain_of(activation: Callable[[Tensor], Tensor] | None) -> float:
     """
     if activation is None:
         return 1.0
-    found = traits_of_module(activation) if isinstance(activation, nn.Module) else _computed_traits(activation)
+    if isinstance(activation, nn.Module):
+        found = traits_of_module(activation)
+    else:
+        found = _computed_traits(activation) if _is_elementwise(activation, 1) else None
     if found is None:
-        raise ValueError(f"`gain_of(activation)` must be given an elementwise function or module, got {activation!r}.")
+        rule = "must be given an elementwise function or module that is defined for all numbers"
+        raise ValueError(f"`gain_of(activation)` {rule}, got {activation!r}.")
     return found.gain
 
 
