@@ -19,6 +19,7 @@ from results import publish
 from rich.table import Table
 
 from lightning_gradguard import GradGuard
+from lightning_gradguard.findings import HEALTHY
 
 GUARD, REPAIR = "GradGuard", "GradGuard repair"
 OURS = {GUARD, REPAIR}
@@ -27,7 +28,7 @@ TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 @dataclass(frozen=True)
 class Verdict:
-    """Effect of a tool on one healthy run: `word` is shown in the table, `details` are the guard's incidents."""
+    """Effect of a tool on one healthy run: `word` is shown in the table, `details` are reports of something else."""
 
     word: str
     details: tuple[str, ...] = ()
@@ -47,7 +48,8 @@ def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUAR
     for tool in tools:
         callbacks, options = TOOLS[tool]()
         guarded = run(RECIPES[name], seed, steps, callbacks, **options)
-        stories = tuple(str(i) for guard in callbacks if isinstance(guard, GradGuard) for i in guard.incidents)
+        reports = [guard.report() for guard in callbacks if isinstance(guard, GradGuard)]
+        stories = tuple(str(report) for report in reports if report.outcome != HEALTHY)
         word = "stopped" if guarded.steps < steps else "same" if same(alone, guarded) else "changed"
         verdicts[tool] = Verdict(guarded.error or ("reported" if stories and word == "same" else word), stories)
     return verdicts

@@ -164,7 +164,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._recent: deque[tuple[Any, int]] = deque(
             maxlen=RECENT
         )  # the last batches with finite losses, and their index
-        # The last one on whose step nothing was suspicious, its index, its loss, and what that was divided by.
+        # The one of the last step that was taken, if nothing was found: index, loss, and what that was divided by.
         self._healthy: tuple[Any, int, Tensor, float] | None = None
         self._rerun: Rerun | None = None
         self._batch_idx = 0  # of the batch in training, in the epoch
@@ -320,8 +320,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
         if self._rerun is not None and self._data is not None and self._losses and report.stats.clean:
             self._recent.append((self._data[0], self._batch_idx))
-            if not report.findings and report.stats.recheck is None:
-                self._healthy = self._data[0], self._batch_idx, self._losses[-1], divisor
+            if not report.outcome.cancelled:
+                told = self._data[0], self._batch_idx, self._losses[-1], divisor
+                self._healthy = None if report.findings else told
         self._losses = []
         self._take_in(trainer, engine, report)
         if report.outcome.stop_reason:

@@ -304,7 +304,8 @@ class Incident:
     def __str__(self) -> str:
         steps = f"step{'s' * ('-' in self.steps)} {self.steps}"
         what = describe(self.kind, self.layers, self.detail)
-        what += "".join(f"; also {symptom}" for symptom in self.symptoms)
+        first = {symptom.kind: symptom for symptom in reversed(self.symptoms)}
+        what += "".join(f"; also {first[kind]}" for kind in dict.fromkeys(symptom.kind for symptom in self.symptoms))
         times = f", {self.count} findings" if self.count > 1 else ""
         where = f"optimizer {self.optimizer}, " if self.optimizer else ""
         done = [", ".join(self.actions) or "no action", *filter(None, [self.advice and f"advice: {self.advice}"])]

@@ -96,6 +96,12 @@ def test_a_run_that_lost_a_fifth_of_its_steps_is_degraded() -> None:
     assert [standing_of({**state, "lost": lost}, 100).is_degraded for lost in (20, 21)] == [False, True]
 
 
+def test_a_surrogate_that_returns_to_zero_is_not_degraded() -> None:
+    state = follow([0.0] * 20 + [-0.3] * 60 + [-0.02] * 40)
+    assert not standing_of(state, 120).is_degraded
+    assert standing_of(follow([-1.0] * 20 + [-3.0] * 60 + [0.5] * 40), 120).is_degraded
+
+
 def test_what_is_not_known_is_not_above() -> None:
     assert math.isnan(limit_above(INITIAL, 1.0, 0.1))
     assert math.isnan(level_since(follow([1.0] * 4)))

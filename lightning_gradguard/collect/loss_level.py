@@ -96,6 +96,9 @@ def level_since(state: State, step: int = 0) -> float:
 def limit_above(state: State, loss: float, share: float) -> float:
     """What a level may be and still not be above `loss`; NaN when not enough is known.
 
+    A loss below zero is a log-likelihood, or a surrogate (policy gradients) that returns to zero as the run succeeds:
+    there only a level above zero and above the first one is above.
+
     Args:
         state: As of now.
         loss: The level compared with.
@@ -103,8 +106,9 @@ def limit_above(state: State, loss: float, share: float) -> float:
     """
     if not state["errors"]:
         return math.nan
+    base = loss if loss >= 0 else max(loss, state["first"], 0.0)
     chance: float = SURELY * math.sqrt(2) * median(state["errors"])
-    return float(loss + max(chance, share * (state["first"] - state["best"])))
+    return float(base + max(chance, share * (state["first"] - state["best"])))
 
 
 def standing_of(state: State, steps: int) -> Standing:

@@ -88,4 +88,5 @@ class DamagedWeights(AbstractDetector):
         if stats.recheck is None or not state["losses"]:
             return False
         before, now = stats.recheck
-        return now <= before + self._spread(state)
+        ordinary = before - median(state["losses"]) <= self.suspicious * self._spread(state)
+        return ordinary and now <= before + self._spread(state)
