@@ -418,7 +418,11 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         run, guard = location_of(directory) if directory else None, self.name or ""
         recorded = [engine.name for engine in self._engines.values()] if self.record else []
         boards = split_loggers(trainer, guard)
-        return Logbook(None if run is None else home_of(run, guard), *boards, recorded, guard, versions())
+        home = None if run is None else home_of(run, guard)
+        logbook = Logbook(home, *boards, recorded, guard, versions())
+        layers = sum(len(engine.table.layers) for engine in self._engines.values())
+        logbook.console.begin(layers, self.policy.name, "" if home is None else str(home))
+        return logbook
 
     def _batch_stats(self, trainer: Any, pl_module: Any) -> BatchStats | None:
         """The samples of the batch in training, for a step that is suspicious."""
@@ -484,7 +488,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def _finish(self, trainer: Any) -> None:
         for engine in self._engines.values():
             if engine.close_incidents():
-                self._take_in(trainer, engine, self._reports[engine.name])
+                self._take_in(trainer, engine, replace(self._reports[engine.name], findings=()))
         if self._logbook is not None:
             self._logbook.close(self.report(), log_step(trainer))
         leave_training_data(trainer)

@@ -12,11 +12,12 @@ import pytest
 import pytorch_lightning as pl
 from runs import Faults, Net, files, fit, same_state
 
-from lightning_gradguard import GradGuard
+from lightning_gradguard import GradGuard, Policy
 from lightning_gradguard.findings import Finding, Incident
 from lightning_gradguard.record.incident_log import read_incidents
 from lightning_gradguard.record.logbook import log_incident_table
 from lightning_gradguard.record.report import Report
+from lightning_gradguard.remedies import SkipStep, Stop
 
 
 class BrokenLogger(pl.loggers.CSVLogger):
@@ -91,13 +92,40 @@ def test_wandb_gets_the_incidents_as_a_table() -> None:
     assert table.data == [["7", "nonfinite", "SkipStep", "resolved", str(incident)]]
 
 
-def test_one_console_line_for_each_acted_on_finding_and_a_summary(caplog: Any) -> None:
+def test_the_console_tells_the_beginning_and_the_end_of_every_incident(caplog: Any) -> None:
     with caplog.at_level(logging.INFO, logger="lightning_gradguard"):
         fit(Net(), Faults({20: float("nan"), 21: float("nan")}), GradGuard())
     lines = [record.getMessage() for record in caplog.records if record.name == "lightning_gradguard"]
-    assert [line.partition(":")[0] for line in lines] == ["step 20", "step 21", "GradGuard"]
-    assert "skipped the step" in lines[0]
-    assert "1 incident(s): 1 nonfinite; recovered" in lines[2]
+    assert [line.partition(":")[0] for line in lines] == [
+        "GradGuard watches 3 layers, policy 'protect', no log, because the Trainer has no logger.",
+        "step 20", "step 21", "step 26", "GradGuard",
+    ]  # fmt: skip
+    assert "skipped the step" in lines[1]
+    assert lines[3].startswith("step 26: incident ended: steps 20-21: nonfinite")
+    assert "1 incident(s): 1 nonfinite; recovered" in lines[4]
+
+
+def test_a_finding_that_lasts_is_told_at_every_power_of_two(caplog: Any) -> None:
+    policy = Policy({"nonfinite": [SkipStep()]})
+    with caplog.at_level(logging.INFO, logger="lightning_gradguard"):
+        fit(Net(), Faults(dict.fromkeys(range(3, 40), float("nan"))), GradGuard(policy))
+    told = [record.getMessage() for record in caplog.records if "nonfinite in" in record.getMessage()][:-1]
+    assert [line.partition(":")[0] for line in told] == [f"step {3 + n - 1}" for n in (1, 2, 4, 8, 16, 32)]
+    assert caplog.records[-1].levelno == logging.WARNING  # the incident is open
+
+
+def test_a_finding_without_a_remedy_is_told_under_every_policy(caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING, logger="lightning_gradguard"):
+        fit(Net(), Faults({20: float("nan")}), GradGuard("monitor"))
+    (line, *_) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("step 20: nonfinite")
+    assert line.endswith("no action")
+
+
+def test_a_run_that_was_given_up_ends_with_an_error(caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING, logger="lightning_gradguard"):
+        fit(Net(), Faults({20: float("nan")}), GradGuard(Policy({"nonfinite": [Stop()]})))
+    assert caplog.records[-1].levelno == logging.ERROR
 
 
 def test_the_log_is_read_back_as_it_was_told(tmp_path: Path) -> None:

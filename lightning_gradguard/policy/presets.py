@@ -44,7 +44,7 @@ PROTECT = Policy(
         "damaged_weights": [*_times(3, Rollback()), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
         "invalid_lr": [*_times(50, SkipStep()), (Stop(),)],
         "exploding": [*_times(20, AdaptiveClip()), *_times(30, Rollback(), ReduceLR()), (Stop(),)],
-        "exploding_buffer": [*_times(2, SkipStep()), (Rollback(),), *_times(47, SkipStep()), (Stop(),)],
+        "exploding_buffer": [*_times(5, SkipStep()), (Rollback(),), *_times(44, SkipStep()), (Stop(),)],
         "early_outlier": [Rollback(), None],
         "loss_spike": [*_times(2, SkipStep()), (Rollback(),), *_times(47, Rollback(), ReduceLR()), (Stop(),)],
         "lr_jump": [CapLR()],

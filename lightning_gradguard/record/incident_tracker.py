@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -106,7 +105,10 @@ class IncidentTracker:
 
 def is_news(now: Incident, before: Incident | None) -> bool:
     """Whether an incident differs from before in more than its count, steps and values."""
-    if before is None:
-        return True
-    told = operator.attrgetter("actions", "symptoms", "trials", "outcome")
-    return bool(told(now) != told(before))
+    return before is None or told(now) != told(before)
+
+
+def told(incident: Incident) -> tuple[Any, ...]:
+    """What is told of an incident at once, not only at its end."""
+    kinds = {symptom.kind for symptom in incident.symptoms}
+    return incident.actions, kinds, incident.trials, incident.outcome

@@ -5,7 +5,6 @@ A failure in writing never stops a run: a warning is given once, and everything 
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,17 +12,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from lightning_gradguard.findings import OPEN, PREFIX, Incident, StepReport
+from lightning_gradguard.record.console import Console
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, IncidentLog
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_log import FOLDER, Recorder
-
-log = logging.getLogger("lightning_gradguard")
-if (
-    not log.handlers and not logging.getLogger().handlers
-):  # as Lightning does: visible unless the user configured logging
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
 
 
 class RunWriter(Protocol):
@@ -90,6 +83,7 @@ class Logbook:
         self.prefix = f"{PREFIX}/{guard}" if guard else PREFIX
         self.incidents = IncidentLog(folder / INCIDENT_LOG, versions) if folder is not None else None
         self.recorders = {n: Recorder(folder / FOLDER, n) for n in optimizers} if folder is not None else {}
+        self.console = Console()
         self.boards, self.loggers = list(boards), list(loggers)
         self._unwritten: dict[str, Unwritten] = {}
         self._broken: set[str] = set()
@@ -109,20 +103,12 @@ class Logbook:
         if report.optimizer in self.recorders:
             origin = next((i.origin for i in changed if i.first_step == report.stats.step), None)
             self._quietly("the record of steps", self.recorders[report.optimizer].add, report, origin)
-        if report.outcome.responses or report.outcome.trial:
-            self._tell(report)
+        if report.findings or report.outcome.trial or changed:
+            self.console.step(report, changed)
         if changed:
             self.write()
         for incident in changed:
             self.incident(incident, x)
-
-    def _tell(self, report: StepReport) -> None:
-        """One line on the console."""
-        done = [str(event) for event in (*report.actions, report.outcome.trial) if event is not None]
-        if done:
-            which = f"optimizer {report.optimizer}, " if report.optimizer else ""
-            found = "; ".join(finding.summary for finding in report.findings)
-            log.warning("%sstep %d: %s", which, report.stats.step, ": ".join(filter(None, [found, ", ".join(done)])))
 
     def write(self) -> None:
         """On logging steps, when an incident changes, and at the end: the curves of what is not written yet."""
@@ -148,7 +134,7 @@ class Logbook:
 
     def close(self, report: Report, x: int) -> None:
         """The end of the run."""
-        log.info("%s", report)
+        self.console.end(report)
         self.write()
         for incident in report.incidents:
             if incident.outcome == OPEN:
