@@ -250,6 +250,152 @@ def test_flagged_steps_with_an_ordinary_loss_are_counted_in_a_row() -> None:
     assert reported(detector, steps)[0] == [5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize(("norm", "flagged"), [(10.0, False), (10.0 * OVER_ONE, True)])
+def test_an_early_explosion_is_above_factor_times_the_highest_norm_so_far(norm: float, flagged: bool) -> None:
+    assert reported(detectors.Exploding(factor=10, warmup=9), norms(1.0, 0.5, norm))[0] == [2] * flagged
+    assert reported(detectors.Exploding(factor=10, warmup=9), norms(1e18 * norm / 10))[0] == [0] * flagged
+
+
+def test_an_early_explosion_names_the_layers_with_a_tenth_of_the_largest_norm() -> None:
+    detector, state = detectors.Exploding(factor=10, warmup=9), detectors.Exploding().init()
+    state, _ = detector.update(state, GradStats.of({"a": 1.0, "b": 0.0, "c": 0.0}, loss=1.0))
+    (finding,) = detector.update(state, GradStats.of({"a": 10.0, "b": 100.0, "c": 9.9}, loss=1.0))[1]
+    assert (finding.layers, finding.limit) == (("b", "a"), 1.0)
+    assert finding.value == pytest.approx(100.98, rel=1e-4)
+    assert finding.detail == "gradient norm is 101, 101 times the highest before (limit 1)"
+
+
+# ---------------------------------------------------------------- EarlyOutlier
+
+OUTLIER = detectors.EarlyOutlier(factor=10, warmup=5)
+
+
+@pytest.mark.parametrize(("norm", "flagged"), [(10.0, False), (10.0 * OVER_ONE, True)])
+def test_an_outlier_is_above_factor_times_the_median_of_the_first_steps(norm: float, flagged: bool) -> None:
+    found, state = reported(OUTLIER, norms(norm, 1.0, 1.0, 2.0, 0.5))
+    assert found == [4] * flagged
+    assert len(state["norms"]) == 5 * (not flagged)  # it begins again after a finding
+
+
+def test_an_outlier_tells_its_step() -> None:
+    state = OUTLIER.init()
+    for step, norm in enumerate((2.0, 20.0, 22.0, 1.0, 0.5)):
+        state, found = OUTLIER.update(state, GradStats.of({"a": norm}, step=step, loss=1.0))
+    ((value, limit, layers, detail),) = [(f.value, f.limit, f.layers, f.detail) for f in found]
+    assert (value, limit, layers) == (22.0, 20.0, ())
+    assert detail == "gradient norm was 22 at step 2, 11 times the median of the first 5 (limit 10)"
+
+
+@pytest.mark.parametrize(("norm", "left_out"), [(10.0, False), (10.0 * OVER_ONE, True)])
+def test_a_gradient_that_stands_out_at_once_is_no_early_outlier(norm: float, left_out: bool) -> None:
+    assert len(reported(OUTLIER, norms(0.5, 1.0, norm))[1]["norms"]) == 3 - left_out
+
+
+def test_the_last_of_the_first_steps_is_not_judged() -> None:
+    assert reported(OUTLIER, norms(0.1, 0.1, 0.1, 1.0, 10.0, 0.1))[0] == []
+
+
+def test_no_gradient_is_an_early_outlier_after_the_first_steps() -> None:
+    assert reported(OUTLIER, norms(5.0, 1.0, 1.0, 1.0, 1.0, *[0.1] * 9))[0] == []
+
+
+def test_a_restored_run_has_its_own_first_steps() -> None:
+    after = {"restored": True, **norms(1.0)[0]}
+    found, state = reported(OUTLIER, [*norms(90.0, 1.0), after, *norms(1.0, 1.0, 1.0)])
+    assert (found, len(state["norms"])) == ([], 4)
+
+
+def test_steps_without_a_finite_gradient_are_not_among_the_first() -> None:
+    steps = [*norms(90.0, 1.0, 0.0, math.inf), *norms(1.0, loss=math.nan), *norms(1.0, 1.0, 1.0)]
+    assert reported(OUTLIER, steps)[0] == [7]
+
+
+# ---------------------------------------------------------------- DamagedWeights
+
+DAMAGED = detectors.DamagedWeights(factor=10, suspicious=5, window=4)
+#: The median of the losses is 1, and their spread 1.
+USUAL = losses(1.0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "loss", "wanted"),
+    [
+        (USUAL, 6.0, False),
+        (USUAL, 6.0 * OVER_ONE, True),
+        (losses(2.0, 2.0, 2.0), 3.0, False),  # the spread is a tenth of the median at least
+        (losses(2.0, 2.0, 2.0), 3.01, True),
+        (losses(-2.0, -2.0, -2.0), -1.0, False),
+        (losses(-2.0, -2.0, -2.0), -0.99, True),
+        (losses(1.0, 1.0), 1e9, False),  # too few to tell what is usual
+        (USUAL, math.nan, True),
+        (USUAL, None, False),
+    ],
+)
+def test_the_last_batch_is_measured_again_where_a_loss_is_suspicious(
+    before: list[dict[str, Any]], loss: float | None, wanted: bool
+) -> None:
+    _, state = reported(DAMAGED, before)
+    stats = GradStats.of({"a": 1.0}, loss=loss)
+    assert DAMAGED.wants_recheck(state, stats) is wanted
+    after, found = DAMAGED.update(state, stats)
+    assert found == ()
+    assert (after == state) is (wanted or loss is None)
+
+
+@pytest.mark.parametrize("fields", [{"scaler_overflow": True}, {"multiple_optimizers": True}])
+def test_a_loss_that_says_nothing_is_not_suspicious(fields: dict[str, Any]) -> None:
+    _, state = reported(DAMAGED, USUAL)
+    assert not DAMAGED.wants_recheck(state, GradStats.of({"a": 1.0}, loss=math.nan, **fields))
+    assert not DAMAGED.wants_recheck(state, GradStats.of({"a": 1.0}, loss=99.0, **fields))
+    assert reported(DAMAGED, [*USUAL, {"loss": 1.0, "multiple_optimizers": True}])[1] == state
+
+
+def test_no_loss_below_a_recent_one_is_suspicious() -> None:
+    detector = detectors.DamagedWeights(suspicious=0.5)
+    _, state = reported(detector, USUAL)
+    assert [detector.wants_recheck(state, GradStats.of({"a": 1.0}, loss=x)) for x in (2.0, 2.0 * OVER_ONE)] == [0, 1]
+
+
+@pytest.mark.parametrize(("now", "damaged"), [(10.5, False), (10.6, True), (math.nan, True)])
+def test_weights_are_damaged_where_the_loss_of_a_batch_has_jumped(now: float, damaged: bool) -> None:
+    _, state = reported(DAMAGED, USUAL)
+    after, found = DAMAGED.update(state, GradStats.of({"a": 1.0}, loss=1.5, recheck=(0.5, now)))
+    assert [(f.limit, f.layers) for f in found] == [(10.5, ())] * damaged
+    assert (after == state) is damaged
+
+
+def test_weights_are_not_judged_before_a_usual_loss_is_known() -> None:
+    stats = GradStats.of({"a": 1.0}, loss=1.0, recheck=(0.5, 0.5))
+    assert DAMAGED.update(DAMAGED.init(), stats) == ({"losses": [1.0]}, ())
+    assert not DAMAGED.confirms_weights(DAMAGED.init(), stats)
+
+
+@pytest.mark.parametrize(("now", "good"), [(1.5, True), (1.51, False), (math.nan, False)])
+def test_weights_are_good_where_the_loss_of_a_batch_is_as_it_was(now: float, good: bool) -> None:
+    _, state = reported(DAMAGED, USUAL)
+    assert DAMAGED.confirms_weights(state, GradStats.of({"a": 1.0}, loss=1.0, recheck=(0.5, now))) is good
+    assert not DAMAGED.confirms_weights(state, GradStats.of({"a": 1.0}, loss=1.0))
+
+
+def test_what_is_usual_is_that_of_the_last_window() -> None:
+    assert reported(DAMAGED, losses(1.0, 2.0, 1.5, 1.0, 2.0))[1]["losses"] == [2.0, 1.5, 1.0, 2.0]
+
+
+# ---------------------------------------------------------------- InvalidLR and NonFiniteState
+
+
+@pytest.mark.parametrize(
+    ("lr", "shown"), [(-1e-9, "-1e-09"), (-math.inf, "not finite"), (math.inf, "not finite"), (0.0, ""), (math.nan, "")]
+)
+def test_a_learning_rate_is_invalid_below_zero_and_where_it_is_infinite(lr: float, shown: str) -> None:
+    found = detectors.InvalidLR().update({}, GradStats.of({"a": 1.0}, lr=lr))[1]
+    assert [(f.value, f.limit, f.detail) for f in found] == [(lr, 0.0, f"learning rate is {shown}")] * bool(shown)
+
+
+def test_layers_whose_state_is_not_finite_are_reported_on_every_step() -> None:
+    assert reported(detectors.NonFiniteState(), [{}, {"nonfinite_state": ("a",)}, {"loss": math.nan}])[0] == [1]
+
+
 # ---------------------------------------------------------------- ExplodingBuffer
 
 
@@ -623,6 +769,17 @@ def test_the_size_of_a_loss_below_zero_counts() -> None:
     assert reported(STALLED, [{"loss": -4.0}, *norms(0.0, 0.0, 0.0, loss=-1.9)])[0] == []
     assert reported(STALLED, [{"loss": None}, *[{"loss": None, "grad_norm": {"a": 0.0}}] * 3])[0] == [3]
     assert reported(STALLED, [{"loss": 1.0}, *[{"loss": None, "grad_norm": {"a": 0.0}}] * 3])[0] == [3]
+
+
+@pytest.mark.parametrize(("total", "limit"), [(20, 3), (49, 4), (None, 500)])
+def test_a_learning_rate_of_zero_for_a_tenth_of_the_steps(total: int | None, limit: int) -> None:
+    zero = {"lr": 0.0, "total_steps": total}
+    assert reported(STALLED, [zero] * (limit + 1))[0] == [limit - 1, limit]
+    assert reported(STALLED, [*[zero] * (limit - 1), {"total_steps": total}, zero])[0] == []
+    state = {**STALLED.init(), "zero_lr": limit - 1}
+    (finding,) = STALLED.update(state, GradStats.of({"a": 1.0}, loss=1.0, **zero))[1]
+    assert (finding.value, finding.limit) == (limit, limit)
+    assert finding.detail == f"learning rate is zero for {limit} steps in a row (limit {limit})"
 
 
 def test_updates_that_are_lost_in_rounding() -> None:

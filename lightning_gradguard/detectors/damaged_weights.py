@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,9 +73,9 @@ class DamagedWeights(AbstractDetector):
         return float(max(max(state["losses"]) - usual, 0.1 * abs(usual)))
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        if stats.recheck is not None:
+        if stats.recheck is not None and state["losses"]:
             before, now = stats.recheck
-            limit = before + self.factor * self._spread(state) if state["losses"] else math.nan
+            limit = before + self.factor * self._spread(state)
             if not now <= limit:
                 detail = f"loss of the last healthy batch is {now:.3g}, it was {before:.3g} one step before"
                 return state, (Finding(self.kind, stats.step, (), now, limit, f"{detail} (limit {limit:.3g})"),)

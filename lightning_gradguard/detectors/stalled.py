@@ -74,14 +74,15 @@ class Stalled(AbstractDetector):
 
     def _judged(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         """The state, and the first of the reasons that holds."""
+        rest = max(self.patience, (stats.total_steps or DEFAULT_TOTAL_STEPS) // 10)
         if state["overflows"] >= self.patience:
             count, limit, what = state["overflows"], self.patience, "GradScaler skipped {} steps in a row"
         elif state["zero_gradients"] >= self.patience:
             count, limit, what = state["zero_gradients"], self.patience, "gradient is zero for {} steps in a row"
         elif state["zero_updates"] >= 2:
             count, limit, what = state["zero_updates"], 2, "update is lost in rounding in {} samples in a row"
-        elif state["zero_lr"] >= max(self.patience, (stats.total_steps or DEFAULT_TOTAL_STEPS) // 10):
-            count, limit, what = state["zero_lr"], self.patience, "learning rate is zero for {} steps in a row"
+        elif state["zero_lr"] >= rest:
+            count, limit, what = state["zero_lr"], rest, "learning rate is zero for {} steps in a row"
         else:
             return state, ()
         return state, (Finding(self.kind, stats.step, (), count, limit, f"{what.format(count)} (limit {limit})"),)
