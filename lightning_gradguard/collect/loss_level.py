@@ -25,7 +25,7 @@ FEWEST = 5
 TYPICAL = 50
 #: Standard errors by which two levels must differ: the best of many is below the others by chance alone. Measured on
 #: simulated losses without a trend (`tests/test_outcomes.py`).
-SURELY = 5.0
+SURELY = 7.0
 #: Share of all progress that a run may have lost at its end and not be degraded. Chosen.
 NEAR_BEST = 0.1
 #: Share of its steps that a run may lose, skipped or rolled back, and not be degraded. Chosen.
@@ -107,7 +107,9 @@ def limit_above(state: State, loss: float, share: float) -> float:
     if not state["errors"]:
         return math.nan
     base = loss if loss >= 0 else max(loss, state["first"], 0.0)
-    chance: float = SURELY * math.sqrt(2) * median(state["errors"])
+    # The lower quartile: in a run that has become restless the later errors are no measure of chance.
+    typical = sorted(state["errors"])[len(state["errors"]) // 4]
+    chance = SURELY * math.sqrt(2) * typical
     return float(base + max(chance, share * (state["first"] - state["best"])))
 
 

@@ -20,7 +20,7 @@ from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, worst_outcome
+from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, state_of
 from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, malformed_view, read_view
 from lightning_gradguard.show.theme import kind_symbols
 
@@ -201,7 +201,7 @@ def describe_run(reader: RunReader) -> dict[str, Any]:
     return {
         "run": reader.run,
         "optimizers": {name: sorted(statistics) for name, statistics in sorted(index.statistics.items())},
-        "state": worst_outcome(incidents),
+        "state": state_of(incidents, reader.end()),
         "incidents": len(incidents),
         "ended": reader.end() is not None,
         "problems": index.problems,
