@@ -160,18 +160,18 @@ def test_damaged_event_files_in_report_and_tab(sound: Path, tmp_path: Path, muta
         (tmp_path / f"{number}" / source.name).write_bytes(mutate(source.read_bytes(), rng))
     shutil.copytree(sound, tmp_path / "sound")
     runs = {run["run"]: run for run in report_data([tmp_path])}
-    assert (len(runs), runs["sound"]["state"], runs["sound"]["problems"]) == (126, "open", [])
+    assert (len(runs), runs["sound"]["state"], runs["sound"]["problems"]) == (126, "degraded", [])
     some = [str(tmp_path / f"{number}") for number in range(0, 125, 25)]
     assert main(["report", *some, "--html", str(tmp_path / "report.html")]) in (0, 1)
     client = tab_of(tmp_path)
     listed = client.get(f"{ROOT}/runs")
     assert listed.status_code == 200
     described = {run["run"]: run for run in listed.json["runs"]}
-    assert (described["sound"]["state"], described["sound"]["problems"]) == ("open", [])
+    assert (described["sound"]["state"], described["sound"]["problems"]) == ("degraded", [])
     for name in list(described)[::12]:
         answer = client.get(f"{ROOT}/figures?run={name}&run=sound")
         assert answer.status_code == 200, (name, answer.json)
-        assert answer.json["figures"][1]["state"] == "open"
+        assert answer.json["figures"][1]["state"] == "degraded"
 
 
 @pytest.mark.parametrize("mutate", [mutated, retyped])
@@ -206,7 +206,7 @@ def test_a_damaged_event_file_is_skipped_with_a_word(sound: Path, tmp_path: Path
     second.write_bytes(source.read_bytes())
     (run,) = report_data([tmp_path])
     assert [problem.startswith(f"{first} is damaged (") for problem in run["problems"]] == [True]
-    assert (run["state"], len(run["incidents"])) == ("open", 1)
+    assert (run["state"], len(run["incidents"])) == ("degraded", 1)
     data = bytearray(source.read_bytes())
     data[-5] ^= 1
     second.write_bytes(data)
@@ -225,9 +225,9 @@ def test_a_malformed_run_is_told_from_the_others(sound: Path, tmp_path: Path, mo
         run_view.RunReader, "layers", lambda self, *args: 1 / 0 if self.run == "bad" else layers(self, *args)
     )
     answer = tab_of(tmp_path).get(f"{ROOT}/figures?run=bad&run=good").json["figures"]
-    assert [figure["state"] for figure in answer] == ["malformed", "open"]
+    assert [figure["state"] for figure in answer] == ["malformed", "degraded"]
     assert answer[0]["problems"] == ["The run's data cannot be read (ZeroDivisionError: division by zero)."]
-    assert [run["state"] for run in report_data([tmp_path])] == ["malformed", "open"]
+    assert [run["state"] for run in report_data([tmp_path])] == ["malformed", "degraded"]
     write_html([tmp_path], tmp_path / "report.html")
     assert "malformed" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -243,5 +243,5 @@ def test_a_run_that_cannot_be_drawn_is_told_from_the_others(
     full = {"bad": lambda view, layout: draw(view, layout) if view.heatmap is None else 1 / 0, "good": draw}
     monkeypatch.setattr(figures, "draw_figure", lambda view, layout: full[view.run](view, layout))
     answer = tab_of(tmp_path).get(f"{ROOT}/figures?run=bad&run=good").json["figures"]
-    assert [figure["state"] for figure in answer] == ["malformed", "open"]
+    assert [figure["state"] for figure in answer] == ["malformed", "degraded"]
     assert json.dumps(answer[1]["figure"])

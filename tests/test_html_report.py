@@ -57,7 +57,7 @@ def printed(runs: list[Path]) -> str:
 
 def test_the_data_can_be_written_as_json(runs):
     failing, healthy = json.loads(json.dumps(report_data(runs), allow_nan=False))
-    assert (failing["run"], failing["state"], healthy["state"]) == ("failing", "resolved", "healthy")
+    assert (failing["run"], failing["state"], healthy["state"]) == ("failing", "recovered", "healthy")
     assert failing["incidents"][0]["x"] == 20
     assert failing["layers"] == {"": [LAYER, "net.1", "net.2"]}
     assert failing["curves"][""]["grad_norm"]["max"] == pytest.approx(1e6)

@@ -157,7 +157,7 @@ def test_it_draws_the_recorded_run(tab, open_run, trained):
     heatmap = tab.heatmap()
     assert (heatmap["type"], heatmap["rows"], heatmap["columns"]) == ("heatmap", 3, len(expected.steps))
     assert heatmap["labels"] == ["encoder.0", "encoder.2", "head"]
-    assert tab.texts(".state") == ["RESOLVED"]
+    assert tab.texts(".state") == ["DEGRADED"]
     assert tab.errors() == []
 
 

@@ -46,7 +46,7 @@ def test_the_list_of_runs_has_states(trained, client_of):
     runs = {run["run"]: run for run in client_of(trained).get(f"{ROOT}/runs").json["runs"]}
     assert set(runs) == {"guarded", "unguarded"}
     assert "grad_norm" in runs["guarded"]["optimizers"][""]
-    assert runs["guarded"]["state"] == "resolved"
+    assert runs["guarded"]["state"] == "degraded"  # 38 of 160 steps were skipped or rolled back
     assert runs["guarded"]["ended"]
     assert runs["guarded"]["problems"] == []
 
