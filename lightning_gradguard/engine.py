@@ -6,10 +6,9 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from lightning_gradguard.arguments import warn_switched_off
-from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.loss_level import INITIAL as NO_LEVEL
 from lightning_gradguard.collect.loss_level import (
     LOSS_LEVEL,
@@ -29,13 +28,13 @@ from lightning_gradguard.findings import (
     RESOLVED,
     Finding,
     Incident,
-    Origin,
     Restoration,
     StepOutcome,
     StepReport,
 )
 from lightning_gradguard.policy import Policy, decide
 from lightning_gradguard.policy.ladders import LadderState, LadderStates, Rung
+from lightning_gradguard.protocols import Acting, Source
 from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.remedies import Rollback
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_parts, to_checkpoint
@@ -45,66 +44,6 @@ from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_part
 BACK, FAR = 0.05, 0.5
 #: Steps between the first two comparisons of the present weights with those of a snapshot. Chosen.
 FIRST_PAUSE = 4
-
-
-class Source(Protocol):
-    """Where an engine's measurements come from: a run, or its recording."""
-
-    def collect(self, *inputs: Any) -> dict[str, Any]:
-        """The next step's measurements: fields of `GradStats`."""
-        ...
-
-    def batch_stats(self) -> BatchStats | None:
-        """The samples of the step's batch, asked for when a detector finds the step suspicious."""
-        ...
-
-    def origin(self) -> Origin:
-        """When and where the step was, asked for when an incident begins."""
-        ...
-
-    def recheck(self) -> tuple[float, float] | None:
-        """The loss of the last healthy batch when it was new and now, asked for when a detector wants it."""
-        ...
-
-    def compare(self, best: bool = False) -> tuple[float, float] | None:
-        """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
-        ...
-
-    def nonfinite_state(self) -> tuple[str, ...]:
-        """Layers whose weights or optimizer state are not finite, asked for when loss or gradients are not."""
-        ...
-
-
-class Acting(Protocol):
-    """What carries out an engine's decisions: on a run, or as its recording says."""
-
-    @property
-    def in_trial(self) -> bool:
-        """Whether the next step belongs to a trial of remedies, so that no detector is asked."""
-        ...
-
-    @property
-    def held_snapshots(self) -> Sequence[int] | None:
-        """Steps of the snapshots that may still be restored; None when that is not known."""
-        ...
-
-    def snapshot_is_due(self, step: int) -> bool:
-        """Whether a snapshot will be taken if the step is healthy."""
-        ...
-
-    def confirm_weights(self) -> None:
-        """The weights are known to be good: whatever is wrong with the step comes from its data."""
-        ...
-
-    def put_back(self, best: bool) -> int | None:
-        """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""
-        ...
-
-    def act(
-        self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool, loss: float = math.nan
-    ) -> StepOutcome:
-        """Answers the findings of one step; `loss` tells where the loss stands."""
-        ...
 
 
 class StepEngine:
@@ -234,26 +173,26 @@ class StepEngine:
         self.states = {**self.states, LOSS_TREND: trend}
         if not (stats.clean or stats.scaler_overflow) or self.actor.snapshot_is_due(stats.step):
             stats = replace(stats, nonfinite_state=self.source.nonfinite_state())
-        if self._is_suspicious(stats):
+        if self._any(self._asking, lambda d: d.wants_batch_stats(self.states[d.name], stats)):
             stats = replace(stats, batch_stats=self.source.batch_stats())
         return self._recheck(stats)
 
     def _recheck(self, stats: GradStats) -> GradStats:
         """The statistics with the last healthy batch measured again, where a detector asks for it."""
         known = stats.weights_known_good or stats.nonfinite_state
-        if known or not any(d.wants_recheck(self.states[d.name], stats) for d in self._rechecking):
+        if known or not self._any(self._rechecking, lambda d: d.wants_recheck(self.states[d.name], stats)):
             return stats
-        stats = replace(stats, recheck=self.source.recheck())
-        if not any(d.confirms_weights(self.states[d.name], stats) for d in self._rechecking):
-            return stats
+        again = replace(stats, recheck=self.source.recheck())
+        if not self._any(self._rechecking, lambda d: d.confirms_weights(self.states[d.name], again)):
+            return again
         self.actor.confirm_weights()
-        return replace(stats, weights_known_good=True)
+        return replace(again, weights_known_good=True)
 
-    def _is_suspicious(self, stats: GradStats) -> bool:
-        """Whether a detector asks for the samples of the step's batch."""
-        for detector in self._asking:
+    def _any(self, detectors: Sequence[AbstractDetector], says_so: Callable[[AbstractDetector], bool]) -> bool:
+        """Whether one of the detectors says so."""
+        for detector in detectors:
             try:
-                if detector.wants_batch_stats(self.states[detector.name], stats):
+                if says_so(detector):
                     return True
             except Exception as error:
                 self._switch_off(detector, error)
@@ -273,7 +212,6 @@ class StepEngine:
             self.states[LOSS_LEVEL] = follow_level(self._level, step, stats.loss, stats.total_steps)
         if outcome.cancelled and not outcome.in_trial:
             self._add_lost(1)
-        if outcome.cancelled and not outcome.in_trial:
             self.states |= {name: before[name] for name in self._reset_on_cancel}
         if outcome.restored is not None:
             self._forget_since(outcome.restored, step)

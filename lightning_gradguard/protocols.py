@@ -1,0 +1,72 @@
+"""What an engine needs: a source that measures steps, and an actor that carries out decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lightning_gradguard.collect.batch_stats import BatchStats
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.findings import Finding, Origin, StepOutcome
+from lightning_gradguard.policy.ladders import Rung
+
+
+class Source(Protocol):
+    """Where an engine's measurements come from: a run, or its recording."""
+
+    def collect(self, *inputs: Any) -> dict[str, Any]:
+        """The next step's measurements: fields of `GradStats`."""
+        ...
+
+    def batch_stats(self) -> BatchStats | None:
+        """The samples of the step's batch, asked for when a detector finds the step suspicious."""
+        ...
+
+    def origin(self) -> Origin:
+        """When and where the step was, asked for when an incident begins."""
+        ...
+
+    def recheck(self) -> tuple[float, float] | None:
+        """The loss of the last healthy batch when it was new and now, asked for when a detector wants it."""
+        ...
+
+    def compare(self, best: bool = False) -> tuple[float, float] | None:
+        """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
+        ...
+
+    def nonfinite_state(self) -> tuple[str, ...]:
+        """Layers whose weights or optimizer state are not finite, asked for when loss or gradients are not."""
+        ...
+
+
+class Acting(Protocol):
+    """What carries out an engine's decisions: on a run, or as its recording says."""
+
+    @property
+    def in_trial(self) -> bool:
+        """Whether the next step belongs to a trial of remedies, so that no detector is asked."""
+        ...
+
+    @property
+    def held_snapshots(self) -> Sequence[int] | None:
+        """Steps of the snapshots that may still be restored; None when that is not known."""
+        ...
+
+    def snapshot_is_due(self, step: int) -> bool:
+        """Whether a snapshot will be taken if the step is healthy."""
+        ...
+
+    def confirm_weights(self) -> None:
+        """The weights are known to be good: whatever is wrong with the step comes from its data."""
+        ...
+
+    def put_back(self, best: bool) -> int | None:
+        """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""
+        ...
+
+    def act(
+        self, stats: GradStats, chosen: Sequence[tuple[Finding, Rung]], sound: bool, loss: float = math.nan
+    ) -> StepOutcome:
+        """Answers the findings of one step; `loss` tells where the loss stands."""
+        ...
