@@ -9,6 +9,9 @@ TIE = "Differs only where two floating-point numbers are exactly equal, and then
 SET_LATER = "The beginning of a search, or of a trial, sets it before anything reads it."
 
 EXPLAINED: dict[str, dict[str, str]] = {
+    "collect/loss_level.py": {
+        "follow_level: return {**state, 'errors': [*state['errors'], error][-TYPICAL:], 'first': now if begun else state['first'], 'best': min(now, state['best'])}": "Before the first level the best one is NaN, and `min(now, nan)` is `now`.",
+    },
     "collect/loss_trend.py": {
         ": DEFAULT_TOTAL_STEPS = 5001": "A fiftieth of it, rounded down, is the same.",
         ": INITIAL: State = {'size': 0, 'lr': 1.0, 'start': None, 'first': [0, 0.0, 0.0], 'block': [0, 0.0, 0.0], 'means': [], 'errors': [], 'lost': [], 'decreased': False, 'signal_lost': False, 'trend': NO_TREND}": "Before the first block there are no blocks that an increase of the learning rate could discard.",
@@ -23,6 +26,9 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "_has_lost_progress: sure = lost >= 2 * math.hypot(errors[best], errors[-1]) and gained > 4 * math.hypot(errors[best], first_error)": TIE,
         "_has_lost_progress: sure = lost > 2 * math.hypot(errors[best], errors[-1]) and gained >= 4 * math.hypot(errors[best], first_error)": TIE,
         "moments: return (mean, math.sqrt(variance / max(count - 1, 2)))": "A block has four losses, the first steps three.",
+    },
+    "engine.py": {
+        "StepEngine._doubt: self._pause, self._next_look = (FIRST_PAUSE, 1)": "The step after it is at least step 1.",
     },
     "policy/ladders.py": {
         "LadderState: healthy_steps: int = 1": "Of a kind that has no state yet only the rung is read.",

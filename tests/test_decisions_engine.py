@@ -15,7 +15,7 @@ from lightning_gradguard.detectors import AbstractDetector, State
 from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.findings import KEPT, STARTED, Action, Finding, Origin, Response, StepOutcome, TrialEvent
 from lightning_gradguard.policy import Policy
-from lightning_gradguard.remedies import ReduceLR, SkipStep
+from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep
 
 STATS = GradStats.of({"a": 1.0})
 
@@ -31,6 +31,7 @@ class Source:
     rechecked: int = 0
     losses: tuple[float, float] | None = None
     compared: int = 0
+    compared_with_best: int = 0
 
     def collect(self, *inputs: Any) -> dict[str, Any]:
         plain = {"layers": STATS.layers, "grad_norm": STATS.grad_norm, "loss": 1.0, "lr": 0.1, "activation_stats": None}
@@ -51,6 +52,7 @@ class Source:
 
     def compare(self, best: bool = False) -> tuple[float, float] | None:
         self.compared += 1
+        self.compared_with_best += best
         return self.losses
 
 
@@ -66,20 +68,25 @@ class Actor:
     held_snapshots: Sequence[int] | None = None
     confirmed: int = 0
     snapshot: int | None = None
+    put_back_best: bool | None = None
+    due: bool = True
+    told: list[float] = field(default_factory=list)
 
     def snapshot_is_due(self, step: int) -> bool:
-        return True
+        return self.due
 
     def confirm_weights(self) -> None:
         self.confirmed += 1
 
     def put_back(self, best: bool) -> int | None:
+        self.put_back_best = best
         return self.snapshot
 
     def act(
         self, stats: GradStats, chosen: Sequence[tuple[Finding, Any]], sound: bool, loss: float = math.nan
     ) -> StepOutcome:
         self.seen.append((tuple(finding.kind for finding, _ in chosen), sound))
+        self.told.append(loss)
         responses = tuple(
             Response(finding.kind, actions=tuple(Action(r.name, "did it") for r in (() if self.idle else rung)))
             for finding, rung in chosen
@@ -110,6 +117,35 @@ class Forgetting(Counter):
 
     ignore_cancelled: ClassVar[bool] = True
     name: str = "forgetting"
+
+
+@dataclass(frozen=True)
+class Doubtful(Counter):
+    """The same, but a finding says no more than that the loss is too high."""
+
+    only_about_loss: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Rechecking(Counter):
+    """The same, but asks for the last healthy batch at the given steps, and may find that the weights are good."""
+
+    asks_for_recheck: ClassVar[bool] = True
+    good: bool = False
+
+    def wants_recheck(self, state: State, stats: GradStats) -> bool:
+        return stats.step in self.at
+
+    def confirms_weights(self, state: State, stats: GradStats) -> bool:
+        return self.good
+
+
+@dataclass(frozen=True)
+class Silent(Rechecking):
+    """The same, but says that it never asks."""
+
+    asks_for_recheck: ClassVar[bool] = False
+    name: str = "silent"
 
 
 @dataclass(frozen=True)
@@ -179,6 +215,230 @@ def test_no_detector_and_no_trend_follows_a_trial() -> None:
     assert (run.steps, report.stats.step) == (1, 0)
     run.actor.in_trial = False
     assert run.step().findings
+
+
+def test_where_the_loss_stands_is_told_when_a_snapshot_is_due() -> None:
+    run = engine(Counter(fields=(("hold_snapshots", False),)))
+    for _ in range(6):
+        run.step()
+    run.actor.due = False
+    run.step()
+    assert run.actor.told[:4] + run.actor.told[6:] == pytest.approx([math.nan] * 5, nan_ok=True)
+    assert run.actor.told[5] == 1.0
+    assert [sound for _, sound in run.actor.seen] == [*[True] * 6, False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "due", "asked"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"loss": math.nan}, False, True),
+        ({"scaler_overflow": True, "grad_norm": STATS.grad_norm * math.inf}, False, False),
+    ],
+)
+def test_weights_are_read_on_a_step_that_is_not_finite_and_before_a_snapshot(
+    fields: dict[str, Any], due: bool, asked: bool
+) -> None:
+    run = engine()
+    run.source.measured, run.source.broken, run.actor.due = fields, ("a",), due
+    assert run.step().stats.nonfinite_state == ("a",) * asked
+
+
+def test_the_losses_of_steps_that_were_taken_are_followed() -> None:
+    follows: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"loss": 1.0}, {}),
+        ({"loss": 2.0}, {"cancelled": True}),
+        ({"loss": math.nan}, {}),
+        ({"loss": None}, {}),
+        ({"loss": 3.0, "multiple_optimizers": True}, {}),
+        ({"loss": 4.0}, {"in_trial": True}),
+        ({"loss": 5.0}, {}),
+    ]
+    run = engine()
+    for measured, outcome in follows:
+        run.source.measured, run.actor.outcomes = {**measured, "total_steps": 3000}, [outcome]
+        run.step()
+    assert run.states["loss_level"]["recent"] == [[0, 1.0], [6, 5.0]]
+    assert (run.states["loss_level"]["lost"], run.states["loss_level"]["size"]) == (1, 200)
+
+
+def test_a_cancelled_step_of_a_trial_is_not_lost() -> None:
+    run = engine(Forgetting(), outcomes=[{"in_trial": True, "cancelled": True}])
+    run.step()
+    assert (run.states["loss_level"]["lost"], run.states["forgetting"]["steps"]) == (0, 1)
+
+
+def test_losses_are_not_compared_after_the_objective_has_changed() -> None:
+    run = engine(outcomes=[{}, {"cancelled": True}, {"objective_changed": True}])
+    for _ in range(9):
+        run.step()
+    assert (run.states["loss_level"]["recent"], run.states["loss_level"]["lost"]) == ([], 1)
+
+
+# ---------------------------------------------------------------- measured again
+
+
+@pytest.mark.parametrize(
+    ("fields", "broken", "good", "rechecked"),
+    [
+        ({}, (), False, 1),
+        ({}, (), True, 1),
+        ({"weights_known_good": True}, (), True, 0),
+        ({"loss": math.nan}, ("a",), True, 0),
+    ],
+)
+def test_the_last_healthy_batch_is_measured_again_unless_it_is_known_whether_the_weights_are_good(
+    fields: dict[str, Any], broken: tuple[str, ...], good: bool, rechecked: int
+) -> None:
+    run = engine(Counter(), Rechecking(at=(1,), name="rechecking", good=good))
+    run.source.again, run.source.broken = (1.0, 2.0), broken
+    run.step()
+    assert run.source.rechecked == 0
+    run.source.measured = fields
+    stats = run.step().stats
+    assert run.source.rechecked == rechecked
+    assert stats.recheck == ((1.0, 2.0) if rechecked else None)
+    assert run.actor.confirmed == (rechecked and good)
+    assert stats.weights_known_good is (bool(fields.get("weights_known_good")) or bool(rechecked and good))
+
+
+def test_only_detectors_that_ask_are_asked_about_the_last_healthy_batch() -> None:
+    run = engine(Silent(at=(0,), good=True), Rechecking(at=(1,)))
+    assert [(run.step(), run.source.rechecked, run.actor.confirmed)[1:] for _ in range(2)] == [(0, 0), (1, 0)]
+
+
+# ---------------------------------------------------------------- a high loss alone
+
+
+def doubting(detector: AbstractDetector | None = None, *rungs: Any) -> StepEngine:
+    every = Doubtful(at=tuple(range(99))) if detector is None else detector
+    return engine(every, policy=Policy({"counted": [*(rungs or [Rollback()] * 3), ReduceLR()]}))
+
+
+@pytest.mark.parametrize(
+    ("losses", "returns"), [((1.0, 1.0), False), ((1.1, 1.0), True), ((math.nan, 1.0), True), (None, True)]
+)
+def test_a_high_loss_leads_back_where_it_is_lower_or_nothing_can_be_compared(losses: Any, returns: bool) -> None:
+    run = doubting()
+    run.source.losses = losses
+    report = run.step()
+    assert report.stats.comparison == losses
+    assert [action.name for action in report.actions] == ["Rollback"] * returns
+    assert [finding.kind for finding in report.findings] == ["counted"]
+    assert run.ladders["counted"][:2] == (int(returns), 0)
+
+
+def test_a_better_snapshot_makes_comparisons_frequent_again() -> None:
+    run, looked = doubting(), []
+    for step in range(24):
+        run.source.losses = (2.0, 1.0) if step == 12 else (1.0, 1.0)
+        before = run.source.compared
+        run.step()
+        looked += [step] * (run.source.compared - before)
+    assert looked == [0, 4, 12, 13, 17]
+
+
+def test_a_doubted_kind_stays_where_it_was_on_its_ladder() -> None:
+    run = doubting(Doubtful(at=(0, 1, 3)))
+    for losses in ((2.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)):
+        run.source.losses = losses
+        run.step()
+    assert (run.ladders["counted"][:2], run.source.compared) == ((1, 0), 2)
+
+
+@pytest.mark.parametrize(
+    ("detector", "rung"), [(Doubtful(at=(0,)), ReduceLR()), (Counter(at=(0,)), Rollback()), (Doubtful(), Rollback())]
+)
+def test_only_a_way_back_for_a_high_loss_is_doubted(detector: AbstractDetector, rung: Any) -> None:
+    run = doubting(detector, rung)
+    run.source.losses = 1.0, 1.0
+    report = run.step()
+    assert run.source.compared == 0
+    assert [action.name for action in report.actions] == [rung.name] * bool(report.findings)
+
+
+def test_other_kinds_of_a_doubted_step_are_answered() -> None:
+    @dataclass(frozen=True)
+    class Other(Counter):
+        kind: ClassVar[str] = "other"
+        name: str = "other"
+
+    policy = Policy({"counted": [Rollback()], "other": [SkipStep()]})
+    run = engine(Doubtful(at=(0,)), Other(at=(0,)), policy=policy)
+    run.source.losses = 1.0, 1.0
+    assert [action.name for action in run.step().actions] == ["SkipStep"]
+
+
+# ---------------------------------------------------------------- what leaves the run
+
+
+def stood(*losses: float, policy: Policy | None = None, **fields: Any) -> StepEngine:
+    """An engine whose losses were these, with a snapshot of step 3."""
+    run = engine(policy=policy or Policy({"counted": [Rollback()]}), **fields)
+    for loss in losses:
+        run.source.measured = {"loss": loss, "total_steps": 200}
+        run.actor.outcomes = [{"snapshot": run.steps == 3}]
+        run.step()
+    run.actor.snapshot = 3
+    return run
+
+
+RUINED = [2.0] * 20 + [0.5] * 30 + [1.6] * 20
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_weights_that_are_not_finite_do_not_leave_the_run(at_end: bool) -> None:
+    run = stood(*[1.0] * 9)
+    run.source.broken = ("a",)
+    restoration = run.put_right(at_end)
+    assert restoration is not None
+    finding = restoration.finding
+    assert (finding.kind, finding.step, finding.layers) == ("nonfinite_state", 8, ("a",))
+    assert (restoration.step, restoration.at_end, run.actor.put_back_best) == (3, at_end, at_end)
+    assert [(i.kind, i.actions, i.loss_before) for i in run.changed] == [("nonfinite_state", ("Rollback",), 1.0)]
+    assert run.states["counter"]["steps"] == 4
+    assert run.states["loss_level"]["lost"] == 6  # of steps 3 to 8
+    assert run.step().stats.restored
+
+
+def test_without_a_snapshot_ruined_weights_are_told() -> None:
+    run = stood(*[1.0] * 9)
+    run.source.broken, run.actor.snapshot = ("a",), None
+    restoration = run.put_right()
+    assert restoration is not None
+    assert restoration.step is None
+    assert [incident.actions for incident in run.changed] == [()]
+    assert (run.states["counter"]["steps"], run.states["loss_level"]["lost"]) == (9, 0)
+    assert not run.step().stats.restored
+
+
+def test_without_rollbacks_nothing_is_put_back() -> None:
+    run = stood(1.0, policy=Policy({"counted": [SkipStep()]}))
+    run.source.broken = ("a",)
+    assert run.put_right(at_end=True) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "at_end", "restored"),
+    [(None, True, True), ((1.6, 0.5), True, True), ((0.5, 0.5), True, False), ((1.6, 0.5), False, False)],
+)
+def test_a_run_does_not_end_far_above_its_best(losses: Any, at_end: bool, restored: bool) -> None:
+    run = stood(*RUINED)
+    run.source.losses = losses
+    restoration = run.put_right(at_end)
+    assert (restoration is not None) == restored
+    assert run.source.compared_with_best == run.source.compared == at_end
+    if restoration is not None:
+        finding = restoration.finding
+        assert (finding.kind, finding.step, finding.value, finding.limit) == ("loss_increase", 69, 1.6, 0.5)
+        assert finding.detail == "median loss at the end is 1.6, 0.5 at its best"
+
+
+def test_a_run_that_ends_near_its_best_is_left_alone() -> None:
+    run = stood(*[2.0] * 20, *[0.5] * 30, *[1.2] * 20)
+    assert run.put_right(at_end=True) is None
+    assert run.source.compared == 0
 
 
 # ---------------------------------------------------------------- rollbacks
@@ -254,6 +514,59 @@ def test_an_incident_ends_after_three_times_the_patience() -> None:
     assert outcomes == [["open"], *[[]] * 9, ["resolved"], []]
 
 
+def levels(*losses: float, at: Sequence[int], patience: int = 2) -> tuple[StepEngine, list[Any]]:
+    """An engine after these losses, with findings at some steps, and the incidents that changed."""
+    run = engine(Counter(at=tuple(at)), policy=Policy({"counted": [ReduceLR()] * 2}, patience=patience))
+    changed = []
+    for loss in losses:
+        run.source.measured = {"loss": loss, "total_steps": 200}
+        run.step()
+        changed += run.changed
+    return run, changed
+
+
+#: Losses whose progress is 1.5 and whose scatter is 0, so that a level of 0.575 is back at 0.5.
+LEARNED = [2.0] * 20 + [0.5] * 40
+
+
+@pytest.mark.parametrize(("level", "ended"), [(0.575, True), (0.58, False)])
+def test_an_incident_ends_where_the_loss_since_it_is_back(level: float, ended: bool) -> None:
+    run, changed = levels(*LEARNED, *[level] * 12, at=[60])
+    assert [incident.outcome for incident in changed] == ["open", *["resolved"] * ended]
+    assert changed[0].loss_before == 0.5
+    assert [incident.outcome for incident in run.close_incidents()] == ["degraded"] * (not ended)
+
+
+def test_an_incident_is_compared_with_the_best_level_before_it() -> None:
+    _, changed = levels(*LEARNED, *[1.0] * 20, 1.0, at=[80])
+    assert [incident.loss_before for incident in changed] == [0.5]
+    _, changed = levels(*[2.0] * 9, at=[8])  # no level yet
+    assert [incident.loss_before for incident in changed] == [2.0]
+
+
+def test_an_incident_lasts_until_five_losses_tell_of_it() -> None:
+    _, changed = levels(*LEARNED, *[0.5] * 5, at=[60])
+    assert [incident.outcome for incident in changed] == ["open"]
+    _, changed = levels(*LEARNED, *[0.5] * 6, at=[60])
+    assert [incident.outcome for incident in changed] == ["open", "resolved"]
+
+
+@pytest.mark.parametrize("level", [0.5, 2.0])
+def test_an_incident_whose_symptom_lasts_is_open_wherever_the_loss_is(level: float) -> None:
+    run, _ = levels(*LEARNED, *[level] * 30, at=range(60, 90))
+    assert [incident.outcome for incident in run.close_incidents()] == ["open"]
+    assert [incident.loss_after for incident in run.changed] == [level]
+
+
+def test_an_incident_whose_symptom_ended_is_resolved_at_the_end_if_the_loss_is_at_its_best() -> None:
+    run, changed = levels(*LEARNED, *[0.5] * 4, at=[60])
+    assert [incident.outcome for incident in changed] == ["open"]
+    assert [incident.outcome for incident in run.close_incidents()] == ["resolved"]
+    run, _ = levels(*LEARNED, *[0.5] * 4, at=[60])
+    run._add_lost(99)  # a run that lost more than a fifth of its steps
+    assert [incident.outcome for incident in run.close_incidents()] == ["degraded"]
+
+
 def test_a_remedy_that_did_nothing_is_no_action_of_the_incident() -> None:
     run = engine(Counter(at=(0, 1)))
     run.actor.idle = True
@@ -299,6 +612,55 @@ def test_a_detector_that_raises_is_switched_off_and_the_others_go_on() -> None:
         warnings.simplefilter("error")
         run.step()
     assert run.source.asked == 1
+
+
+@pytest.mark.parametrize("question", ["wants_recheck", "confirms_weights"])
+def test_a_detector_that_raises_when_asked_about_the_last_healthy_batch_is_switched_off(
+    question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(detector: Rechecking, state: State, stats: GradStats) -> bool:
+        raise ZeroDivisionError("asked to raise")
+
+    monkeypatch.setattr(Rechecking, question, fails)
+    run = engine(Rechecking(at=(0,)), Counter(name="other"))
+    with pytest.warns(UserWarning, match=r"Rechecking.*ZeroDivisionError"):
+        run.step()
+    assert [detector.name for detector in run.detectors] == ["other"]
+
+
+def test_a_restored_engine_makes_comparisons_as_rarely() -> None:
+    run, other = doubting(), doubting()
+    run.source.losses = other.source.losses = 1.0, 1.0
+    for _ in range(6):
+        run.step()
+    other.load_state_dict(run.state_dict())
+    for _ in range(23):
+        other.step()
+    assert other.source.compared == 2  # at steps 12 and 28
+
+
+def test_a_restored_engine_knows_whose_fault_the_last_finding_was() -> None:
+    run, other = (engine(Counter(at=(0,)), policy=Policy({"counted": [ReduceLR()] * 3})) for _ in range(2))
+    run.source.measured = {"weights_known_good": True}
+    run.step()
+    other.load_state_dict(run.state_dict())
+    assert other.ladders["counted"] == (1, 0, True)
+
+
+def test_a_kind_with_another_ladder_begins_at_its_first_rung() -> None:
+    run, other = engine(Counter(at=(0,))), engine(Counter(), policy=Policy({"counted": [ReduceLR()]}))
+    run.step()
+    with pytest.warns(UserWarning, match="starts at the first rung for counted: their ladders are not"):
+        other.load_state_dict(run.state_dict())
+    assert other.ladders == {}
+
+
+def test_a_detector_whose_state_has_another_form_begins_afresh() -> None:
+    run, other = engine(Counter()), engine(Counter(fields=(("new", 1), ("newer", 2))))
+    run.step()
+    with pytest.warns(UserWarning, match="'counter' afresh: its state in the checkpoint has no new, newer"):
+        other.load_state_dict(run.state_dict())
+    assert other.states["counter"] == {"steps": 0, "new": 1, "newer": 2}
 
 
 def test_a_restored_engine_goes_on_where_it_was() -> None:

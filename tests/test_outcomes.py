@@ -18,7 +18,7 @@ from test_decisions_engine import Counter, engine
 from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard
-from lightning_gradguard.collect.loss_level import INITIAL, follow_level, level_since, limit_above, standing_of
+from lightning_gradguard.collect.loss_level import INITIAL, SURELY, follow_level, level_since, limit_above, standing_of
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.remedies import ReduceLR, Rollback
 from lightning_gradguard.replay import replay
@@ -100,6 +100,31 @@ def test_a_surrogate_that_returns_to_zero_is_not_degraded() -> None:
     state = follow([0.0] * 20 + [-0.3] * 60 + [-0.02] * 40)
     assert not standing_of(state, 120).is_degraded
     assert standing_of(follow([-1.0] * 20 + [-3.0] * 60 + [0.5] * 40), 120).is_degraded
+
+
+@pytest.mark.parametrize(("total", "size"), [(None, 200), (10, 20), (209, 20), (500, 50), (1999, 199), (3000, 200)])
+def test_a_level_is_that_of_a_tenth_of_the_steps(total: int | None, size: int) -> None:
+    assert follow_level(INITIAL, 0, 1.0, total)["size"] == size
+
+
+def test_levels_are_taken_every_five_steps_once_there_are_enough_losses() -> None:
+    state, counts = {**INITIAL, "size": 20}, []
+    for step in range(33):
+        state = follow_level(state, step, 1.0)
+        counts.append(len(state["errors"]))
+    assert [step for step in range(1, 33) if counts[step] > counts[step - 1]] == [19, 20, 25, 30]
+
+
+def test_the_chance_of_a_level_is_that_of_a_normal_median() -> None:
+    state = follow([0.0, 2.0] * 10)  # a median of 1, and deviations of 1
+    assert state["errors"] == pytest.approx([1.2533 * 1.4826 / math.sqrt(20)])
+    assert limit_above(state, 1.0, 0.1) == pytest.approx(1.0 + SURELY * math.sqrt(2) * state["errors"][0])
+
+
+@pytest.mark.parametrize(("loss", "limit"), [(0.0, 0.1), (0.5, 0.6), (-0.5, 1.1)])
+def test_a_loss_below_zero_may_return_to_the_first(loss: float, limit: float) -> None:
+    state = {**INITIAL, "errors": [0.0], "first": 1.0, "best": 0.0}
+    assert limit_above(state, loss, 0.1) == pytest.approx(limit)
 
 
 def test_what_is_not_known_is_not_above() -> None:
