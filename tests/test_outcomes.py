@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.collect.loss_level import INITIAL, SURELY, follow_level, level_since, limit_above, standing_of
+from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.detectors import DamagedWeights
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.remedies import ReduceLR, Rollback
 from lightning_gradguard.replay import replay
@@ -283,6 +286,16 @@ def test_damaged_weights_are_told_from_a_bad_batch_by_the_last_healthy_one() -> 
     before, now = reports[30].stats.recheck
     assert now <= before
     assert reports[30].stats.weights_known_good
+
+
+def test_weights_are_not_damaged_where_a_loss_of_zero_becomes_a_rounding_error() -> None:
+    detector = DamagedWeights()
+    state = detector.init()
+    for step in range(30):
+        state, _ = detector.update(state, GradStats.of({"a": 1.0}, step=step, loss=2.0 * (step == 0)))
+    stats = GradStats.of({"a": 1.0}, step=30, loss=5e-7, recheck=(0.0, 4e-7))
+    assert not detector.update(state, stats)[1]
+    assert detector.update(state, replace(stats, recheck=(0.0, 0.1)))[1]
 
 
 @pytest.mark.parametrize("lr", [math.nan, math.inf, -1.0])

@@ -9,6 +9,9 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
 from lightning_gradguard.findings import Finding
 
+#: Share of the first loss that is no spread: a model that has learned all its samples has a loss of exactly 0. Chosen.
+NEGLIGIBLE = 1e-4
+
 
 @dataclass(frozen=True)
 class DamagedWeights(AbstractDetector):
@@ -57,7 +60,7 @@ class DamagedWeights(AbstractDetector):
             require(getattr(self, field) > 0, f"DamagedWeights({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
-        return {"losses": []}
+        return {"losses": [], "first": 0.0}
 
     def wants_recheck(self, state: State, stats: GradStats) -> bool:
         if stats.scaler_overflow or stats.multiple_optimizers or len(state["losses"]) < 3:
@@ -70,7 +73,7 @@ class DamagedWeights(AbstractDetector):
 
     def _spread(self, state: State) -> float:
         usual: float = median(state["losses"])
-        return float(max(max(state["losses"]) - usual, 0.1 * abs(usual)))
+        return float(max(max(state["losses"]) - usual, 0.1 * abs(usual), NEGLIGIBLE * abs(state["first"])))
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         if stats.recheck is not None and state["losses"]:
@@ -81,7 +84,8 @@ class DamagedWeights(AbstractDetector):
                 return state, (Finding(self.kind, stats.step, (), now, limit, f"{detail} (limit {limit:.3g})"),)
         if not stats.clean or stats.loss is None or stats.multiple_optimizers or self.wants_recheck(state, stats):
             return state, ()
-        return {"losses": [*state["losses"][1 - self.window :], stats.loss]}, ()
+        first = state["first"] if state["losses"] else stats.loss
+        return {"losses": [*state["losses"][1 - self.window :], stats.loss], "first": first}, ()
 
     def confirms_weights(self, state: State, stats: GradStats) -> bool:
         if stats.recheck is None or not state["losses"]:
