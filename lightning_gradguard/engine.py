@@ -122,15 +122,20 @@ class StepEngine:
     ) -> tuple[GradStats, tuple[tuple[Finding, Rung], ...]]:
         """Without the rungs that lead back to earlier weights for a high loss alone, where it is no lower there.
 
-        A comparison that shows no better snapshot doubles the wait for the next one.
+        The last healthy batch may have told that the weights are good though they are damaged for other batches: where
+        the last ones do far better with earlier weights, it was wrong. A comparison that shows no better snapshot
+        doubles the wait for the next one.
         """
-        doubted = [f.kind for f, rung in chosen if f.kind in self._only_about_loss and leads_back(rung)]
-        if not doubted:
+        returning = [f.kind for f, rung in chosen if leads_back(rung)]
+        doubted = [kind for kind in returning if kind in self._only_about_loss]
+        if not (doubted or (returning and stats.weights_known_good)):
             return stats, chosen
         if stats.step >= self._next_look:
             stats = replace(stats, comparison=self.source.compare())
             if stats.comparison is None or not stats.comparison[0] <= stats.comparison[1]:
                 self._pause, self._next_look = FIRST_PAUSE, 0
+                if is_far_above(stats.comparison):
+                    self.actor.suspect_weights()
                 return stats, chosen
             self._pause, self._next_look = 2 * self._pause, stats.step + self._pause
         for kind in doubted:
@@ -172,10 +177,18 @@ class StepEngine:
             return stats
         self.states = {**self.states, LOSS_TREND: trend}
         if not (stats.clean or stats.scaler_overflow) or self.actor.snapshot_is_due(stats.step):
-            stats = replace(stats, nonfinite_state=self.source.nonfinite_state())
+            stats = self._with_nonfinite_state(stats)
         if self._any(self._asking, lambda d: d.wants_batch_stats(self.states[d.name], stats)):
             stats = replace(stats, batch_stats=self.source.batch_stats())
         return self._recheck(stats)
+
+    def _with_nonfinite_state(self, stats: GradStats) -> GradStats:
+        """The statistics with the layers whose weights or optimizer state are not finite: then nothing is good."""
+        layers = self.source.nonfinite_state()
+        if not layers:
+            return stats
+        self.actor.suspect_weights()
+        return replace(stats, nonfinite_state=layers, weights_known_good=False)
 
     def _recheck(self, stats: GradStats) -> GradStats:
         """The statistics with the last healthy batch measured again, where a detector asks for it."""
@@ -391,6 +404,11 @@ def warn_other_form(detector: str, wanted: State, found: State) -> None:
         f"GradGuard starts the detector {detector!r} afresh: its state in the checkpoint has no {missing}.",
         stacklevel=2,
     )
+
+
+def is_far_above(comparison: tuple[float, float] | None) -> bool:
+    """Whether the loss with the present weights is at least twice that with the weights of a snapshot."""
+    return comparison is not None and comparison[1] < comparison[0] - abs(comparison[0]) / 2
 
 
 def leads_back(rung: Rung) -> bool:

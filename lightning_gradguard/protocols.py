@@ -61,6 +61,10 @@ class Acting(Protocol):
         """The weights are known to be good: whatever is wrong with the step comes from its data."""
         ...
 
+    def suspect_weights(self) -> None:
+        """The weights are not good, whatever was thought of them before."""
+        ...
+
     def put_back(self, best: bool) -> int | None:
         """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""
         ...

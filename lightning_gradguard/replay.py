@@ -84,6 +84,9 @@ class Recording:
     def confirm_weights(self) -> None:
         """Nothing: what the run did is recorded."""
 
+    def suspect_weights(self) -> None:
+        """Nothing: what the run did is recorded."""
+
     def put_back(self, best: bool) -> int | None:
         """Nothing: what the run put back is taken from its record."""
         return None

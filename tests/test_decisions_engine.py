@@ -67,6 +67,7 @@ class Actor:
 
     held_snapshots: Sequence[int] | None = None
     confirmed: int = 0
+    suspected: int = 0
     snapshot: int | None = None
     put_back_best: bool | None = None
     due: bool = True
@@ -77,6 +78,9 @@ class Actor:
 
     def confirm_weights(self) -> None:
         self.confirmed += 1
+
+    def suspect_weights(self) -> None:
+        self.suspected += 1
 
     def put_back(self, best: bool) -> int | None:
         self.put_back_best = best

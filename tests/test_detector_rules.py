@@ -366,7 +366,7 @@ def test_weights_are_damaged_where_the_loss_of_a_batch_has_jumped(now: float, da
 
 def test_weights_are_not_judged_before_a_usual_loss_is_known() -> None:
     stats = GradStats.of({"a": 1.0}, loss=1.0, recheck=(0.5, 0.5))
-    assert DAMAGED.update(DAMAGED.init(), stats) == ({"losses": [1.0]}, ())
+    assert DAMAGED.update(DAMAGED.init(), stats) == ({"losses": [1.0], "first": 1.0}, ())
     assert not DAMAGED.confirms_weights(DAMAGED.init(), stats)
 
 

@@ -288,6 +288,34 @@ def test_damaged_weights_are_told_from_a_bad_batch_by_the_last_healthy_one() -> 
     assert reports[30].stats.weights_known_good
 
 
+class Rare(Net):
+    """A weight that one batch does not use."""
+
+    def __init__(self) -> None:
+        super().__init__(plain().net)
+        self.rare = nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) + (batch_idx != 60) * self.rare.square().sum()
+
+
+def test_damage_that_the_last_healthy_batch_does_not_show_is_rolled_back() -> None:
+    guard, net = GradGuard(), Rare()
+    fit(net, State(60, lambda m: m.rare.fill_(1e6)), guard, data=loader(batches=120))
+    assert abs(float(net.rare.detach())) <= 1
+    assert [incident.outcome for incident in guard.incidents] == ["resolved"]
+
+
+def test_a_state_that_is_not_finite_is_rolled_back_though_no_step_was_taken() -> None:
+    def break_state(module: Any) -> None:
+        next(iter(module.optimizers().state.values()))["exp_avg_sq"].fill_(math.inf)
+
+    guard, net = GradGuard(snapshot_every=1), plain()
+    fit(net, Faults({20: math.nan}), State(21, break_state), guard)
+    assert [incident.outcome for incident in guard.incidents] == ["resolved", "resolved"]
+    assert [incident.count for incident in guard.incidents if incident.kind == "nonfinite_state"] == [1]
+
+
 def test_weights_are_not_damaged_where_a_loss_of_zero_becomes_a_rounding_error() -> None:
     detector = DamagedWeights()
     state = detector.init()

@@ -264,6 +264,10 @@ class Actor:
         """The weights are known to be good: whatever is wrong with the step comes from its data."""
         self.weights_changed = False
 
+    def suspect_weights(self) -> None:
+        """The weights are not good, whatever was thought of them before."""
+        self.weights_changed = True
+
     def put_back(self, best: bool) -> int | None:
         """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""
         snapshot = self.snapshots.restore_best() if best else self.snapshots.restore()
