@@ -23,6 +23,8 @@ from lightning_gradguard.findings import HEALTHY
 
 GUARD, REPAIR = "GradGuard", "GradGuard repair"
 OURS = {GUARD, REPAIR}
+#: The run is the same and has no incident, but its loss ends above its best: a moving target, as in Q-learning.
+DOUBTED = "same, called degraded"
 TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 
@@ -35,8 +37,8 @@ class Verdict:
 
     @property
     def harmless(self) -> bool:
-        """Whether the weights are the same and nothing was reported."""
-        return self.word == "same"
+        """Whether the weights are the same and nothing was found."""
+        return self.word in ("same", DOUBTED)
 
 
 def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUARD,)) -> dict[str, Verdict]:
@@ -51,7 +53,9 @@ def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUAR
         reports = [guard.report() for guard in callbacks if isinstance(guard, GradGuard)]
         stories = tuple(str(report) for report in reports if report.outcome != HEALTHY)
         word = "stopped" if guarded.steps < steps else "same" if same(alone, guarded) else "changed"
-        verdicts[tool] = Verdict(guarded.error or ("reported" if stories and word == "same" else word), stories)
+        if word == "same" and stories:
+            word = "reported" if any(report.incidents for report in reports) else DOUBTED
+        verdicts[tool] = Verdict(guarded.error or word, stories)
     return verdicts
 
 
