@@ -235,3 +235,12 @@ def test_the_actions_of_a_report_are_those_of_all_its_responses() -> None:
     responses = (Response("x", actions=(first, second)), Response("y"), Response("z", actions=(third,)))
     report = StepReport(stats=GradStats.of({"x": 1.0}), outcome=StepOutcome(responses=responses))
     assert report.actions == (first, second, third)
+
+
+def test_what_a_search_is_about_is_an_incident_of_its_own() -> None:
+    tracker = IncidentTracker()
+    skipped, tried = (Finding("a", 1), ("Skip",)), (Finding("b", 1), ())
+    tracker.update([skipped, tried], TrialEvent(STARTED, "b", "x"))
+    assert list(tracker.incidents) == ["a", "b"]
+    tracker.update([(Finding("b", 9), ("x",))], TrialEvent(KEPT, "b", "x", cause="b"))
+    assert [trial.outcome for trial in tracker.incidents["b"].trials] == ["kept"]

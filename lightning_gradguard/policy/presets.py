@@ -124,7 +124,10 @@ REPAIR = Policy(
             _SMALLER_STEPS, _REBUILD, *_times(3, Rollback(), ScaleLRToUpdateRatio()),
             *_times(7, Rollback(), ReduceLR()), Stop(),
         ],
-        "diverging": [Rollback(), _SMALLER_STEPS, _REBUILD, None],
+        "diverging": [Rollback(only_if_learned=True), _SMALLER_STEPS, _REBUILD, None],
+        "damaged_weights": [
+            Rollback(), _SMALLER_STEPS, _REBUILD, *_times(40, Rollback(), ReduceLR()), Stop(),
+        ],
         "oscillating": [_SMALLER_STEPS, None],
         "poor_initialization": [_REBUILD, _SMALLER_STEPS, None],
         "vanishing": [_REBUILD, None],

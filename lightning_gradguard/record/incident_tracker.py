@@ -61,7 +61,8 @@ class IncidentTracker:
         """
         known = dict(self.incidents)
         main = next((finding.kind for finding, actions in answered if actions), None)
-        symptoms = [f for f, actions in answered if main and not actions and f.kind not in known]
+        own = {*known, event.about if event is not None else None}  # what a search is about is no symptom of another
+        symptoms = [f for f, actions in answered if main and not actions and f.kind not in own]
         for finding, actions in answered:
             if finding not in symptoms:
                 self._add(finding, actions, before)

@@ -17,11 +17,18 @@ class Rollback(AbstractRemedy):
     A snapshot is taken just before an optimizer step whose loss and gradients, measured on these very weights, were
     healthy. When no step was taken since the weights were last good, the step is only skipped. The data, the schedule,
     `global_step` and random numbers go on, so the offending batches are not seen again.
+
+    Args:
+        only_if_learned: Do nothing where the snapshot's loss is not a tenth below the first ones. Such a run needs
+            another remedy.
     """
 
     uses_snapshots: ClassVar[bool] = True
+    only_if_learned: bool = False
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        if self.only_if_learned and not step.has_learned:
+            return None
         was_cancelled = step.cancelled
         snapshot = step.restore()
         if snapshot is not None:

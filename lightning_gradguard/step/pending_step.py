@@ -239,6 +239,12 @@ class PendingStep:
             self.changes += self.restored is not None
         return self.restored
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether the loss at the newest snapshot was a tenth below that of the first steps; False where unknown."""
+        newest, first = self.snapshots.newest, self.search.initial_loss if self.search is not None else math.nan
+        return newest is not None and first - newest.loss > 0.1 * abs(first)
+
     def restart(self) -> bool:
         """Puts the initial weights back, with an empty optimizer; False where they are not kept."""
         if self.search is None or not self.search.restart():
