@@ -100,7 +100,7 @@ def soak(steps: int, faults: bool, kills: Sequence[int], folder: str) -> Soaked:
 def gathered(home: Path, resumptions: int, seconds: float) -> Soaked:
     """What a run has left in its folder."""
     written = {
-        INCIDENT_LOG: "incidents.jsonl", "step log": "gradguard/*", "event files": "events*", "checkpoint": "*.ckpt"
+        INCIDENT_LOG: "incidents.jsonl", "step log": "gradguard/*", "event files": "events*", "checkpoints": "*.ckpt"
     }  # fmt: skip
     return Soaked(
         end=json.loads((home / END).read_text()),

@@ -149,7 +149,7 @@ def train(folder: Path, steps: int, faults: bool, kill_at: int) -> None:
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     found = max(folder.glob("*.ckpt"), key=os.path.getmtime, default=None)
-    trainer.fit(module, DataLoader(seen, batch_sampler=Order(trainer)), ckpt_path=found)
+    trainer.fit(module, DataLoader(seen, None, sampler=Order(trainer)), ckpt_path=found)
     end = {
         **judged(module, x[TRAINING:], y[TRAINING:]),
         "outcome": guard.report().outcome,
