@@ -61,7 +61,7 @@ class Policy:
         >>> from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep
         >>> policy = Policy({"nonfinite": [SkipStep(), SkipStep(), (Rollback(), ReduceLR())]})
         >>> policy.rung("nonfinite", 2)
-        (Rollback(), ReduceLR(factor=0.1, floor=1e-05))
+        (Rollback(only_if_learned=False), ReduceLR(factor=0.1, floor=1e-05))
     """
 
     ladders: Mapping[str, Sequence[AbstractRemedy | Iterable[AbstractRemedy] | None]] = field(default_factory=dict)
@@ -182,7 +182,7 @@ def decide(
         >>> states, chosen[0][1]
         ({'nonfinite': LadderState(rung=1, healthy_steps=0, excused=False)}, (SkipStep(),))
         >>> decide(states, [nan], policy)[1][0][1]
-        (Rollback(),)
+        (Rollback(only_if_learned=False),)
         >>> decide(states, [], policy)[0]
         {}
     """
