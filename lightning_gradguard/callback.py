@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -29,7 +27,7 @@ from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
-from lightning_gradguard.rerun import Rerun
+from lightning_gradguard.rerun import RecentBatches, Rerun
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
 from lightning_gradguard.tensors.checkpointing import load_parts
@@ -57,8 +55,6 @@ from lightning_gradguard.trainer import (
 #: Findings kept for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
 FINDINGS_KEPT = 10_000
 STATE_VERSION = 2
-#: Batches that are kept to be measured again. Chosen.
-RECENT = 4
 #: Kinds that loss and buffers tell, for where no gradients can be seen.
 WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
 
@@ -161,12 +157,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._data: tuple[Any, int] | None = None  # the batch in training and its place among those drawn
         self._bad_batches: BadBatches | None = None
         self._window: list[Any] = []  # the step's batches, where bad ones are saved
-        self._recent: deque[tuple[Any, int]] = deque(
-            maxlen=RECENT
-        )  # the last batches with finite losses, and their index
-        # The one of the last step that was taken, if nothing was found: index, loss, and what that was divided by.
-        self._healthy: tuple[Any, int, Tensor, float] | None = None
-        self._rerun: Rerun | None = None
+        self._recent: RecentBatches | None = None
         self._batch_idx = 0  # of the batch in training, in the epoch
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
@@ -262,7 +253,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         detectors = [d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS]
         samples = not several and pl_module.automatic_optimization
         if policy.uses_snapshots and samples and alone:
-            self._rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer))
+            self._recent = RecentBatches(Rerun(trainer, pl_module, partial(logged_metrics, trainer)))
+        again: dict[str, Any] = {}
+        if self._recent is not None:
+            again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss}
         return [
             RunContext(
                 module=pl_module,
@@ -282,8 +276,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 else None,
                 batch_stats=partial(self._batch_stats, trainer, pl_module),
                 origin=partial(origin_of, trainer),
-                recheck=self._recheck,
-                recent_loss=self._recent_loss,
+                **again,
                 fused_clip=last,
                 averaged=averages_weights(trainer),
                 sample_every=self.sample_every,
@@ -318,11 +311,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
-        if self._rerun is not None and self._data is not None and self._losses and report.stats.clean:
-            self._recent.append((self._data[0], self._batch_idx))
-            if not report.outcome.cancelled:
-                told = self._data[0], self._batch_idx, self._losses[-1], divisor
-                self._healthy = None if report.findings else told
+        if self._recent is not None and self._data is not None and self._losses:
+            self._recent.add(self._data[0], self._batch_idx, self._losses[-1], divisor, report)
         self._losses = []
         self._take_in(trainer, engine, report)
         if report.outcome.stop_reason:
@@ -405,7 +395,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
             _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing,
-            _bad_batches=None, _window=[], _rerun=None, _healthy=None, _recent=deque(maxlen=RECENT),
+            _bad_batches=None, _window=[], _recent=None,
         )  # fmt: skip
         return {**kept, **fresh, "_saved": self.state_dict()}
 
@@ -437,22 +427,6 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         size = sample_sizes(batch)
         indices = training_indices(trainer, position)
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
-
-    def _recheck(self) -> tuple[float, float] | None:
-        """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
-        if self._rerun is None or self._healthy is None:
-            return None
-        batch, index, loss, divisor = self._healthy
-        now = self._rerun.loss(batch, index)
-        return (float(loss) * divisor, now) if now is not None else None
-
-    def _recent_loss(self) -> float | None:
-        """Mean loss of the last batches with the present weights; None where it cannot be measured again."""
-        if self._rerun is None or not self._recent:
-            return None
-        losses = [self._rerun.loss(batch, index) for batch, index in self._recent]
-        known = [loss for loss in losses if loss is not None]
-        return fmean(known) if known else None
 
     def _clip_for(self, processes: ProcessGroupInfo) -> AbstractClip | None:
         if self.clip is not None and self.clip.unitwise and processes.flattened:
@@ -500,9 +474,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             engine.close()
         self._unfollow()
         self._forward_state = self._logbook = self._data = self._bad_batches = None
-        self._rerun = self._healthy = None
         self._window = []
-        self._recent.clear()
+        if self._recent is not None:
+            self._recent.forget()
         self._losses = []
 
 

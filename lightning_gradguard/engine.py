@@ -269,12 +269,12 @@ class StepEngine:
 
     def _has_ended_well(self, incident: Incident) -> bool:
         """Whether the symptom of an incident has ended, and the loss is back where it was before."""
-        return self._is_over(incident.kind) and self._is_back(incident)
+        return self._is_over(incident.kind) and self._is_back(incident, since=incident.last_step + 1)
 
-    def _is_back(self, incident: Incident) -> bool:
-        """Whether the loss since an incident is not above the one before; True where that one is not known."""
+    def _is_back(self, incident: Incident, since: int = 0) -> bool:
+        """Whether the loss from a step on is not above the one before an incident; True where that is not known."""
         limit = limit_above(self._level, incident.loss_before, BACK)
-        return math.isnan(limit) or level_since(self._level, incident.last_step + 1) <= limit
+        return math.isnan(limit) or level_since(self._level, since) <= limit
 
     def put_right(self, at_end: bool = False) -> Restoration | None:
         """After a step, when the weights are about to leave the run: puts a snapshot back where they are ruined.
@@ -292,7 +292,7 @@ class StepEngine:
     def _find_ruin(self, at_end: bool) -> Finding | None:
         step = self.steps - 1
         if layers := self.source.nonfinite_state():
-            return Finding(NonFiniteState.kind, step, layers, detail="weights or optimizer state are not finite")
+            return NonFiniteState.finding(step, layers)
         if not (at_end and self._is_above_best(FAR)):
             return None
         compared = self.source.compare(best=True)
@@ -331,8 +331,8 @@ class StepEngine:
         """An incident whose symptom lasts is open; another one is resolved where the loss is at its best."""
         if not self._is_over(incident.kind):
             return OPEN
-        is_back = not self.loss > limit_above(self._level, incident.loss_before, BACK)
-        return RESOLVED if is_back and not standing_of(self._level, self.steps).is_degraded else DEGRADED
+        is_degraded = standing_of(self._level, self.steps).is_degraded
+        return RESOLVED if self._is_back(incident) and not is_degraded else DEGRADED
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, as plain dicts, lists, numbers, strings and tensors."""

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,62 @@ import torch
 from torch import Tensor
 
 from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.findings import StepReport
 
 #: Plain attributes of modules that a step may change in place; they are put back as they were.
 CONTAINERS = (list, dict, set, deque)
 #: What a module logs with; silenced during a second call.
 LOGGING = ("log", "log_dict")
+#: Batches that are kept to be measured again. Chosen.
+RECENT = 4
+
+
+class RecentBatches:
+    """The last batches with finite losses, to be measured again with other weights.
+
+    Args:
+        rerun: Measures them.
+    """
+
+    def __init__(self, rerun: Rerun) -> None:
+        self._rerun = rerun
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets all batches go."""
+        self._recent: deque[tuple[Any, int]] = deque(maxlen=RECENT)  # each with its index in the epoch
+        # The one of the last step that was taken, if nothing was found: index, loss, and what that was divided by.
+        self._healthy: tuple[Any, int, Tensor, float] | None = None
+
+    def add(self, batch: Any, batch_idx: int, loss: Tensor, divisor: float, report: StepReport) -> None:
+        """The last batch of one more step.
+
+        Args:
+            batch: The batch.
+            batch_idx: Its index in the epoch.
+            loss: Its loss, 0-d.
+            divisor: What the loss was divided by (gradient accumulation).
+            report: Of the step.
+        """
+        if not report.stats.clean:
+            return
+        self._recent.append((batch, batch_idx))
+        if not report.outcome.cancelled:
+            self._healthy = None if report.findings else (batch, batch_idx, loss, divisor)
+
+    def recheck(self) -> tuple[float, float] | None:
+        """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
+        if self._healthy is None:
+            return None
+        batch, batch_idx, loss, divisor = self._healthy
+        now = self._rerun.loss(batch, batch_idx)
+        return (float(loss) * divisor, now) if now is not None else None
+
+    def loss(self) -> float | None:
+        """Mean loss of the last batches with the present weights; None where it cannot be measured again."""
+        losses = [self._rerun.loss(batch, batch_idx) for batch, batch_idx in self._recent]
+        known = [loss for loss in losses if loss is not None]
+        return fmean(known) if known else None
 
 
 class Rerun:
@@ -112,7 +164,10 @@ def put_back(attributes: dict[str, Any], before: dict[str, tuple[Any, Any]]) -> 
 
 
 def fork_generators(trainer: Any) -> Any:
-    """A context after which torch's random generators, on the host and on the Trainer's device, are as before."""
+    """A context after which torch's random generators, on the host and on the Trainer's device, are as before.
+
+    Lightning's `isolate_rng` knows no accelerator but CUDA.
+    """
     device = trainer.strategy.root_device
     if device.type == "cpu":
         return torch.random.fork_rng(devices=[])

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lightning_gradguard.arguments import require as require
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.renamed import adopt_renamed
@@ -90,18 +91,6 @@ class AbstractDetector(ABC):
         Two keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the gradient
         norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone wrong.
         """
-
-
-def require(condition: bool, call: str, rule: str, value: object) -> None:
-    """Raises a `ValueError` that quotes the call, the rule and the value, unless `condition` holds.
-
-    Example:
-        >>> require(False, "Exploding(factor=...)", "must be above 1", 0.5)
-        Traceback (most recent call last):
-        ValueError: `Exploding(factor=...)` must be above 1, got 0.5.
-    """
-    if not condition:
-        raise ValueError(f"`{call}` {rule}, got {value!r}.")
 
 
 def median(values: Iterable[float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,8 +39,9 @@ class NonFiniteState(AbstractDetector):
         return {}
 
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
-        layers = stats.nonfinite_state
-        if not layers:
-            return state, ()
-        detail = "weights or optimizer state are not finite"
-        return state, (Finding(self.kind, stats.step, layers, math.nan, detail=detail),)
+        return state, (self.finding(stats.step, stats.nonfinite_state),) if stats.nonfinite_state else ()
+
+    @classmethod
+    def finding(cls, step: int, layers: tuple[str, ...]) -> Finding:
+        """What is reported about these layers."""
+        return Finding(cls.kind, step, layers, detail="weights or optimizer state are not finite")
