@@ -27,9 +27,9 @@ from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
-from lightning_gradguard.rerun import RecentBatches, Rerun
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
+from lightning_gradguard.step.rerun import Indexed, RecentBatches, Rerun
 from lightning_gradguard.tensors.checkpointing import load_parts
 from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
@@ -156,7 +156,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._losses: list[Tensor] = []
         self._data: tuple[Any, int] | None = None  # the batch in training and its place among those drawn
         self._bad_batches: BadBatches | None = None
-        self._window: list[Any] = []  # the step's batches, where bad ones are saved
+        self._window: list[Indexed] = []  # the step's batches, where somebody keeps them
+        self._keeps_window = False
         self._recent: RecentBatches | None = None
         self._batch_idx = 0  # of the batch in training, in the epoch
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
@@ -239,11 +240,14 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         """What each optimizer's engine has to know."""
         several, alone = len(trainer.optimizers) > 1, processes.alone
         policy = self.policy if self._acts else MONITOR
-        if policy.uses_search and (several or not alone):
+        automatic = pl_module.automatic_optimization
+        if policy.uses_search and (several or not alone or not automatic):
             why = (
-                "with several optimizers: no single loss can rank trials"
+                "with several optimizers: no single loss can rank remedies"
                 if several
-                else "in several processes: trials of remedies are not supported there"
+                else "in several processes: experiments are not supported there"
+                if not alone
+                else "with manual optimization: its steps cannot be taken again"
             )
             rank_zero_warn(f"GradGuard: policy={policy.name!r} acts like 'protect' {why}.")
             policy = policy.without_search
@@ -251,12 +255,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         last = is_last_reader(self, trainer, pl_module) and not trainer.gradient_clip_val
         clip = self._clip_for(processes) if policy.allows_actions else None
         detectors = [d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS]
-        samples = not several and pl_module.automatic_optimization
-        if policy.uses_snapshots and samples and alone:
-            self._recent = RecentBatches(Rerun(trainer, pl_module, partial(logged_metrics, trainer)))
+        samples = not several and automatic
         again: dict[str, Any] = {}
-        if self._recent is not None:
-            again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss}
+        if (policy.uses_snapshots or policy.uses_search) and samples and alone:
+            rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer))
+            self._recent = RecentBatches(rerun)
+            again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss, "rerun": rerun}
+        self._keeps_window = policy.uses_search or self.save_bad_batches is not None
         return [
             RunContext(
                 module=pl_module,
@@ -289,8 +294,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._drawn, self._batch_idx = self._drawn + 1 if batch_idx else 1, batch_idx
         self._data = batch, self._drawn - 1
-        if self._bad_batches is not None:
-            self._window = [*self._window, batch] if self._losses else [batch]
+        if self._keeps_window:
+            self._window = [*self._window, (batch, batch_idx)] if self._losses else [(batch, batch_idx)]
         if not self._losses and self._forward_state is not None:
             self._forward_state.save()
             for engine in self._engines.values():
@@ -317,14 +322,17 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._take_in(trainer, engine, report)
         if report.outcome.stop_reason:
             trainer.should_stop = True
+        engine.keep(self._window)
         if self._bad_batches is not None:
-            self._bad_batches.add(report, self._window)
+            self._bad_batches.add(report, [batch for batch, _ in self._window])
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._data = None
         if not self._losses:
             self._window = []
         for engine in self._engines.values():
+            if not self._losses:  # else gradients are being accumulated
+                engine.between_steps()
             if engine.steps == self._planned:  # before the last validation and the last checkpoint
                 engine.put_right(at_end=True)
         self._take_in_restorations(trainer)

@@ -101,17 +101,16 @@ class StepEngine:
         Args:
             inputs: What the source needs.
         """
-        in_trial = self.actor.in_trial
+        if self.actor.event is not None and self.actor.event.kind == KEPT:
+            self._renew(improved=True)
         before = self.states
-        stats = self._collect(inputs, in_trial)
-        findings: tuple[Finding, ...] = ()
+        stats = self._collect(inputs)
         chosen: tuple[tuple[Finding, Rung], ...] = ()
-        if not in_trial:
-            self.states, findings = diagnose(self.detectors, self.states, stats, self._switch_off)
-            if findings or self.ladders:
-                ladders = self.ladders
-                self.ladders, chosen = decide(ladders, findings, self.policy, stats.weights_known_good)
-                stats, chosen = self._doubt(stats, chosen, ladders)
+        self.states, findings = diagnose(self.detectors, self.states, stats, self._switch_off)
+        if findings or self.ladders:
+            ladders = self.ladders
+            self.ladders, chosen = decide(ladders, findings, self.policy, stats.weights_known_good)
+            stats, chosen = self._doubt(stats, chosen, ladders)
         due = self.actor.snapshot_is_due(stats.step)
         outcome = self.actor.act(stats, chosen, due and self._is_sound, self.loss if due else math.nan)
         self._follow(stats, outcome, before)
@@ -166,15 +165,23 @@ class StepEngine:
         """Whether a snapshot may be taken, as far as the losses show."""
         return not any(state.get("hold_snapshots") for state in self.states.values()) and not self._is_above_best(FAR)
 
-    def _collect(self, inputs: tuple[Any, ...], in_trial: bool) -> GradStats:
-        """The step's statistics; the loss trend follows them, except during a trial."""
+    def _renew(self, improved: bool) -> None:
+        """The model is another one: what detectors know of the old one is void.
+
+        Args:
+            improved: Whether that has lowered the loss already.
+        """
+        after = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
+        self.states = {**self.states, **after, LOSS_TREND: renewed(self.states[LOSS_TREND], improved)}
+        self._states_at = {}
+
+    def _collect(self, inputs: tuple[Any, ...]) -> GradStats:
+        """The step's statistics; the loss trend follows them."""
         measured = self.source.collect(*inputs)
         loss = None if measured.get("multiple_optimizers") else measured["loss"]
         steps, activations = measured.get("total_steps"), measured["activation_stats"]
         trend = follow(self.states[LOSS_TREND], loss, measured["lr"], steps, activations)
         stats = GradStats(**{"step": self.steps, **measured, "restored": self._restored, "loss_trend": trend["trend"]})
-        if in_trial:
-            return stats
         self.states = {**self.states, LOSS_TREND: trend}
         if not (stats.clean or stats.scaler_overflow) or self.actor.snapshot_is_due(stats.step):
             stats = self._with_nonfinite_state(stats)
@@ -220,19 +227,16 @@ class StepEngine:
     def _follow(self, stats: GradStats, outcome: StepOutcome, before: dict[str, State]) -> None:
         """What the step's outcome means for the detectors' states."""
         step = stats.step
-        taken = stats.clean and not (outcome.cancelled or outcome.in_trial or stats.multiple_optimizers)
+        taken = stats.clean and not (outcome.cancelled or stats.multiple_optimizers)
         if taken and stats.loss is not None:
             self.states[LOSS_LEVEL] = follow_level(self._level, step, stats.loss, stats.total_steps)
-        if outcome.cancelled and not outcome.in_trial:
+        if outcome.cancelled:
             self._add_lost(1)
             self.states |= {name: before[name] for name in self._reset_on_cancel}
         if outcome.restored is not None:
             self._forget_since(outcome.restored, step)
         if outcome.model_changed:
-            improved = outcome.trial is not None and outcome.trial.improved
-            after = {d.name: d.renew(self.states[d.name], improved) for d in self.detectors}
-            self.states = {**self.states, **after, LOSS_TREND: renewed(self.states[LOSS_TREND], improved)}
-            self._states_at = {}
+            self._renew(improved=False)
         if outcome.objective_changed:
             self.states[LOSS_LEVEL] = ended(self._level)
         if outcome.snapshot:
@@ -252,9 +256,9 @@ class StepEngine:
         event = outcome.trial
         responses = zip(chosen, outcome.responses, strict=True)
         answered = [(finding, tuple(a.name for a in response.actions)) for (finding, _), response in responses]
-        if event is not None and event.kind == KEPT:  # the trial has shown what was wrong
-            findings = (Finding(event.cause, stats.step, (), event.loss, detail=f"found by trial: {event}"),)
-            answered = [(findings[0], (event.remedies,))]
+        if event is not None and event.kind == KEPT:  # the experiment has shown what was wrong
+            found = Finding(event.cause, stats.step, (), event.loss, detail=f"found by an experiment: {event}")
+            findings, answered = (found, *findings), [(found, (event.remedies,)), *answered]
         known = answered or self.incidents.incidents
         self.changed = []
         if known:
@@ -413,4 +417,4 @@ def is_far_above(comparison: tuple[float, float] | None) -> bool:
 
 def leads_back(rung: Rung) -> bool:
     """Whether a remedy of the rung goes back to earlier weights."""
-    return any(remedy.uses_snapshots or remedy.uses_search for remedy in rung)
+    return any(remedy.uses_snapshots for remedy in rung)

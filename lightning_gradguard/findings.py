@@ -1,7 +1,7 @@
 """The plain values that travel between the rooms.
 
 A `Finding` is what one detector reports about one step, an `Action` what one remedy did about it, a `TrialEvent` what
-happened in a search for a remedy. An `Incident` groups the findings of one episode with what was done about them, a
+an experiment with remedies has shown. An `Incident` groups the findings of one episode with what was done about them, a
 `StepReport` holds everything about one step. Kinds are open strings: each detector declares its own.
 """
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 RESOLVED, OPEN, DEGRADED, UNRECOVERABLE = "resolved", "open", "degraded", "unrecoverable"
 #: What a run has come to, beside "degraded" and "unrecoverable".
 HEALTHY, RECOVERED = "healthy", "recovered"
-#: How a trial of remedies ended. "running" means that the run ended, or goes on, within the trial.
-RUNNING, KEPT, UNDONE = "running", "kept", "undone"
-#: What a search for a remedy reports: a trial began, a trial was kept, no trial helped.
-STARTED, EXHAUSTED = "started", "exhausted"
+#: What has become of remedies that an experiment tried: the run goes on with them, or they did not reach it.
+KEPT, UNDONE = "kept", "undone"
+#: What an experiment reports beside `KEPT`: nothing that was tried is clearly better than the run.
+EXHAUSTED = "exhausted"
 #: Every scalar's name begins with this, in every logger.
 PREFIX = "gradguard"
 #: Samples that an incident names. Chosen.
@@ -34,6 +34,8 @@ MOST_SAMPLES = 1000
 PERCENTILES = (0, 25, 50, 75, 100)
 #: Further findings that an incident keeps. Chosen.
 MOST_SYMPTOMS = 10
+#: Sets of remedies that an incident names. Chosen.
+MOST_TRIALS = 1000
 #: Fields of an incident that are numbers and may be NaN.
 NUMBERS = ("value", "limit", "loss_before", "loss_after")
 
@@ -95,32 +97,32 @@ class Action:
 
 @dataclass(frozen=True)
 class Trial:
-    """A set of remedies that was tried on the run.
+    """A set of remedies that was tried in an experiment beside the run.
 
     Args:
         remedies: Display names of the remedies.
-        outcome: `"running"`, `"kept"` or `"undone"`.
+        outcome: `"kept"` or `"undone"`.
+        loss: Mean loss of the last third of the steps that it was given; inf when they could not be taken.
     """
 
     remedies: str
-    outcome: str = RUNNING
+    outcome: str = UNDONE
+    loss: float = math.nan
 
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """What one step of a search for a remedy has come to.
+    """What an experiment between two steps has come to.
 
     Args:
-        kind: `STARTED`: a trial began, and one that ran before it was undone. `KEPT`: a trial helped and was kept.
-            `EXHAUSTED`: no trial helped, all were undone.
-        about: Kind of the finding that the search is about.
-        remedies: Display names of the trial's remedies; empty when exhausted.
-        summary: What they did; when exhausted what all trials did.
+        kind: `KEPT`: the run goes on with what was clearly better. `EXHAUSTED`: nothing was.
+        about: Kind of the finding that the experiment is about; empty when it was about none.
+        remedies: Display names of the remedies that were kept.
+        summary: What they did.
         cause: What was wrong with the run if these remedies help: the kind of a finding.
-        loss: Mean loss of the second half of the trial that was kept.
-        before: Mean loss before the search.
-        improved: Whether the trial that was kept has lowered the loss by more than a tenth.
-        trials: How many trials ended without success, when exhausted.
+        loss: Mean loss with them, over the last third of the steps that were taken again.
+        before: Mean loss of the run over the same steps; inf where it was not finite.
+        trials: Every set of remedies that was tried.
         advice: What is left for the user to do, when exhausted.
     """
 
@@ -131,16 +133,21 @@ class TrialEvent:
     cause: str = ""
     loss: float = math.nan
     before: float = math.nan
-    improved: bool = False
-    trials: int = 0
+    trials: tuple[Trial, ...] = ()
     advice: str = ""
 
     def __str__(self) -> str:
         if self.kind == KEPT:
-            return f"kept {self.remedies} ({self.summary}): loss is {self.loss:.3g}, was {self.before:.3g}"
-        if self.kind == STARTED:
-            return f"started a trial of {self.remedies} ({self.summary})"
-        return f"undid {self.trials} trial{'s' * (self.trials != 1)} that did not help: {self.summary}"
+            return (
+                f"kept {self.remedies} ({self.summary}): beside the run its loss was {self.loss:.3g} over the same "
+                f"steps, the run's {self.before:.3g}"
+            )
+        return f"tried {len(self.trials)} sets of remedies beside the run, none was clearly better"
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> TrialEvent:
+        """The reverse of `asdict`."""
+        return cls(**{**plain, "trials": tuple(Trial(**trial) for trial in plain["trials"])})
 
 
 @dataclass(frozen=True)
@@ -190,8 +197,8 @@ class Incident:
         actions: Names of the remedies that did something, in order; a remedy repeated without another between is named
             once, so that an incident stays small however long it lasts.
         symptoms: Further findings on the same steps, which the same actions answered; the first `MOST_SYMPTOMS`.
-        trials: Sets of remedies that were tried, and how each trial ended.
-        advice: What is left for the user to do, when no trial helped.
+        trials: Sets of remedies that were tried beside the run, with their losses, at most a thousand.
+        advice: What is left for the user to do, when none of them was clearly better.
         outcome: `"resolved"`, `"open"`, `"degraded"` or `"unrecoverable"`.
         loss_before: The median loss before the incident; NaN when it is not known.
         loss_after: The median loss after it; NaN while it is open.
@@ -255,15 +262,10 @@ class Incident:
         )  # fmt: skip
 
     def tried(self, event: TrialEvent) -> Incident:
-        """The same incident after one more event of its search for a remedy."""
-        trials = tuple(replace(t, outcome=UNDONE) if t.outcome == RUNNING else t for t in self.trials)
-        if event.kind == STARTED:
-            return replace(self, trials=(*trials, Trial(event.remedies)))
-        if event.kind == KEPT:
-            at = max(i for i, trial in enumerate(trials) if trial.remedies == event.remedies)
-            trials = (*trials[:at], replace(trials[at], outcome=KEPT), *trials[at + 1 :])
-            return replace(self, trials=trials, actions=(*self.actions, event.remedies))
-        return replace(self, trials=trials, advice=event.advice)
+        """The same incident after an experiment about it."""
+        trials = (*self.trials, *event.trials)[-MOST_TRIALS:]
+        actions = (*self.actions, event.remedies) if event.kind == KEPT else self.actions
+        return replace(self, trials=trials, actions=actions, advice=event.advice)
 
     def with_symptoms(self, findings: Sequence[Finding]) -> Incident:
         """The same incident with further findings that its actions answered."""
@@ -279,18 +281,20 @@ class Incident:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as written to `incidents.jsonl`; non-finite numbers become text so that it stays JSON."""
         plain = {**asdict(self), "layers": list(self.layers), "actions": list(self.actions)}
-        plain["trials"] = [asdict(trial) for trial in self.trials]
+        plain["trials"] = [{**asdict(trial), "loss": as_json(trial.loss)} for trial in self.trials]
         plain["symptoms"] = [asdict(symptom) for symptom in self.symptoms]
         plain["samples"] = list(self.samples)
         for key in NUMBERS:
-            plain[key] = plain[key] if math.isfinite(plain[key]) else str(plain[key])
+            plain[key] = as_json(plain[key])
         return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Incident:
         """The reverse of `to_dict`."""
         fields = {**plain, "layers": tuple(plain["layers"]), "actions": tuple(plain["actions"])}
-        fields["trials"] = tuple(Trial(**trial) for trial in plain.get("trials", ()))
+        fields["trials"] = tuple(
+            Trial(**{**trial, "loss": float(trial.get("loss", math.nan))}) for trial in plain.get("trials", ())
+        )
         fields["symptoms"] = tuple(Symptom(**symptom) for symptom in plain.get("symptoms", ()))
         fields |= {"samples": tuple(plain.get("samples", ())), "origin": Origin(**plain.get("origin", {}))}
         numbers = {key: float(plain[key]) for key in NUMBERS if key in plain}
@@ -311,6 +315,16 @@ class Incident:
         done = [", ".join(self.actions) or "no action", *filter(None, [self.advice and f"advice: {self.advice}"])]
         lasting = f" (loss {self.loss_after:.3g}, was {self.loss_before:.3g})" if self.outcome == DEGRADED else ""
         return f"{where}{steps}: {what}{times}; {'; '.join(done)}; {self.outcome}{lasting}"
+
+
+def as_json(number: float) -> float | str:
+    """A number as JSON has it; one that is not finite as text.
+
+    Example:
+        >>> as_json(1.5), as_json(math.inf)
+        (1.5, 'inf')
+    """
+    return number if math.isfinite(number) else str(number)
 
 
 def describe(kind: str, layers: tuple[str, ...], detail: str) -> str:
@@ -373,8 +387,7 @@ class StepOutcome:
         restored: Step of the snapshot that was put back; None without one.
         model_changed: Whether the model is another one from here on.
         objective_changed: Whether the weight decay is higher from here on, so that the loss may rise.
-        in_trial: Whether the step belonged to a trial of remedies, so that no detector was asked.
-        trial: What the search for a remedy has come to in this step, if anything.
+        trial: What an experiment just before this step has come to, if there was one.
         stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
         stop_reason: Why training should end; empty when it should not.
         restoration: What was put back after the step, before a checkpoint, an average, or the end of the run.
@@ -388,7 +401,6 @@ class StepOutcome:
     restored: int | None = None
     model_changed: bool = False
     objective_changed: bool = False
-    in_trial: bool = False
     trial: TrialEvent | None = None
     stopped_by: str = ""
     stop_reason: str = ""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Finding, Origin, StepOutcome
+from lightning_gradguard.findings import Finding, Origin, StepOutcome, TrialEvent
 from lightning_gradguard.policy.ladders import Rung
 
 
@@ -44,8 +44,8 @@ class Acting(Protocol):
     """What carries out an engine's decisions: on a run, or as its recording says."""
 
     @property
-    def in_trial(self) -> bool:
-        """Whether the next step belongs to a trial of remedies, so that no detector is asked."""
+    def event(self) -> TrialEvent | None:
+        """What an experiment since the last step has come to, if there was one."""
         ...
 
     @property

@@ -13,7 +13,7 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.engine import StepEngine
-from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Origin, Response, StepOutcome
+from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Origin, Response, StepOutcome, TrialEvent
 from lightning_gradguard.policy import PRESETS, Policy
 from lightning_gradguard.policy.ladders import Rung
 from lightning_gradguard.record.location import Location
@@ -42,9 +42,9 @@ class Recording:
         self.steps, self.differing, self._at = steps, 0, -1
 
     @property
-    def in_trial(self) -> bool:
-        """Whether the next step belonged to a trial of remedies."""
-        return self.steps[self._at + 1].outcome.in_trial
+    def event(self) -> TrialEvent | None:
+        """What an experiment before the next step had come to, if there was one."""
+        return self.steps[self._at + 1].outcome.trial
 
     def collect(self) -> dict[str, Any]:
         """The next step's measurements."""

@@ -26,6 +26,7 @@ from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.step.actor import Actor
+from lightning_gradguard.step.rerun import Indexed, Rerun
 from lightning_gradguard.step.snapshot_state import load_snapshots, save_snapshots
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
@@ -54,6 +55,7 @@ class RunContext:
         origin: Tells when and where the present step is, for an incident that begins.
         recheck: Measures the last healthy batch again, where the loop allows it: its loss then and now.
         recent_loss: Measures the mean loss of the last batches with the present weights, where the loop allows it.
+        rerun: Takes steps again, where remedies may be tried beside the run.
         fused_clip: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only
             where nobody reads or clips them between `before_step` and the optimizer's step.
         averaged: Whether something averages the weights after every step, so that they must be finite then.
@@ -79,6 +81,7 @@ class RunContext:
     origin: Callable[[], Origin] = Origin
     recheck: Callable[[], tuple[float, float] | None] = lambda: None
     recent_loss: Callable[[], float | None] = lambda: None
+    rerun: Rerun | None = None
     fused_clip: bool = False
     averaged: bool = False
     sample_every: int = 50
@@ -133,7 +136,9 @@ class RunEngine(StepEngine):
             takes_snapshots=context.policy.uses_snapshots,
             snapshot_every=context.snapshot_every,
             snapshots=context.snapshots,
-            searches=context.policy.uses_search,
+            rerun=context.rerun if context.policy.uses_search else None,
+            trials=context.policy.trials,
+            total_steps=context.total_steps,
             name=context.name,
             model_changed=self._look_up_modules,
         )
@@ -163,7 +168,7 @@ class RunEngine(StepEngine):
         if self.steps == 0:
             self.actor.before_first_step()
         probe = self.source.probe
-        if probe is not None and self._wants_activation_stats() and probe.possible:
+        if probe is not None and self.clock.is_due(self.steps) and probe.possible:
             probe.open()
             self.source.sampling = True
 
@@ -188,10 +193,19 @@ class RunEngine(StepEngine):
         self._sample_update(report)
         return report
 
+    def keep(self, batches: Sequence[Indexed]) -> None:
+        """May be called after `before_step`: the step's batches, for later experiments."""
+        self.actor.keep(batches)
+
+    def between_steps(self) -> None:
+        """May be called when a step is over and the next has not begun: the place for an experiment."""
+        if self.actor.checkup is not None:
+            self.actor.checkup.between_steps(self.steps, self._level["best"])
+
     def _sample_update(self, report: StepReport) -> None:
         """Keeps the weights from before the step where its update is to be measured."""
         stats, outcome = report.stats, report.outcome
-        if outcome.restored is not None or outcome.model_changed:
+        if outcome.restored is not None or outcome.model_changed or outcome.trial is not None:
             self.clock.next_update = stats.step
         taken = not outcome.cancelled and not stats.scaler_overflow
         due = self.clock.update_is_due(stats.step, taken, outcome.cancelled)
@@ -226,10 +240,6 @@ class RunEngine(StepEngine):
     def request_snapshot(self) -> None:
         """The next healthy step takes a snapshot."""
         self.actor.snapshot_due = self.steps
-
-    def _wants_activation_stats(self) -> bool:
-        search = self.actor.search
-        return (search is not None and search.wants_activation_stats) or self.clock.is_due(self.steps)
 
     def _look_up_modules(self) -> None:
         """After modules were exchanged: names and buffers are looked up again."""

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_gradguard.step.remedy_search import Candidate, RemedySearch
+from lightning_gradguard.step.trial import TrialRun, better, is_blocked, level_of
 from torch import nn
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.findings import EXHAUSTED, KEPT, STARTED, Action, Finding, TrialEvent
 from lightning_gradguard.step.lr_factor import FORGIVEN_AFTER, SETTLE, LRFactor
-from lightning_gradguard.step.remedy_search import Candidate, RemedySearch
-from lightning_gradguard.step.trial import TrialRun, better, is_blocked, level_of
 
 # ---------------------------------------------------------------- the learning-rate factor
 

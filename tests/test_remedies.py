@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from lightning_gradguard.step.remedy_search import RemedySearch
 from torch import nn
 
 from lightning_gradguard import remedies
@@ -16,7 +17,6 @@ from lightning_gradguard.policy import PROTECT
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
-from lightning_gradguard.step.remedy_search import RemedySearch
 from lightning_gradguard.step.snapshots import Snapshots
 from lightning_gradguard.tensors.norms import read_norms
 

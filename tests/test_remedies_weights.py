@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from lightning_gradguard.step.remedy_search import Candidate
 from test_remedies import repairing
 from torch import nn
 
@@ -15,7 +16,6 @@ from lightning_gradguard import remedies
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import EXHAUSTED, Finding
 from lightning_gradguard.step.pending_step import PendingStep
-from lightning_gradguard.step.remedy_search import Candidate
 
 FINDING = Finding("x", 3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.findings import Finding
@@ -105,10 +105,6 @@ class Policy:
         """The remedies of the latest finding of a kind, whose next finding gets the rung at `position`."""
         return self.rung(kind, position - 1) if position else ()
 
-    def was_searched(self, kind: str, position: int) -> bool:
-        """Whether the last rung tried remedies: these are not tried again, so the kind stays where it is."""
-        return any(remedy.uses_search for remedy in self.last_rung(kind, position))
-
     def steps_back(self, kind: str, position: int) -> int:
         """Healthy steps for one rung back: many after a rollback, which may only have put off what comes again."""
         last = self.last_rung(kind, position)
@@ -131,14 +127,20 @@ class Policy:
 
     @property
     def uses_search(self) -> bool:
-        """Whether any remedy tries others over several steps."""
+        """Whether any remedy asks for others to be tried."""
         return any(remedy.uses_search for remedy in self.remedies)
 
     @cached_property
+    def trials(self) -> tuple[Any, ...]:
+        """Every set of remedies that any remedy asks for, in the order of the ladders."""
+        remedies = (remedy for ladder in self.rungs.values() for rung in ladder for remedy in rung or ())
+        return tuple(dict.fromkeys(trial for remedy in remedies for trial in getattr(remedy, "trials", ())))
+
+    @cached_property
     def without_search(self) -> Policy:
-        """The same without the rungs that try remedies, for runs in which no trial can be judged or made."""
+        """The same without the remedies that ask for others to be tried, for runs in which that cannot be done."""
         ladders = {
-            kind: [rung for rung in ladder if not any(remedy.uses_search for remedy in rung or ())]
+            kind: [quiet for rung in ladder if (quiet := without_search(rung)) != ()]
             for kind, ladder in self.rungs.items()
         }
         return replace(self, ladders={kind: ladder for kind, ladder in ladders.items() if any(ladder)})
@@ -147,6 +149,11 @@ class Policy:
     def uses_snapshots(self) -> bool:
         """Whether any remedy needs snapshots."""
         return any(remedy.uses_snapshots for remedy in self.remedies)
+
+
+def without_search(rung: Rung | None) -> Rung | None:
+    """A rung without the remedies that ask for others to be tried."""
+    return None if rung is None else tuple(remedy for remedy in rung if not remedy.uses_search)
 
 
 def current_kind(kind: str) -> str:
@@ -170,9 +177,9 @@ def decide(
     """The new ladder states, and each finding with its remedies; a remedy chosen twice in a step is applied once.
 
     A healthy step after steps that were only skipped shows that the weights are sound, so the kind is back at its first
-    rung: batches that spoil their own step, however many over a run, never count as a run that is lost. Where one
-    finding leads back to a snapshot, the remedies that another would try wait for what comes of it. A finding while the
-    weights are known to be good is the data's fault: the next healthy step leads back to the first rung as well.
+    rung: batches that spoil their own step, however many over a run, never count as a run that is lost. A
+    finding while the weights are known to be good is the data's fault: the next healthy step leads back to the first
+    rung as well.
 
     Example:
         >>> from lightning_gradguard.remedies import Rollback, SkipStep
@@ -196,18 +203,15 @@ def decide(
         if sound and healthy == 1 and (excused or policy.only_skipped(kind, position)):
             position = 0
         proved = healthy > 0 and healthy % policy.steps_back(kind, position) == 0
-        back = proved and not policy.was_searched(kind, position)
-        if position > back or healthy < policy.patience:
-            after[kind] = LadderState(position - back, healthy, excused)
+        if position > proved or healthy < policy.patience:
+            after[kind] = LadderState(position - proved, healthy, excused)
     rungs = {kind: policy.rung(kind, after.get(kind, LadderState()).rung) for kind in reversed(found)}
-    returns = any(remedy.uses_snapshots for rung in rungs.values() for remedy in rung)
     chosen: list[tuple[Finding, Rung]] = []
     taken: set[AbstractRemedy] = set()
     for kind, whole in rungs.items():
-        waits = returns and any(remedy.uses_search for remedy in whole)
-        rung = () if waits else tuple(remedy for remedy in whole if remedy not in taken)
+        rung = tuple(remedy for remedy in whole if remedy not in taken)
         taken.update(rung)
         chosen.append((found[kind], rung))
         position = after.get(kind, LadderState()).rung
-        after[kind] = LadderState(position if waits else min(position + 1, policy.length(kind)), 0, weights_known_good)
+        after[kind] = LadderState(min(position + 1, policy.length(kind)), 0, weights_known_good)
     return after, tuple(chosen)

@@ -10,15 +10,13 @@ from lightning_gradguard.remedies import (
     IncreaseWeightDecay,
     InsertNorm,
     NormalizeInput,
+    ReduceEps,
     ReduceLR,
     ReduceMomentum,
     Reinitialize,
     RemoveWeightDecay,
-    Restart,
-    ReviveUnits,
     Rollback,
     ScaleLR,
-    ScaleLRToUpdateRatio,
     SetForgetBias,
     SkipStep,
     Stop,
@@ -55,90 +53,79 @@ PROTECT = Policy(
     name="protect",
 )
 
-_RESTART = Restart()
-_REINITIALIZE = (_RESTART, Reinitialize())
 
-#: For a model that could not learn from its first step on: other weights, activations, normalization, optimizer.
-_REBUILD = TryEach(
-    (
-        (_RESTART, SwapActivation(only=("sigmoid", "hardsigmoid", "exp")), Reinitialize()),
-        _REINITIALIZE,
-        (_RESTART, SwapActivation(), Reinitialize()),
-        (_RESTART, SwapActivation(), Reinitialize(), ScaleLR(0.1)),
-        (_RESTART, Reinitialize(), InsertNorm()),
-        (*_REINITIALIZE, SwitchToAdam()),
-    ),
-    advice="use fewer layers or residual connections (fixes.add_residual); check the output activation and the loss",
+def _scaled(*remedies: AbstractRemedy, by: tuple[float, ...]) -> list[Rung]:
+    return [(*remedies, ScaleLR(factor)) for factor in by]
+
+
+_ADAM, _FAST_ADAM = SwitchToAdam(), SwitchToAdam(0.01)
+_INPUTS, _DRAWN = NormalizeInput(above=3.0), Reinitialize()
+_SELU = (SwapActivation(), _DRAWN)
+
+#: What an experiment tries, the simplest first. The kinds of remedies follow what cured most in Zhang et al. 2021
+#: (ICSE), table III; the factors are chosen.
+CURES: tuple[Rung, ...] = (
+    (RemoveWeightDecay(memory=1e6),),
+    (ReduceMomentum(),),
+    (ReduceEps(),),
+    *_scaled(by=(0.3, 0.1, 0.03, 0.01, 0.001, 3.0, 10.0, 30.0, 100.0, 1000.0)),
+    (_ADAM,),
+    (_FAST_ADAM,),
+    (SetForgetBias(),),
+    (_INPUTS,),
+    *_scaled(_INPUTS, by=(0.1, 0.01, 10.0, 100.0)),
+    (_INPUTS, _ADAM),
+    (_DRAWN,),
+    *_scaled(_DRAWN, by=(0.1, 0.01, 10.0)),
+    (_DRAWN, _ADAM),
+    (SwapActivation(only=("sigmoid", "hardsigmoid", "exp")), _DRAWN),
+    _SELU,
+    *_scaled(*_SELU, by=(0.1, 0.01, 10.0)),
+    (*_SELU, _ADAM),
+    (_DRAWN, InsertNorm()),
+    (_INPUTS, _DRAWN),
+    *_scaled(_INPUTS, _DRAWN, by=(0.1,)),
+    (_INPUTS, _DRAWN, _ADAM),
 )
 
-#: For a recurrent model whose gradient vanishes through time: first the gate that keeps its state.
-_LONGER_MEMORY = TryEach(
-    ((SetForgetBias(),), *_REBUILD.trials), advice="use an LSTM or GRU (fixes.replace_rnn) or shorter sequences"
-)
 
-#: For a run whose steps are too large: scaled inputs, an ordinary momentum, smaller and smaller steps.
-_SMALLER_STEPS = TryEach(
-    (
-        (_RESTART, RemoveWeightDecay()),
-        (_RESTART, NormalizeInput()),
-        (_RESTART, ReduceMomentum()),
-        (_RESTART, ScaleLR(0.1)),
-        (ReviveUnits(), ScaleLR(0.1)),
-        (_RESTART, NormalizeInput(above=3.0)),
-        (_RESTART, ScaleLR(0.01)),
-        (*_REINITIALIZE, ScaleLR(0.1)),
-        (*_REINITIALIZE, ScaleLR(0.01)),
-        (_RESTART, SwitchToAdam()),
-        (_RESTART, ScaleLR(0.001)),
-    ),
-    clearly=0.5,  # any smaller step lowers an exploded loss a little
-    advice="scale inputs and targets, use a larger batch (accumulate_grad_batches), check the loss for log(0)",
-)
+def _checkup(advice: str) -> TryEach:
+    return TryEach(CURES, advice)
 
-#: For a run that is too slow, from its present weights.
-_LARGER_STEPS = TryEach(
-    (
-        (_RESTART, RemoveWeightDecay()),
-        (ScaleLR(10.0),),
-        (ScaleLR(100.0),),
-        (ScaleLR(1000.0),),
-        (SwitchToAdam(),),
-        (SwitchToAdam(0.01),),
-    ),
-    share=0.04,
-    advice="train longer or with another optimizer; check that inputs and targets belong together",
-)
 
-#: May also change the model. What `PROTECT` does comes first; for what keeps coming back, or was there from the first
-#: step on, remedies are tried. Their order follows what cured most in Zhang et al. 2021 (ICSE), table III.
+_STEPS = _checkup("scale inputs and targets, use a larger batch (accumulate_grad_batches), check the loss for log(0)")
+_SIGNAL = _checkup(
+    "use fewer layers or residual connections (fixes.add_residual); check the output activation and the loss"
+)
+_MEMORY = _checkup("use an LSTM or GRU (fixes.replace_rnn) or shorter sequences")
+_PROGRESS = _checkup("train longer or with another optimizer; check that inputs and targets belong together")
+
+#: May also change the model and the optimizer's settings for good. What `PROTECT` does comes first; for what keeps
+#: coming back, or was there from the first step on, an experiment tells which cure is better than the run.
 REPAIR = Policy(
     {
         **PROTECT.ladders,
         "nonfinite": [
-            *_times(6, SkipStep()), (Rollback(),), *_times(2, Rollback(), ReduceLR()), _SMALLER_STEPS, _REBUILD,
-            *_times(40, Rollback(), ReduceLR()), Stop(),
+            *_times(6, SkipStep()), (Rollback(),), *_times(43, Rollback(), ReduceLR(), _STEPS), Stop(),
         ],
-        "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _SMALLER_STEPS, _REBUILD, None],
-        "loss_spike": [*_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _SMALLER_STEPS, None],
-        "overshooting": [
-            _SMALLER_STEPS, _REBUILD, *_times(3, Rollback(), ScaleLRToUpdateRatio()),
-            *_times(7, Rollback(), ReduceLR()), Stop(),
+        "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _STEPS],
+        "loss_spike": [
+            *_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _STEPS,
         ],
-        "diverging": [Rollback(only_if_learned=True), _SMALLER_STEPS, _REBUILD, None],
-        "damaged_weights": [
-            Rollback(), _SMALLER_STEPS, _REBUILD, *_times(40, Rollback(), ReduceLR()), Stop(),
-        ],
-        "oscillating": [_SMALLER_STEPS, None],
-        "poor_initialization": [_REBUILD, _SMALLER_STEPS, None],
-        "vanishing": [_REBUILD, None],
-        "vanishing_through_time": [_LONGER_MEMORY, None],
-        "exploding_through_time": [_REBUILD, None],
-        "saturated": [_REBUILD, _SMALLER_STEPS, None],
-        "unnormalized_input": [_SMALLER_STEPS, None],
-        "dead_units": [_SMALLER_STEPS, _REBUILD, None],
-        "collapsed": [_SMALLER_STEPS, _REBUILD, None],
-        "no_progress": [_LARGER_STEPS, _SMALLER_STEPS, _REBUILD, None],
-        "stalled": [_REBUILD, None],
+        "overshooting": [_STEPS, *_times(7, Rollback(), ReduceLR(), _STEPS), Stop()],
+        "diverging": [Rollback(only_if_learned=True), _STEPS],
+        "damaged_weights": [Rollback(), *_times(43, Rollback(), ReduceLR(), _STEPS), Stop()],
+        "oscillating": [_STEPS],
+        "poor_initialization": [_SIGNAL],
+        "vanishing": [_SIGNAL],
+        "vanishing_through_time": [_MEMORY],
+        "exploding_through_time": [_SIGNAL],
+        "saturated": [_SIGNAL],
+        "unnormalized_input": [_STEPS],
+        "dead_units": [_SIGNAL],
+        "collapsed": [_SIGNAL],
+        "no_progress": [_PROGRESS],
+        "stalled": [_PROGRESS],
         "weight_growth": [IncreaseWeightDecay(), None],
     },
     name="repair",

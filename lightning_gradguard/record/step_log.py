@@ -41,7 +41,7 @@ from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.tensors.norms import Floats
 
 FOLDER = "gradguard"
-VERSION = 2
+VERSION = 3
 #: Bytes after which a run is recorded no further: 1,000 layers for 33,000 steps, 20 layers for 1.3 million. Chosen.
 MOST_BYTES = 256 * 2**20
 #: Rows that are kept in memory while they cannot be written. Chosen.
@@ -51,7 +51,7 @@ REMOTE_ROWS = 1000
 #: A row begins with these; then the layers' values, whose meaning `what` tells, and the buffers' norms.
 FIELDS = ("step", "what", "loss", "lr", "flags")
 GRADIENT, WEIGHT, RATIO, TRAINABLE = 0, 1, 2, 3
-OVERFLOW, LOSS_KNOWN, CANCELLED, IN_TRIAL, SNAPSHOT, KNOWN_GOOD = 1, 2, 4, 8, 16, 32
+OVERFLOW, LOSS_KNOWN, CANCELLED, SNAPSHOT, KNOWN_GOOD = 1, 2, 4, 8, 16
 #: What is recorded of an outcome by name, beside its flags and responses.
 TOLD = ("restored", "model_changed", "objective_changed", "trial", "stopped_by", "stop_reason", "restoration")
 NOTHING_DONE = StepOutcome()
@@ -157,7 +157,7 @@ def header_of(stats: GradStats) -> str:
 def rows_of(stats: GradStats, outcome: StepOutcome) -> list[Floats]:
     """One step as flat rows."""
     flags = OVERFLOW * stats.scaler_overflow + LOSS_KNOWN * (stats.loss is not None)
-    flags += CANCELLED * outcome.cancelled + IN_TRIAL * outcome.in_trial + SNAPSHOT * outcome.snapshot
+    flags += CANCELLED * outcome.cancelled + SNAPSHOT * outcome.snapshot
     flags += KNOWN_GOOD * stats.weights_known_good
     loss = math.nan if stats.loss is None else stats.loss
     layers = {
@@ -240,9 +240,7 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
             **extra.measured,
         )  # fmt: skip
         samples = {}
-        flagged = StepOutcome(
-            cancelled=bool(flags & CANCELLED), in_trial=bool(flags & IN_TRIAL), snapshot=bool(flags & SNAPSHOT)
-        )
+        flagged = StepOutcome(cancelled=bool(flags & CANCELLED), snapshot=bool(flags & SNAPSHOT))
         yield RecordedStep(stats, replace(flagged, **extra.outcome), extra.origin)
 
 
@@ -269,7 +267,7 @@ def is_header(header: dict[str, Any]) -> bool:
 def is_row(row: Floats) -> bool:
     """Whether the first fields of a row are such as `rows_of` writes."""
     step, what, _, _, flags = row[: len(FIELDS)].tolist()
-    return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(64)
+    return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(32)
 
 
 class Extras(NamedTuple):
@@ -329,7 +327,7 @@ def outcome_of(plain: dict[str, Any]) -> dict[str, Any]:
     """Fields of `StepOutcome` as they were recorded, beside the flags."""
     told = {name: plain[name] for name in TOLD if name in plain}
     if "trial" in told:
-        told["trial"] = TrialEvent(**told["trial"])
+        told["trial"] = TrialEvent.from_dict(told["trial"])
     if "restoration" in told:
         restoration = told["restoration"]
         told["restoration"] = Restoration(**{**restoration, "finding": Finding(**restoration["finding"])})

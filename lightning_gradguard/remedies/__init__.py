@@ -13,12 +13,11 @@ from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
 from lightning_gradguard.remedies.increase_weight_decay import IncreaseWeightDecay
 from lightning_gradguard.remedies.insert_norm import InsertNorm
 from lightning_gradguard.remedies.normalize_input import NormalizeInput
+from lightning_gradguard.remedies.reduce_eps import ReduceEps
 from lightning_gradguard.remedies.reduce_lr import ReduceLR
 from lightning_gradguard.remedies.reduce_momentum import ReduceMomentum
 from lightning_gradguard.remedies.reinitialize import Reinitialize
 from lightning_gradguard.remedies.remove_weight_decay import RemoveWeightDecay
-from lightning_gradguard.remedies.rescale_layers import RescaleLayers
-from lightning_gradguard.remedies.restart import Restart
 from lightning_gradguard.remedies.revive_units import ReviveUnits
 from lightning_gradguard.remedies.rollback import Rollback
 from lightning_gradguard.remedies.scale_lr import ScaleLR
@@ -44,12 +43,11 @@ __all__ = [
     "InsertNorm",
     "NormalizeInput",
     "PendingStep",
+    "ReduceEps",
     "ReduceLR",
     "ReduceMomentum",
     "Reinitialize",
     "RemoveWeightDecay",
-    "RescaleLayers",
-    "Restart",
     "ReviveUnits",
     "Rollback",
     "ScaleLR",

@@ -17,7 +17,8 @@ class AbstractRemedy(ABC):
 
     Attributes:
         uses_snapshots: Whether snapshots have to be taken for it.
-        uses_search: Whether it tries other remedies over several steps.
+        uses_search: Whether it asks for other remedies to be tried.
+        only_model: Whether it changes weights or modules and leaves the optimizer as it is.
         only_skips: Whether it does nothing but cancel the step, so that a healthy step after it shows sound weights.
         cause: What was wrong with a run that this remedy, tried, helps: the kind of a finding; empty where that says
             nothing.
@@ -38,6 +39,7 @@ class AbstractRemedy(ABC):
 
     uses_snapshots: ClassVar[bool] = False
     uses_search: ClassVar[bool] = False
+    only_model: ClassVar[bool] = False
     only_skips: ClassVar[bool] = False
     cause: ClassVar[str] = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -24,6 +25,8 @@ class InsertNorm(AbstractRemedy):
     References:
         Ba, Kiros and Hinton 2016, arXiv 1607.06450; Wu and He 2018, arXiv 1803.08494.
     """
+
+    only_model: ClassVar[bool] = True
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
         if step.module is None or step.activation_stats is None:

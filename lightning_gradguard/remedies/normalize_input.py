@@ -26,6 +26,7 @@ class NormalizeInput(AbstractRemedy):
         ValueError: If `above` is not positive.
     """
 
+    only_model: ClassVar[bool] = True
     cause: ClassVar[str] = "unnormalized_input"
     above: float = 30.0
 

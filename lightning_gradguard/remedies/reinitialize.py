@@ -37,6 +37,7 @@ class Reinitialize(AbstractRemedy):
         Ollivier 2018, arXiv 1804.11188 (forget bias by length).
     """
 
+    only_model: ClassVar[bool] = True
     cause: ClassVar[str] = "poor_initialization"
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:

@@ -33,6 +33,7 @@ class SwapActivation(AbstractRemedy):
         models with vanishing and 47 of 54 with exploding gradients.
     """
 
+    only_model: ClassVar[bool] = True
     cause: ClassVar[str] = "unsuited_activation"
     new: str = "SELU"
     only: tuple[str, ...] = ()

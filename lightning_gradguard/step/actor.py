@@ -1,10 +1,11 @@
-"""ACT: applies the chosen remedies to the step about to happen, follows trials, and keeps what remedies need."""
+"""ACT: applies the chosen remedies to the step about to happen, and keeps what remedies need."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -15,12 +16,14 @@ from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.sample_clock import next_multiple
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Action, Finding, Response, StepOutcome
+from lightning_gradguard.findings import KEPT, Action, Finding, Response, StepOutcome, TrialEvent
 from lightning_gradguard.step.adam_update import AdamUpdate
+from lightning_gradguard.step.checkup import Checkup
 from lightning_gradguard.step.guarded_step import GuardedStep
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep, forget_scale
-from lightning_gradguard.step.remedy_search import RemedySearch
+from lightning_gradguard.step.rerun import Indexed, Rerun
+from lightning_gradguard.step.saved_state import SavedState
 from lightning_gradguard.step.snapshots import Snapshots
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_parts, to_checkpoint
 
@@ -39,7 +42,9 @@ class Actor:
         takes_snapshots: Whether any remedy needs snapshots.
         snapshot_every: Steps between two snapshots.
         snapshots: How many are kept.
-        searches: Whether remedies may be tried over several steps.
+        rerun: Takes steps again, where remedies may be tried beside the run.
+        trials: What is tried at a quarter of the run.
+        total_steps: Optimizer steps that the run is meant to take; None when it has no end.
         name: The optimizer's index when there are several; otherwise empty.
         model_changed: Called whenever modules may have been exchanged.
     """
@@ -57,7 +62,9 @@ class Actor:
         takes_snapshots: bool = False,
         snapshot_every: int = 50,
         snapshots: int = 2,
-        searches: bool = False,
+        rerun: Rerun | None = None,
+        trials: Sequence[tuple[Any, ...]] = (),
+        total_steps: int | None = None,
         name: str = "",
         model_changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -68,14 +75,25 @@ class Actor:
         self.lr_factor = LRFactor(optimizer)
         self.guarded_step = GuardedStep(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
-        self.search = RemedySearch(module, optimizer, self.lr_factor, model_changed) if searches else None
-        self.adam = self.search.adam if self.search is not None else AdamUpdate(optimizer)
+        self.adam = AdamUpdate(optimizer)
         self._model_changed = model_changed
+        self.checkup: Checkup | None = None
+        if rerun is not None:
+            self.checkup = Checkup(
+                save=lambda: SavedState(module, optimizer, self.lr_factor, self.adam),
+                apply=self._apply_aside,
+                changed=model_changed,
+                ready=self._ready_aside,
+                aside=self._aside,
+                trials=trials,
+                total_steps=total_steps,
+                rerun=rerun,
+            )
         self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
         self.snapshot_due = 0
         self.weights_changed = False  # by a step, since they were last known good
         self.untouched = True  # whether no step was taken in this run
-        self.in_trial = False  # whether the next step belongs to a trial of remedies
+        self._stats: GradStats | None = None  # of the latest step
         self._loss = math.nan
         self._failed: set[Any] = set()  # remedies that raised
         self.activation_stats: ActivationStats | None = None  # the latest
@@ -110,15 +128,16 @@ class Actor:
             sound: Whether a snapshot may be taken now, as far as the detectors know.
             loss: Where the loss stands, when a snapshot is due.
         """
-        self._loss = loss
+        self._loss, self._stats = loss, stats
+        event = self._take_event(stats.step)
         self.forget_scale()
         self.guarded_step.begin_evaluation()
-        if stats.activation_stats is not None and not self.in_trial:
+        if stats.activation_stats is not None:
             self.activation_stats = stats.activation_stats
         if stats.step == 0:
             self.first_activation_stats = self.activation_stats
-        if not chosen and self.clip is None and self.search is None and not self.adam.lr:
-            return self._leave_alone(stats, sound)
+        if not chosen and self.clip is None and not self.adam.lr:
+            return self._leave_alone(stats, sound, event)
         step = PendingStep(
             optimizer=self.optimizer,
             stats=stats,
@@ -131,28 +150,93 @@ class Actor:
             untouched=self.untouched,
             grad_scale=self.grad_scale,
             module=self.module,
-            search=self.search,
+            adam=self.adam,
+            checkup=self.checkup,
             activation_stats=self.activation_stats,
-            first_activation_stats=self.first_activation_stats,
             optimizer_name=self.name,
             fused_clip=self._fused_clip,
         )
-        outcome = self._follow_trial(step, sound) if self.in_trial else self._answer(step, chosen, sound)
-        self.in_trial = self.search is not None and self.search.active
-        return outcome
+        return self._answer(step, chosen, sound, event)
 
-    def _leave_alone(self, stats: GradStats, sound: bool) -> StepOutcome:
+    def _leave_alone(self, stats: GradStats, sound: bool, event: TrialEvent | None) -> StepOutcome:
         """Most steps of most runs: nothing is chosen and nothing is done at every step."""
         snapshot = self._settle(stats, stats.clean, sound)
-        return StepOutcome(snapshot=snapshot, lr_factor=self._lr_factor_now)
+        return StepOutcome(snapshot=snapshot, lr_factor=self._lr_factor_now, trial=event)
+
+    # ---------------------------------------------------------------- experiments between two steps
+
+    @property
+    def event(self) -> TrialEvent | None:
+        """What an experiment since the last step has come to, if there was one."""
+        return self.checkup.event if self.checkup is not None else None
+
+    def _take_event(self, step: int) -> TrialEvent | None:
+        """The same, for the outcome of the step about to happen."""
+        event = self.event
+        if self.checkup is not None and event is not None:
+            self.checkup.event = None
+            if event.kind == KEPT:
+                self._forget_snapshots(step)
+                self.weights_changed = True
+        return event
+
+    def keep(self, batches: Sequence[Indexed]) -> None:
+        """The batches of the step about to happen, for a later experiment."""
+        if self.checkup is not None and self._stats is not None:
+            self.checkup.keep(batches, self.lr_factor.user_lrs(), self._stats.loss if self._stats.clean else None)
+
+    def _apply_aside(self, remedies: Sequence[Any], finding: Finding) -> list[Action]:
+        """Applies remedies in an experiment; what they did, nothing if one of them has nothing to do."""
+        assert self._stats is not None
+        stats = self.first_activation_stats or self.activation_stats
+        step = PendingStep(
+            optimizer=self.optimizer,
+            stats=self._stats,
+            lr_factor=self.lr_factor,
+            snapshots=self.snapshots,
+            forward_state=self.forward_state,
+            module=self.module,
+            adam=self.adam,
+            activation_stats=stats,
+            optimizer_name=self.name,
+        )
+        actions = []
+        for remedy in remedies:
+            action = remedy.apply(finding, step)
+            if action is None:
+                return []
+            actions.append(action)
+        return actions
+
+    def _ready_aside(self) -> None:
+        """The gradients of a step in an experiment are there."""
+        self.lr_factor.apply()
+        self.adam.apply()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Steps of an experiment are not the run's: nothing is counted or measured at them."""
+        step = self.guarded_step
+        hooks, step.before, step.happened = (step.before, step.happened), [], []
+        try:
+            yield
+        finally:
+            step.before, step.happened = hooks
+            step.begin_evaluation()
+
+    # ---------------------------------------------------------------- the step about to happen
 
     @property
     def _lr_factor_now(self) -> float:
         return 1.0 if self.lr_factor.neutral else self.lr_factor.current_factor()
 
-    def _answer(self, step: PendingStep, chosen: Sequence[tuple[Finding, Sequence[Any]]], sound: bool) -> StepOutcome:
-        if self.search is not None:
-            self.search.observe(step.stats.loss)
+    def _answer(
+        self,
+        step: PendingStep,
+        chosen: Sequence[tuple[Finding, Sequence[Any]]],
+        sound: bool,
+        event: TrialEvent | None,
+    ) -> StepOutcome:
         responses, stopped_by = [], ""
         for finding, rung in chosen:
             actions = [action for remedy in rung for action in self._apply(remedy, finding, step)]
@@ -176,29 +260,9 @@ class Actor:
             restored=step.restored.step if step.restored is not None else None,
             model_changed=step.model_changed,
             objective_changed=step.objective_changed,
-            trial=step.trial,
+            trial=event,
             stopped_by=stopped_by,
             stop_reason=step.stop_reason,
-        )
-
-    def _follow_trial(self, step: PendingStep, sound: bool) -> StepOutcome:
-        """A step of a running trial: the search alone judges it."""
-        assert self.search is not None
-        stats, kept = step.stats, self.search.kept
-        event = self.search.follow(stats.loss, stats.clean, stats.activation_stats, step.cancel)
-        changed = self.search.kept is not kept
-        if changed and self.search.kept is not None:
-            self.activation_stats = self.search.kept.activation_stats
-            self._forget_snapshots(stats.step)
-        if not step.cancelled:
-            self.adam.apply(step.grad_scale)
-        return StepOutcome(
-            cancelled=step.cancelled,
-            snapshot=self._settle(stats, stats.clean, sound or changed, step),
-            lr_factor=self._lr_factor_now,
-            model_changed=changed,
-            in_trial=True,
-            trial=event,
         )
 
     def _forget_snapshots(self, step: int) -> None:
@@ -276,8 +340,8 @@ class Actor:
 
     def before_first_step(self) -> None:
         """Before the very first forward pass."""
-        if self.search is not None:
-            self.search.remember_initial()
+        if self.checkup is not None:
+            self.checkup.remember_initial()
 
     def forget_scale(self) -> None:
         """Removes a `grad_scale` of a step that is over, also when that step was left by an exception."""
@@ -297,7 +361,8 @@ class Actor:
             "snapshot_due": self.snapshot_due,
             "weights_changed": self.weights_changed,
             "untouched": self.untouched,
-            "search": self.search.state_dict() if self.search is not None else {"adam": self.adam.state_dict()},
+            "adam": self.adam.state_dict(),
+            "checkup": self.checkup.state_dict() if self.checkup is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -310,7 +375,8 @@ class Actor:
                 "snapshot_due": self._load_snapshot_due,
                 "weights_changed": self._load_weights_changed,
                 "untouched": self._load_untouched,
-                "search": self._load_search,
+                "adam": self.adam.load_state_dict,
+                "checkup": self._load_checkup,
             },
         )
 
@@ -331,11 +397,9 @@ class Actor:
     def _load_untouched(self, untouched: Any) -> None:
         self.untouched = bool(untouched)
 
-    def _load_search(self, state: dict[str, Any]) -> None:
-        if self.search is not None:
-            self.search.load_state_dict(state)
-        else:
-            self.adam.load_state_dict(state["adam"])
+    def _load_checkup(self, state: dict[str, Any] | None) -> None:
+        if self.checkup is not None and state is not None:
+            self.checkup.load_state_dict(state)
 
     def close(self) -> None:
         """Puts the learning rate back, removes the hooks and lets the snapshots go."""
@@ -343,3 +407,5 @@ class Actor:
         self.lr_factor.close()
         self.forget_scale()
         self.snapshots.clear()
+        if self.checkup is not None:
+            self.checkup.forget()

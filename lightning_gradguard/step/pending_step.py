@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +12,13 @@ from torch.optim import Optimizer
 
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.forward_state import ForwardState
-from lightning_gradguard.collect.loss_trend import DEFAULT_TOTAL_STEPS
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Finding, TrialEvent
 from lightning_gradguard.modules.surgery import replace_module
+from lightning_gradguard.step.adam_update import AdamUpdate
+from lightning_gradguard.step.checkup import Checkup, Question
 from lightning_gradguard.step.guarded_step import GuardedStep
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.model_changes import INIT, OPTIMIZERS, CodeChange, NewModule, record_change
-from lightning_gradguard.step.remedy_search import LONGEST, SHORTEST, Candidate, RemedySearch
 from lightning_gradguard.step.snapshots import Snapshot, Snapshots
 from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.tensors.shards import local
@@ -51,9 +49,9 @@ class PendingStep:
         grad_scale: What the gradients are still multiplied by: by a scaler that has not unscaled them, or until the
             optimizer divides by it (see `fused_clip`).
         module: The module in training, for remedies that change it.
-        search: Tries remedies over several steps; None where nothing can be tried.
+        adam: Adam's update in place of a plain SGD's; None where that cannot be.
+        checkup: Tries remedies beside the run; None where nothing can be tried.
         activation_stats: The latest activation statistics.
-        first_activation_stats: Those of the very first batch, at the initial weights.
         optimizer_name: The optimizer's index when there are several; otherwise empty.
         fused_clip: Whether a fused optimizer may scale the gradients itself as it reads them: nobody else reads or
             clips them before, and no GradScaler owns the optimizer's `grad_scale`.
@@ -65,7 +63,6 @@ class PendingStep:
         stop_reason: Why training should end, if it should.
         objective_changed: The weight decay is higher from here on, so that the loss may rise.
         model_changed: The model is another one from here on, so that what was learned about it is void.
-        trial: The event with which a search for a remedy began in this step, if one did.
         changes: How many changes were made through this handle.
     """
 
@@ -80,9 +77,9 @@ class PendingStep:
     untouched: bool = False
     grad_scale: float = 1.0
     module: nn.Module | None = None
-    search: RemedySearch | None = None
+    adam: AdamUpdate | None = None
+    checkup: Checkup | None = None
     activation_stats: ActivationStats | None = None
-    first_activation_stats: ActivationStats | None = None
     optimizer_name: str = ""
     fused_clip: bool = False
     cancelled: bool = field(default=False, init=False)
@@ -91,7 +88,6 @@ class PendingStep:
     stop_reason: str = field(default="", init=False)
     model_changed: bool = field(default=False, init=False)
     objective_changed: bool = field(default=False, init=False)
-    trial: TrialEvent | None = field(default=None, init=False)
     changes: int = field(default=0, init=False)
 
     # ---------------------------------------------------------------- the step and its gradients
@@ -206,9 +202,9 @@ class PendingStep:
         Args:
             lr: Adam's learning rate.
         """
-        if self.search is None or self.scaler is not None:
+        if self.adam is None or self.scaler is not None:
             return False
-        if not self.search.adam.begin(lr, self.lr_factor.user_lrs()):
+        if not self.adam.begin(lr, self.lr_factor.user_lrs()):
             return False
         self.set_lr_factor(1.0)
         code = f"{self._optimizer} = torch.optim.Adam(self.parameters(), lr={lr:g})"
@@ -225,7 +221,7 @@ class PendingStep:
         """
         state = self.optimizer.state.get(param, {}).values()
         moments = [value for value in state if isinstance(value, Tensor) and value.shape == param.shape and value.ndim]
-        for moment in (*moments, *(self.search.adam.moments(param) if self.search is not None else ())):
+        for moment in (*moments, *(self.adam.moments(param) if self.adam is not None else ())):
             moment[where] = 0.0
         self.changes += 1
 
@@ -242,15 +238,8 @@ class PendingStep:
     @property
     def has_learned(self) -> bool:
         """Whether the loss at the newest snapshot was a tenth below that of the first steps; False where unknown."""
-        newest, first = self.snapshots.newest, self.search.initial_loss if self.search is not None else math.nan
+        newest, first = self.snapshots.newest, self.checkup.initial_loss if self.checkup is not None else math.nan
         return newest is not None and first - newest.loss > 0.1 * abs(first)
-
-    def restart(self) -> bool:
-        """Puts the initial weights back, with an empty optimizer; False where they are not kept."""
-        if self.search is None or not self.search.restart():
-            return False
-        self._change_model()
-        return True
 
     def edit_model(self) -> nn.Module | None:
         """The module in training, for a remedy that changes it in place; None where there is none."""
@@ -291,39 +280,12 @@ class PendingStep:
         self.changes += 1
         self.model_changed = True
 
-    # ---------------------------------------------------------------- several steps, and the end
+    # ---------------------------------------------------------------- experiments, and the end
 
-    def try_each(
-        self, finding: Finding, candidates: Sequence[Candidate], share: float, advice: str, clearly: float
-    ) -> bool:
-        """Cancels the step and tries candidates one after another, each for a share of the planned steps.
-
-        Args:
-            finding: What the search is about.
-            candidates: What to try, most likely first.
-            share: Of the planned steps, for each trial.
-            advice: What is left for the user to do when nothing helps.
-            clearly: A trial whose loss is below this share of anything before it ends the search.
-
-        Returns:
-            False where nothing can be tried: no search is possible here, one is running already, too few steps are
-            left, or every candidate was tried before or does not apply.
-        """
-        if self.search is None or self.search.active:
-            return False
-        total = self.stats.total_steps
-        window = min(max(round(share * (total or DEFAULT_TOTAL_STEPS)), SHORTEST), LONGEST)
-        left = math.inf if total is None else total - self.stats.step
-        if left < 3 * window:
-            return False
-        self.cancel()
-        changed = self.model_changed
-        self.trial = self.search.begin(
-            finding, candidates, window, self.activation_stats, advice=advice, clearly=clearly, left=left
-        )
-        self.model_changed = changed  # what a trial changes counts when the trial is kept
-        self.changes += self.trial is not None
-        return self.trial is not None
+    def ask(self, question: Question) -> None:
+        """Asks for an experiment beside the run, as soon as one is possible; see `Checkup`."""
+        if self.checkup is not None:
+            self.checkup.ask(question)
 
     def stop(self, reason: str) -> None:
         """Cancels the step, puts the newest snapshot back and asks for the end of training.

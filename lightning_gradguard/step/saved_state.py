@@ -13,7 +13,7 @@ from lightning_gradguard.step.model_changes import changes_of
 from lightning_gradguard.step.snapshots import Snapshots
 
 #: What remedies set in an optimizer's parameter groups.
-SETTINGS = ("momentum", "nesterov", "betas", "weight_decay", "decoupled_weight_decay")
+SETTINGS = ("momentum", "nesterov", "betas", "eps", "weight_decay", "decoupled_weight_decay")
 
 
 class SavedState:
@@ -45,6 +45,11 @@ class SavedState:
         self._lr, self._adam = lr_factor.state_dict(), adam.state_dict()
         self._weights = Snapshots(module, optimizer, keep=1)
         self._weights.take(step=0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights, buffers and optimizer state that are held."""
+        return sum(snapshot.nbytes for snapshot in self._weights.ring)
 
     def restore(self) -> None:
         """Puts all of it back, in place."""

@@ -1,22 +1,27 @@
-"""A second call of `training_step` that leaves no trace: were the weights damaged, or is the batch bad?"""
+"""ACT: `training_step` called again without a trace: to measure weights or a batch, and to train in an experiment."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.findings import StepReport
+from lightning_gradguard.step.lr_factor import set_lr
+from lightning_gradguard.tensors.copies import optimizer_params
 
 #: Plain attributes of modules that a step may change in place; they are put back as they were.
 CONTAINERS = (list, dict, set, deque)
@@ -24,6 +29,31 @@ CONTAINERS = (list, dict, set, deque)
 LOGGING = ("log", "log_dict")
 #: Batches that are kept to be measured again. Chosen.
 RECENT = 4
+#: Bytes of parameters outside the optimizer, such as a moving average's, that are put back after an experiment. Chosen.
+MOST_OTHERS = 256 * 2**20
+
+#: A batch with its index in the epoch.
+Indexed = tuple[Any, int]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptStep:
+    """A step of the run that an experiment can take again.
+
+    Args:
+        batches: Its batches, one for each backward pass.
+        lrs: The learning rate of every parameter group, as the user's schedule had it.
+        loss: The loss that the run had; inf where it was not finite.
+    """
+
+    batches: tuple[Indexed, ...]
+    lrs: tuple[float, ...]
+    loss: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors in its batches."""
+        return sum(t.nbytes for batch, _ in self.batches for t in tensors_of(batch))
 
 
 class RecentBatches:
@@ -39,7 +69,7 @@ class RecentBatches:
 
     def forget(self) -> None:
         """Lets all batches go."""
-        self._recent: deque[tuple[Any, int]] = deque(maxlen=RECENT)  # each with its index in the epoch
+        self._recent: deque[Indexed] = deque(maxlen=RECENT)
         # The one of the last step that was taken, if nothing was found: index, loss, and what that was divided by.
         self._healthy: tuple[Any, int, Tensor, float] | None = None
 
@@ -75,7 +105,7 @@ class RecentBatches:
 
 
 class Rerun:
-    """Calls `training_step` again and puts back what it changes.
+    """Calls `training_step` of a module with one optimizer again and puts back what it changes.
 
     Random generators of Python, numpy and torch, buffers, metrics and plain attributes of modules are put back, and
     `self.log` is silenced. What a step writes elsewhere (files, a logger's `experiment`, the batch itself) is not.
@@ -88,23 +118,76 @@ class Rerun:
 
     def __init__(self, trainer: Any, module: Any, logged: Callable[[], Any]) -> None:
         self.trainer, self.module = trainer, module
+        self.optimizer: Optimizer = trainer.optimizers[0]
         self._state = ForwardState(module, logged)
         self._takes_index = len(inspect.signature(module.training_step).parameters) > 1
 
     def loss(self, batch: Any, batch_idx: int) -> float | None:
         """The loss of a batch at the present weights; None where the step returns none or fails."""
-        with self._without_trace():
+        with self.without_trace():
             try:
-                output = self.trainer.strategy.training_step(batch, *([batch_idx] if self._takes_index else []))
+                loss = self._forward((batch, batch_idx))
             except Exception:  # a step that cannot be repeated tells nothing
                 return None
+        return float(loss.detach()) if loss is not None else None
+
+    def losses(self, steps: Sequence[KeptStep]) -> list[float]:
+        """The loss of each step at the present weights, within `without_trace`."""
+        with torch.no_grad():
+            return [fmean(map(self._known_loss, step.batches)) for step in steps]
+
+    def _known_loss(self, batch: Indexed) -> float:
+        loss = self._forward(batch)
+        return math.inf if loss is None or not torch.isfinite(loss) else float(loss)
+
+    def take_step(self, step: KeptStep, ready: Callable[[], None]) -> float:
+        """Takes a step of the run again, within `without_trace`; its loss, inf when it could not be taken.
+
+        Args:
+            step: The step.
+            ready: Called when the gradients are there.
+        """
+        loss, optimizer = math.inf, self.optimizer
+
+        def closure() -> float:
+            nonlocal loss
+            optimizer.zero_grad()
+            set_lrs(optimizer, step.lrs)
+            losses = [self._backward(batch, len(step.batches)) for batch in step.batches]
+            loss = fmean(losses) if loss == math.inf else loss  # LBFGS evaluates it again
+            if not (math.isfinite(loss) and finite_gradients(optimizer)):
+                raise Diverged
+            self.module.configure_gradient_clipping(
+                optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+            )
+            set_lrs(optimizer, step.lrs)  # `training_step` may have set that of the run's present step
+            ready()
+            return loss
+
+        try:
+            optimizer.step(closure)
+        except Diverged:
+            return math.inf
+        return loss
+
+    def _backward(self, batch: Indexed, of: int) -> float:
+        loss = self._forward(batch)
+        if loss is None:
+            raise Diverged
+        (loss / of).backward()
+        return float(loss.detach())
+
+    def _forward(self, batch: Indexed) -> Tensor | None:
+        output = self.trainer.strategy.training_step(*batch[: 1 + self._takes_index])
         loss = output.get("loss") if isinstance(output, dict) else output
-        return float(loss.detach()) if isinstance(loss, Tensor) else None
+        return loss if isinstance(loss, Tensor) else None
 
     @contextmanager
-    def _without_trace(self) -> Iterator[None]:
+    def without_trace(self) -> Iterator[None]:
+        """Whatever `training_step` changes within it, but for weights that an optimizer holds, is put back after it."""
         generators, python, numpy = fork_generators(self.trainer), random.getstate(), np.random.get_state()
         attributes = [(vars(m), remembered(vars(m))) for m in self.module.modules()]
+        others = self._other_parameters()
         self._state.rescan(self.module)
         self._state.save()
         vars(self.module).update({name: silent for name in LOGGING})
@@ -116,7 +199,51 @@ class Rerun:
             np.random.set_state(numpy)
             for present, before in attributes:
                 put_back(present, before)
+            with torch.no_grad():
+                for parameter, value in others:
+                    parameter.copy_(value)
             self._state.restore()
+
+    def _other_parameters(self) -> list[tuple[Tensor, Tensor]]:
+        """Parameters that no optimizer holds, with copies: a step may change them by hand, as a teacher's."""
+        held = {id(p) for optimizer in self.trainer.optimizers for p in optimizer_params(optimizer)}
+        others = [p for p in self.module.parameters() if id(p) not in held]
+        return [(p, p.detach().clone()) for p in others] if sum(p.nbytes for p in others) <= MOST_OTHERS else []
+
+
+def set_lrs(optimizer: Optimizer, lrs: Sequence[float]) -> None:
+    """Sets the learning rate of every parameter group that has one."""
+    for group, lr in zip((g for g in optimizer.param_groups if "lr" in g), lrs, strict=True):
+        set_lr(group, lr)
+
+
+class Diverged(Exception):
+    """Leaves an optimizer's `step` whose loss or gradients are not finite."""
+
+
+def finite_gradients(optimizer: Optimizer) -> bool:
+    """Whether all gradients of an optimizer's parameters are finite."""
+    gradients = [p.grad for p in optimizer_params(optimizer) if p.grad is not None]
+    return all(bool(torch.isfinite(g.coalesce().values() if g.is_sparse else g).all()) for g in gradients)
+
+
+def tensors_of(batch: Any) -> Iterator[Tensor]:
+    """Every tensor in a batch of nested containers.
+
+    Example:
+        >>> [t.shape for t in tensors_of({"x": torch.zeros(2, 3), "y": [torch.zeros(2)]})]
+        [torch.Size([2, 3]), torch.Size([2])]
+    """
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, dict):
+        for item in batch.values():
+            yield from tensors_of(item)
+    elif isinstance(batch, (list, tuple)):
+        for item in batch:
+            yield from tensors_of(item)
+    elif hasattr(batch, "__dict__"):
+        yield from tensors_of(vars(batch))
 
 
 def silent(*_: Any, **__: Any) -> None:

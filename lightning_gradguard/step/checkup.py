@@ -1,0 +1,265 @@
+"""ACT: when a run is examined by an experiment, and what the verdict means for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from lightning_gradguard.findings import EXHAUSTED, KEPT, UNDONE, Action, Finding, Trial, TrialEvent
+from lightning_gradguard.step.experiment import GAIN, Arm, Candidate, Experiment, Verdict
+from lightning_gradguard.step.rerun import Indexed, KeptStep, Rerun, tensors_of
+from lightning_gradguard.step.saved_state import SavedState
+
+#: Fewest and most steps that are kept, and the share of the run for those between. Chosen.
+FEWEST, MOST, SHARE = 24, 150, 0.25
+#: Bytes of the kept batches. Chosen.
+MOST_BYTES = 2**30
+#: A control that has come less than this share of the untrained loss down gets nowhere; below the second share it is
+#: slow, which is a reason to change it where an arm is ahead by the third. Below the fourth a finding is a reason.
+#: Tuned on mutants with odd numbers (`python -m benchmarks.mutants`).
+NOWHERE, SLOW, FAR_AHEAD, HURT = 0.1, 0.3, 0.5, 0.7
+#: First-pass gain, as a share of `GAIN`, from which on the further passes are worth their time. Chosen.
+PROMISING = 1 / 3
+#: Losses whose median tells where the run began. Chosen.
+EARLY = 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an experiment is asked.
+
+    Args:
+        finding: What is wrong with the run; without a kind at the look that every run gets.
+        trials: Sets of remedies that may help, the simplest first.
+        advice: What is left for the user to do when none does.
+    """
+
+    finding: Finding
+    trials: Sequence[tuple[Any, ...]]
+    advice: str = ""
+
+
+class Checkup:
+    """Keeps the first steps of a run, and examines the run by them when it is asked, and at a quarter of its steps.
+
+    The run is changed only where three things hold: there is a reason (a finding, or a run that gets nowhere), an arm
+    is clearly ahead of the run over its own first steps, and it still is after further passes over them, in which the
+    run goes on as well. Nothing is examined in the second half of a run: what begins again there has too few steps
+    left. Every look doubles the wait for the next one.
+
+    Args:
+        save: Saves the state of model and optimizer as it is now.
+        apply: Applies a set of remedies to the run as it is; what they did, empty if one has nothing to do.
+        changed: Called whenever modules may have been exchanged.
+        ready: Called when the gradients of a step in an experiment are there.
+        aside: Within it the optimizer's steps are not the run's.
+        trials: What is tried at a quarter of the run.
+        total_steps: Optimizer steps that the run is meant to take; None when it has no end.
+        rerun: Takes steps again.
+    """
+
+    def __init__(
+        self,
+        *,
+        save: Callable[[], SavedState],
+        apply: Callable[[Sequence[Any], Finding], Sequence[Action]],
+        changed: Callable[[], None],
+        ready: Callable[[], None],
+        aside: Callable[[], AbstractContextManager[None]],
+        trials: Sequence[tuple[Any, ...]],
+        total_steps: int | None,
+        rerun: Rerun,
+    ) -> None:
+        self._save, self._apply, self._changed, self._ready, self._aside = save, apply, changed, ready, aside
+        self._trials, self.rerun = trials, rerun
+        self.last_step = math.inf if total_steps is None else total_steps // 2
+        self.quarter = MOST if total_steps is None else round(SHARE * total_steps)
+        self.initial: SavedState | None = None
+        self.kept: list[KeptStep] = []
+        self.question: Question | None = None
+        self.event: TrialEvent | None = None  # of the last look, until the next step has taken it in
+        self.verdict: Verdict | None = None  # of the last look that ran arms
+        self.next_look = 0
+        self._early: list[float] = []
+        self._bytes = 0
+        self._looked = False  # whether the look at a quarter of the run is over
+
+    @property
+    def initial_loss(self) -> float:
+        """Where the loss began: the median of the first steps; NaN before any."""
+        return median(self._early) if self._early else math.nan
+
+    @property
+    def most(self) -> int:
+        """How many steps are kept."""
+        return min(max(self.quarter, FEWEST), MOST)
+
+    def remember_initial(self) -> None:
+        """Before the very first step: keeps the state that every arm begins with."""
+        self.initial = self._save()
+
+    def keep(self, batches: Sequence[Indexed], lrs: Sequence[float], loss: float | None) -> None:
+        """One more step of the run. A batch that is not finite itself is not kept: no setting can cure it.
+
+        Args:
+            batches: Its batches with their indices in the epoch.
+            lrs: The learning rate of every parameter group, as the user's schedule had it.
+            loss: Its loss.
+        """
+        finite = loss is not None and math.isfinite(loss)
+        if finite and len(self._early) < EARLY:
+            self._early.append(float(loss))  # type: ignore[arg-type]
+        if self.initial is None or len(self.kept) >= self.most or not batches:
+            return
+        if not finite and not all(is_finite(batch) for batch, _ in batches):
+            return
+        step = KeptStep(tuple(batches), tuple(lrs), float(loss) if finite else math.inf)  # type: ignore[arg-type]
+        if self._bytes + step.nbytes <= MOST_BYTES:
+            self.kept.append(step)
+            self._bytes += step.nbytes
+
+    def ask(self, question: Question) -> None:
+        """Asks for a look as soon as one is possible."""
+        self.question = question
+
+    def between_steps(self, steps: int, best: float) -> None:
+        """Looks, if a look is due; `event` says what has come of it.
+
+        Args:
+            steps: Optimizer steps so far.
+            best: The lowest that the loss has been; NaN where that is not known.
+        """
+        if self.initial is None:
+            return
+        if steps > self.last_step:
+            self.forget()
+            return
+        if len(self.kept) < FEWEST:
+            return
+        scheduled = not self._looked and steps >= max(self.quarter, FEWEST)
+        asked = self.question is not None and steps >= self.next_look
+        if not (scheduled or asked):
+            return
+        self._looked = self._looked or scheduled
+        self.next_look = 2 * steps
+        question = self.question or Question(Finding("", steps - 1), self._trials)
+        self.question = None
+        with self._aside():
+            self.event = self.examine(question, best)
+
+    def forget(self) -> None:
+        """Lets everything go that was kept for looks."""
+        self.initial, self.question, self.kept = None, None, []
+
+    def candidates(self, question: Question) -> list[Candidate]:
+        """A question's sets of remedies."""
+        return [
+            Candidate(
+                trial,
+                " + ".join(remedy.name for remedy in trial),
+                next((remedy.cause for remedy in reversed(trial) if remedy.cause), question.finding.kind),
+                partial(self._apply, trial, question.finding),
+                all(remedy.only_model for remedy in trial),
+            )
+            for trial in question.trials
+        ]
+
+    def examine(self, question: Question, best: float = math.nan) -> TrialEvent | None:
+        """Tries a question's remedies beside the run, and puts the best into force if it is clearly better.
+
+        Args:
+            question: What is asked.
+            best: The lowest that the loss has been; NaN where that is not known.
+        """
+        assert self.initial is not None
+        experiment = Experiment(self.rerun, self.kept, self._save, self.initial, self._ready, self._changed)
+        candidates, winner, begin = self.candidates(question), None, None
+        with experiment.beside_the_run():
+            control = self._control(experiment)
+            untrained = experiment.measure_untrained(candidates)
+            self.verdict = verdict = Verdict(untrained, control, ())
+            if not has_reason(verdict, question, math.inf):
+                return None
+            self.verdict = verdict = experiment.run(candidates, control, untrained)
+            if is_ahead(verdict, PROMISING * GAIN):
+                self.verdict = verdict = experiment.go_on(verdict)
+                winner = verdict.best if is_clear(verdict, question, best) else None
+            if winner is not None:
+                assert winner.candidate is not None
+                begin = experiment.begin(winner.candidate)
+        if winner is not None and winner.end is not None:
+            self.initial = begin  # a later look begins with what this one has changed
+            winner.end.restore()
+            self._changed()
+        event = event_of(question, experiment.tried, control, winner)
+        return event if winner is not None or question.finding.kind else None
+
+    def _control(self, experiment: Experiment) -> Arm:
+        """The run itself: as it went over the kept steps, or as its weights do now, whichever is lower."""
+        then, now = [step.loss for step in self.kept], experiment.losses_here()
+        control, here = Arm(None, losses=then), Arm(None, losses=now)
+        if control.failed or here.loss < control.loss:
+            control.losses = [*then[: -len(now)], *now]
+        control.end = self._save()
+        return control
+
+    def state_dict(self) -> dict[str, Any]:
+        """What outlives a checkpoint. The initial weights and the kept steps do not: a resumed run is not examined."""
+        return {"early": self._early, "event": asdict(self.event) if self.event is not None else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`."""
+        self._early = list(state["early"])
+        self.event = TrialEvent.from_dict(state["event"]) if state["event"] is not None else None
+
+
+def has_reason(verdict: Verdict, question: Question, ahead: float) -> bool:
+    """Whether there is a reason to change the run, beside an arm that is better.
+
+    Args:
+        verdict: Untrained loss and control.
+        question: Whether it is about a finding.
+        ahead: By how much an arm is ahead of the control, as a share of the untrained loss.
+    """
+    progress = -math.inf if verdict.control.failed else verdict.progress(verdict.control.loss)
+    if question.finding.kind:
+        return progress < HURT
+    return progress < NOWHERE or (progress < SLOW and ahead >= FAR_AHEAD)
+
+
+def is_ahead(verdict: Verdict, share: float) -> bool:
+    """Whether the best arm is ahead of the control by a share of the untrained loss."""
+    return verdict.best is not None and verdict.gain(verdict.best) >= share
+
+
+def is_clear(verdict: Verdict, question: Question, best: float) -> bool:
+    """Whether the best arm is far enough ahead, beyond chance, and below all that the run has reached."""
+    arm = verdict.best
+    if arm is None or not is_ahead(verdict, GAIN) or not verdict.is_certain(arm):
+        return False
+    reached = math.isnan(best) or arm.loss < best
+    return reached and has_reason(verdict, question, verdict.gain(arm))
+
+
+def event_of(question: Question, tried: Sequence[Arm], control: Arm, winner: Arm | None) -> TrialEvent:
+    """What an experiment has come to, with its table of arms."""
+    trials = tuple(
+        Trial(arm.candidate.name, KEPT if arm is winner else UNDONE, arm.loss) for arm in tried if arm.candidate
+    )
+    about, before = question.finding.kind, control.loss
+    if winner is None or winner.candidate is None:
+        return TrialEvent(EXHAUSTED, about, before=before, trials=trials, advice=question.advice)
+    chosen = winner.candidate
+    return TrialEvent(KEPT, about, chosen.name, winner.summary, chosen.cause, winner.loss, before, trials)
+
+
+def is_finite(batch: Any) -> bool:
+    """Whether every number in a batch is finite."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors_of(batch) if t.is_floating_point())

@@ -1,0 +1,277 @@
+"""ACT: settings tried beside the run on batches that it has seen, each from the initial weights, and put back.
+
+An *arm* replays the first steps of the run under one setting: the same batches in the same order, with the rates that
+the schedule gave. The run itself is the control. Nothing that an arm does reaches the run, so looking costs time only.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+
+from lightning_gradguard.findings import Action
+from lightning_gradguard.step.rerun import KeptStep, Rerun, set_lrs
+from lightning_gradguard.step.saved_state import SavedState
+from lightning_gradguard.tensors.copies import optimizer_params
+
+#: Arms that are left after one and after two thirds of the steps. Chosen.
+HALVINGS = (8, 3)
+#: Bytes of host memory for the states of the arms that are left; fewer are left where they need more. Chosen.
+MOST_BYTES = 4 * 2**30
+#: Further passes over the kept steps, for the control and the arms that are left. Chosen.
+FURTHER_PASSES = 3
+#: Share of the untrained loss by which an arm must beat the control, and standard errors for it. Tuned on mutants with
+#: odd numbers (`python -m benchmarks.mutants`); 3.2 is the one-sided 2 % point for 32 arms.
+GAIN, SURELY = 0.15, 3.2
+#: An arm that has this share of the best arm's gain is as good; the simplest of them is taken. Chosen.
+AS_GOOD = 0.9
+#: Kept steps on which an arm that changes the model is measured before its first step. Chosen.
+UNTRAINED = 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A set of remedies that may be tried.
+
+    Args:
+        remedies: The remedies, by value.
+        name: Their display names.
+        cause: What was wrong with the run if they help: the kind of a finding.
+        apply: Applies them and returns what they did; empty where one of them has nothing to do, so that the set does
+            not apply.
+        only_model: Whether they leave the optimizer as it is, so that their loss before the first step tells where an
+            untrained model of this run can stand.
+    """
+
+    remedies: Hashable
+    name: str
+    cause: str
+    apply: Callable[[], Sequence[Action]]
+    only_model: bool = False
+
+
+@dataclass(eq=False)
+class Arm:
+    """One setting on trial, or the control.
+
+    Args:
+        candidate: The setting; None for the control.
+        summary: What its remedies did.
+        end: Where it stands; None before its first step, and when it is out of the race.
+        losses: Of each step in its latest pass.
+    """
+
+    candidate: Candidate | None
+    summary: str = ""
+    end: SavedState | None = None
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of its judged steps could not be taken."""
+        return not all(map(math.isfinite, last_third(self.losses) or [math.inf]))
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last third of its latest pass; inf when it failed."""
+        return math.inf if self.failed else fmean(last_third(self.losses))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an experiment has shown.
+
+    Args:
+        untrained: Mean loss of an untrained model on the first kept steps: what all gains are a share of.
+        control: The run itself, or the run continued over the same steps.
+        arms: Those that applied, in the order of the candidates.
+    """
+
+    untrained: float
+    control: Arm
+    arms: Sequence[Arm]
+
+    @property
+    def best(self) -> Arm | None:
+        """The first of the arms that are about as good as the best one; None when all failed."""
+        ahead = max((self.gain(arm) for arm in self.arms if not arm.failed), default=math.nan)
+        return next((a for a in self.arms if not a.failed and self.gain(a) >= AS_GOOD * ahead), None)
+
+    def gain(self, arm: Arm) -> float:
+        """How far an arm's loss is below the control's, as a share of the untrained loss; inf beside one that failed.
+
+        Where the control has failed, it is how far the arm's loss is below the untrained one.
+        """
+        control = self.untrained if self.control.failed else self.control.loss
+        return (control - arm.loss) / max(abs(self.untrained), 1e-12)
+
+    def is_certain(self, arm: Arm) -> bool:
+        """Whether an arm is ahead beyond chance: paired differences over the last third."""
+        if self.control.failed:
+            return True
+        pairs = zip(last_third(self.control.losses), last_third(arm.losses), strict=True)
+        differences = [a - b for a, b in pairs]
+        return fmean(differences) > SURELY * stdev(differences) / math.sqrt(len(differences))
+
+    def progress(self, loss: float) -> float:
+        """How far a loss is below the untrained one, as a share of it."""
+        return (self.untrained - loss) / max(abs(self.untrained), 1e-12)
+
+
+def last_third(losses: Sequence[float]) -> list[float]:
+    """The losses on which arms are judged.
+
+    Example:
+        >>> last_third([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+        [2.0, 1.0]
+    """
+    return list(losses[-max(2, len(losses) // 3) :])
+
+
+class Experiment:
+    """Arms over the kept first steps of a run.
+
+    Args:
+        rerun: Takes the steps.
+        steps: The kept steps, in order.
+        save: Saves the state of model and optimizer as it is now.
+        initial: The state before the first step.
+        ready: Called when the gradients of a step are there.
+        changed: Called whenever modules may have been exchanged.
+
+    Attributes:
+        tried: Every arm that applied.
+    """
+
+    def __init__(
+        self,
+        rerun: Rerun,
+        steps: Sequence[KeptStep],
+        save: Callable[[], SavedState],
+        initial: SavedState,
+        ready: Callable[[], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.rerun, self.steps, self.save, self.initial = rerun, steps, save, initial
+        self.ready, self.changed = ready, changed
+        self.tried: list[Arm] = []
+
+    @contextmanager
+    def beside_the_run(self) -> Iterator[None]:
+        """Whatever arms do within it is put back after it, bit for bit."""
+        optimizer = self.rerun.optimizer
+        now, params = self.save(), optimizer_params(optimizer)
+        gradients = [p.grad for p in params]
+        lrs = [copy.deepcopy(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        with self.rerun.without_trace():
+            try:
+                yield
+            finally:
+                now.restore()
+                self.changed()
+                set_lrs(optimizer, lrs)
+                for p, gradient in zip(params, gradients, strict=True):
+                    p.grad = gradient
+
+    def measure_untrained(self, candidates: Sequence[Candidate]) -> float:
+        """Mean loss of an untrained model: the lowest that the initial weights, or those of a candidate, have.
+
+        Initial weights whose outputs are far too large make a bad yardstick: a run that does nothing but unlearn them
+        seems to make progress.
+        """
+        self.initial.restore()
+        self.changed()
+        losses = [self._before_training()]
+        for candidate in candidates:
+            if candidate.only_model and self._begin(candidate) is not None:
+                losses.append(self._before_training())
+        return min(losses)
+
+    def _before_training(self) -> float:
+        try:
+            return fmean(self.rerun.losses(self.steps[:UNTRAINED]))
+        except Exception:  # an arm that cannot be measured tells nothing
+            return math.inf
+
+    def losses_here(self) -> list[float]:
+        """The losses of the last third of the steps with the present weights."""
+        try:
+            return self.rerun.losses(self.steps[-max(2, len(self.steps) // 3) :])
+        except Exception:
+            return [math.inf]
+
+    def run(self, candidates: Sequence[Candidate], control: Arm, untrained: float) -> Verdict:
+        """One pass over the steps for each candidate; the worst are left out after each third.
+
+        Args:
+            candidates: What to try, the simplest first.
+            control: The run itself.
+            untrained: See `measure_untrained`.
+        """
+        third, arms = len(self.steps) // 3, list[Arm]()
+        for candidate in candidates:
+            if (arm := self._begin(candidate)) is not None:
+                self.tried.append(arm)
+                self._continue(arm, self.steps[:third])
+                arms = leaders([*arms, arm], HALVINGS[0])
+        for part in (self.steps[third : 2 * third], self.steps[2 * third :]):
+            for arm in arms:
+                self._continue(arm, part)
+            arms = leaders(arms, HALVINGS[1])
+        return Verdict(untrained, control, sorted(arms, key=lambda arm: candidates.index(arm.candidate)))
+
+    def begin(self, candidate: Candidate) -> SavedState:
+        """The initial weights with a candidate in force."""
+        self._begin(candidate)
+        return self.save()
+
+    def go_on(self, verdict: Verdict) -> Verdict:
+        """Further passes over the same steps, for the arms that are left and for the control from where the run is."""
+        for arm in (verdict.control, *verdict.arms):
+            for _ in range(FURTHER_PASSES):
+                if not arm.failed:
+                    arm.losses = []
+                    self._continue(arm, self.steps)
+        return verdict
+
+    def _begin(self, candidate: Candidate) -> Arm | None:
+        """The initial weights with a candidate in force; None where it does not apply or raises."""
+        self.initial.restore()
+        self.changed()
+        try:
+            actions = candidate.apply()
+        except Exception:
+            actions = ()
+        self.changed()
+        if not actions:
+            return None
+        return Arm(candidate, ", ".join(action.summary for action in actions))
+
+    def _continue(self, arm: Arm, steps: Sequence[KeptStep]) -> None:
+        """Takes further steps from where an arm stands; one that has just begun is in force already."""
+        if arm.end is not None:
+            arm.end.restore()
+            self.changed()
+        for step in steps:
+            try:
+                arm.losses.append(self.rerun.take_step(step, self.ready))
+            except Exception:  # ends the arm, not the run
+                arm.losses.append(math.inf)
+            if arm.failed:
+                return
+        arm.end = self.save()
+
+
+def leaders(arms: Sequence[Arm], most: int) -> list[Arm]:
+    """The arms with the lowest losses, as many as are wanted and memory holds; the states of the others are let go."""
+    size = max((arm.end.nbytes for arm in arms if arm.end is not None), default=1)
+    alive = sorted((arm for arm in arms if not arm.failed), key=lambda arm: arm.loss)
+    left = alive[: max(1, min(most, MOST_BYTES // max(size, 1)))]
+    for arm in arms:
+        if arm not in left:
+            arm.end = None
+    return left
