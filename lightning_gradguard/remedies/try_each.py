@@ -21,8 +21,8 @@ class TryEach(AbstractRemedy):
 
     Each set begins with the initial weights and takes the first steps of the run again: the same batches with the
     rates of the user's schedule. The run is the control. A set that is clearly better takes its place; otherwise
-    nothing is changed. A set with a remedy that does not apply is passed over. What was tried is recorded as the incident's
-    `trials`; its `actions` name only what was kept. In the second half of a run nothing is tried.
+    nothing is changed. A set with a remedy that does not apply is passed over. What was tried is recorded as the
+    incident's `trials`; its `actions` name only what was kept. In the second half of a run nothing is tried.
 
     A policy with this remedy looks once more at a quarter of the run, whatever was found.
 
