@@ -464,6 +464,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             if engine.restoration is not None:
                 last = self._reports[engine.name]
                 report = replace(last, findings=(), outcome=replace(last.outcome, restoration=engine.restoration))
+                self._reports[engine.name] = report  # a later record of the step must not lose it
                 self._take_in(trainer, engine, report)
                 engine.restoration = None
 

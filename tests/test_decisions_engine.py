@@ -13,7 +13,18 @@ import pytest
 from lightning_gradguard import GradStats
 from lightning_gradguard.detectors import AbstractDetector, State
 from lightning_gradguard.engine import StepEngine
-from lightning_gradguard.findings import KEPT, STARTED, Action, Finding, Origin, Response, StepOutcome, TrialEvent
+from lightning_gradguard.findings import (
+    EXHAUSTED,
+    KEPT,
+    UNDONE,
+    Action,
+    Finding,
+    Origin,
+    Response,
+    StepOutcome,
+    Trial,
+    TrialEvent,
+)  # fmt: skip
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.remedies import ReduceLR, Rollback, SkipStep
 
@@ -61,7 +72,6 @@ class Actor:
     """Answers every step with the next of the given outcomes; after the last one nothing happens any more."""
 
     outcomes: list[dict[str, Any]] = field(default_factory=list)
-    in_trial: bool = False
     idle: bool = False  # whether no remedy does anything
     seen: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
 
@@ -72,6 +82,10 @@ class Actor:
     put_back_best: bool | None = None
     due: bool = True
     told: list[float] = field(default_factory=list)
+
+    @property
+    def event(self) -> TrialEvent | None:
+        return self.outcomes[0].get("trial") if self.outcomes else None
 
     def snapshot_is_due(self, step: int) -> bool:
         return self.due
@@ -210,17 +224,6 @@ def test_a_cancelled_step_leaves_no_trace_in_the_loss_trend_and_in_detectors_tha
     assert run.states["loss_trend"]["first"][0] == 2
 
 
-def test_no_detector_and_no_trend_follows_a_trial() -> None:
-    run = engine(Counter(at=(0, 1)))
-    run.actor.in_trial = True
-    run.actor.outcomes = [{"in_trial": True, "cancelled": True}]
-    report = run.step()
-    assert (report.findings, run.states["counter"]["steps"], run.states["loss_trend"]["first"][0]) == ((), 0, 0)
-    assert (run.steps, report.stats.step) == (1, 0)
-    run.actor.in_trial = False
-    assert run.step().findings
-
-
 def test_where_the_loss_stands_is_told_when_a_snapshot_is_due() -> None:
     run = engine(Counter(fields=(("hold_snapshots", False),)))
     for _ in range(6):
@@ -256,21 +259,14 @@ def test_the_losses_of_steps_that_were_taken_are_followed() -> None:
         ({"loss": math.nan}, {}),
         ({"loss": None}, {}),
         ({"loss": 3.0, "multiple_optimizers": True}, {}),
-        ({"loss": 4.0}, {"in_trial": True}),
         ({"loss": 5.0}, {}),
     ]
     run = engine()
     for measured, outcome in follows:
         run.source.measured, run.actor.outcomes = {**measured, "total_steps": 3000}, [outcome]
         run.step()
-    assert run.states["loss_level"]["recent"] == [[0, 1.0], [6, 5.0]]
+    assert run.states["loss_level"]["recent"] == [[0, 1.0], [5, 5.0]]
     assert (run.states["loss_level"]["lost"], run.states["loss_level"]["size"]) == (1, 200)
-
-
-def test_a_cancelled_step_of_a_trial_is_not_lost() -> None:
-    run = engine(Forgetting(), outcomes=[{"in_trial": True, "cancelled": True}])
-    run.step()
-    assert (run.states["loss_level"]["lost"], run.states["forgetting"]["steps"]) == (0, 1)
 
 
 def test_losses_are_not_compared_after_the_objective_has_changed() -> None:
@@ -484,12 +480,16 @@ def test_after_another_model_detectors_start_over_and_earlier_states_are_gone() 
     assert run.states["counter"]["steps"] == 1
 
 
-@pytest.mark.parametrize("improved", [True, False])
-def test_detectors_learn_whether_the_other_model_is_better(improved: bool) -> None:
-    event = TrialEvent(KEPT, "counted", "A", cause="cause", improved=improved)
-    run = engine(outcomes=[{"model_changed": True, "trial": event}])
-    run.step()
-    assert run.states["loss_trend"]["decreased"] == improved
+@pytest.mark.parametrize(("kind", "decreased", "steps"), [(KEPT, True, 1), (EXHAUSTED, False, 3)])
+def test_detectors_start_over_before_the_first_step_with_what_an_experiment_has_shown(
+    kind: str, decreased: bool, steps: int
+) -> None:
+    event = TrialEvent(kind, "counted", "A", cause="cause")
+    run = engine(Counter(), outcomes=[{}, {}, {"trial": event}])
+    for _ in range(3):
+        run.step()
+    assert run.states["loss_trend"]["decreased"] == decreased
+    assert run.states["counter"]["steps"] == steps
 
 
 # ---------------------------------------------------------------- samples, limits, incidents
@@ -584,21 +584,19 @@ def test_the_kind_that_stopped_the_run_is_unrecoverable() -> None:
     assert [incident.outcome for incident in run.changed] == ["unrecoverable"]
 
 
-def test_a_trial_that_is_kept_is_a_finding_of_its_cause() -> None:
-    run = engine(Counter(at=(0,)))
+def test_what_an_experiment_has_shown_is_a_finding_of_its_cause() -> None:
+    run = engine(Counter(at=(0, 1)))
     run.step()
-    run.actor.in_trial = True
-    run.actor.outcomes = [
-        {"in_trial": True, "trial": TrialEvent(STARTED, "counted", "A", cause="cause")},
-        {"in_trial": True, "trial": TrialEvent(KEPT, "counted", "A", "did it", "cause", 0.5, 1.0)},
-    ]
-    assert run.step().findings == ()
-    (finding,) = run.step().findings
-    assert (finding.kind, finding.step, finding.value) == ("cause", 2, 0.5)
-    assert finding.detail == "found by trial: kept A (did it): loss is 0.5, was 1"
+    trials = (Trial("A", KEPT, 0.5), Trial("B", UNDONE, 0.9))
+    event = TrialEvent(KEPT, "counted", "A", "did it", "cause", 0.5, 1.0, trials)
+    run.actor.outcomes = [{"trial": event}]
+    finding, counted = run.step().findings
+    assert (finding.kind, finding.step, finding.value, counted.kind) == ("cause", 1, 0.5, "counted")
+    assert finding.detail.startswith("found by an experiment: kept A (did it): beside the run its loss was 0.5")
     assert {incident.kind: incident.actions for incident in run.changed} == {
-        "cause": ("A",), "counted": ("SkipStep", "A"),
+        "cause": ("A",), "counted": ("SkipStep", "ReduceLR", "A"),
     }  # fmt: skip
+    assert run.incidents.incidents["counted"].trials == trials
 
 
 # ---------------------------------------------------------------- what raises, what is saved

@@ -68,14 +68,6 @@ def test_only_a_rollback_just_before_needs_fifty_steps() -> None:
     assert answers([(CLIP, BACK), STOP], "a", *healthy(49), "a")[-1] == "Stop"
 
 
-@pytest.mark.parametrize("rung", [TRY, (TRY, CLIP), (CLIP, TRY)])
-def test_remedies_that_were_tried_are_not_tried_again(rung: object) -> None:
-    first = answers([rung, CLIP, STOP], "a")
-    assert answers([rung, CLIP, STOP], "a", *healthy(500), "a") == [*first, "AdaptiveClip"]
-    assert answers([rung, CLIP, STOP], "a", "a", *healthy(500), "a") == [*first, "AdaptiveClip", "AdaptiveClip"]
-    assert answers([CLIP, rung, STOP], "a", *healthy(2), "a") == ["AdaptiveClip"] * 2
-
-
 # ---------------------------------------------------------------- skipped steps
 
 
@@ -135,21 +127,6 @@ def test_each_kind_climbs_its_own_ladder_and_a_remedy_is_applied_once() -> None:
     assert [rung for _, rung in chosen] == [(REDUCE,), (CLIP, SKIP)]
 
 
-@pytest.mark.parametrize("rung", [TRY, (TRY, CLIP)])
-def test_only_a_search_waits_for_a_rollback_and_keeps_its_place(rung: object) -> None:
-    ladder = [rung, STOP]
-    both = [Finding("c", 0), Finding("a", 0)]
-    states, chosen = decide({}, both, Policy({"a": ladder, "c": [BACK]}))
-    assert [rung for _, rung in chosen] == [(BACK,), ()]
-    assert states["a"][0] == 0
-    for other in (REDUCE, (SKIP, REDUCE)):
-        states, chosen = decide({}, both, Policy({"a": ladder, "c": [other]}))
-        assert TRY in chosen[1][1]
-        assert states["a"][0] == 1
-    states, chosen = decide({}, both, Policy({"a": [REDUCE, STOP], "c": [(REDUCE, BACK)]}))
-    assert states["a"][0] == 1
-
-
 # ---------------------------------------------------------------- what a policy needs
 
 
@@ -161,11 +138,16 @@ def test_what_a_policy_uses_follows_from_any_of_its_remedies() -> None:
     )  # fmt: skip
 
 
-def test_without_search_only_the_rungs_that_search_are_gone() -> None:
+def test_without_search_only_the_remedies_that_search_are_gone() -> None:
     policy = Policy({"a": [CLIP, (CLIP, TRY), None, STOP], "b": [TRY], "c": [None, TRY], "d": [None, CLIP]})
-    assert policy.without_search.ladders == {"a": ((CLIP,), None, (STOP,)), "d": (None, (CLIP,))}
-    assert policy.without_search.patience == policy.patience
-    assert not policy.without_search.uses_search
+    quiet = policy.without_search
+    assert quiet.ladders == {"a": ((CLIP,), (CLIP,), None, (STOP,)), "d": (None, (CLIP,))}
+    assert (quiet.patience, quiet.uses_search, quiet.trials) == (policy.patience, False, ())
+
+
+def test_every_set_of_remedies_is_tried_once_in_the_order_of_the_ladders() -> None:
+    other = TryEach([STOP, REDUCE])
+    assert Policy({"a": [CLIP, (CLIP, TRY)], "b": [other]}).trials == ((REDUCE,), (STOP,))
 
 
 def test_an_old_kind_warns_and_becomes_the_present_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -13,7 +14,7 @@ from lightning_gradguard.findings import (
     KEPT,
     OPEN,
     RESOLVED,
-    STARTED,
+    UNDONE,
     UNRECOVERABLE,
     Action,
     Finding,
@@ -83,31 +84,24 @@ def test_actions_that_repeat_the_last_ones_are_named_once(
     assert incident(*[1.0] * len(actions), actions=actions).actions == named
 
 
-def test_trials_are_undone_one_by_one_until_one_is_kept() -> None:
-    found = incident(1.0)
-    for name in "abab":
-        found = found.tried(TrialEvent(STARTED, "a", name))
-    assert [(trial.remedies, trial.outcome) for trial in found.trials] == [
-        ("a", "undone"), ("b", "undone"), ("a", "undone"), ("b", "running"),
-    ]  # fmt: skip
-    assert found.actions == ()
-    kept = found.tried(TrialEvent(KEPT, "a", "a"))
-    assert [trial.outcome for trial in kept.trials] == ["undone", "undone", "kept", "undone"]
-    assert (kept.actions, kept.advice) == (("a",), "")
-    later = kept.tried(TrialEvent(STARTED, "a", "c"))
-    assert [trial.outcome for trial in later.trials] == ["undone", "undone", "kept", "undone", "running"]
-
-
-def test_a_search_without_success_leaves_its_advice() -> None:
-    found = incident(1.0).tried(TrialEvent(STARTED, "a", "x")).tried(TrialEvent(EXHAUSTED, "a", advice="train longer"))
-    assert found.trials == (Trial("x", "undone"),)
+def test_the_table_of_an_experiment_is_kept_by_its_incident() -> None:
+    first = (Trial("a", UNDONE, 2.0), Trial("b", UNDONE, math.inf))
+    found = incident(1.0).tried(TrialEvent(EXHAUSTED, "a", trials=first, advice="train longer"))
+    assert (found.trials, found.actions) == (first, ())
     assert str(found) == "step 0: a: value is 1.0; no action; advice: train longer; open"
+    kept = found.tried(TrialEvent(KEPT, "a", "b", trials=(Trial("b", KEPT, 0.5),)))
+    assert (len(kept.trials), kept.trials[-1].outcome, kept.actions, kept.advice) == (3, KEPT, ("b",), "")
+    assert len(kept.tried(TrialEvent(EXHAUSTED, "a", trials=1000 * first)).trials) == 1000
 
 
 def test_an_incident_is_read_back_as_it_was_written() -> None:
-    found = incident(math.inf, actions=(("A",),)).tried(TrialEvent(STARTED, "a", "x")).closed(RESOLVED)
+    event = TrialEvent(EXHAUSTED, "a", trials=(Trial("x", UNDONE, math.inf),))
+    found = incident(math.inf, actions=(("A",),)).tried(event).closed(RESOLVED)
     assert Incident.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
-    assert (found.to_dict()["value"], found.to_dict()["trials"]) == ("inf", [{"remedies": "x", "outcome": "running"}])
+    assert (found.to_dict()["value"], found.to_dict()["trials"]) == (
+        "inf",
+        [{"remedies": "x", "outcome": "undone", "loss": "inf"}],
+    )
     assert incident(1.0).to_dict()["value"] == 1.0
     older = {key: value for key, value in found.to_dict().items() if key != "trials"}
     assert Incident.from_dict(older).trials == ()
@@ -126,16 +120,7 @@ def test_the_optimizer_is_named_when_there_are_several() -> None:
 def test_nothing_has_happened_unless_an_outcome_says_so() -> None:
     nothing = StepOutcome()
     assert (nothing.clip_coefficient, nothing.lr_factor) == (1.0, 1.0)
-    assert not any((nothing.cancelled, nothing.snapshot, nothing.model_changed, nothing.in_trial))
-    assert (TrialEvent(KEPT).improved, TrialEvent(EXHAUSTED).trials) == (False, 0)
-
-
-def test_trial_events_in_words() -> None:
-    kept = TrialEvent(KEPT, remedies="Swap", summary="swapped", loss=0.5, before=1.0)
-    assert str(kept) == "kept Swap (swapped): loss is 0.5, was 1"
-    assert str(TrialEvent(STARTED, remedies="Swap", summary="swapped")) == "started a trial of Swap (swapped)"
-    assert str(TrialEvent(EXHAUSTED, summary="a", trials=1)) == "undid 1 trial that did not help: a"
-    assert str(TrialEvent(EXHAUSTED, summary="a; b", trials=2)) == "undid 2 trials that did not help: a; b"
+    assert not any((nothing.cancelled, nothing.snapshot, nothing.model_changed))
 
 
 def test_a_list_of_layers_is_cut_after_three() -> None:
@@ -183,17 +168,33 @@ def test_the_incident_whose_remedy_stops_the_run_is_unrecoverable() -> None:
     assert tracker.update([], stopped_by="c") == []
 
 
-def test_a_trial_is_news_for_the_incident_that_it_is_about() -> None:
+def test_experiments_in_words() -> None:
+    kept = TrialEvent(KEPT, remedies="Swap", summary="swapped", loss=0.5, before=1.0)
+    assert str(kept) == ("kept Swap (swapped): beside the run its loss was 0.5 over the same steps, the run's 1")
+    tried = TrialEvent(EXHAUSTED, trials=(Trial("a"), Trial("b")))
+    assert str(tried) == "tried 2 sets of remedies beside the run, none was clearly better"
+    assert TrialEvent.from_dict(asdict(tried)) == tried
+
+
+def test_an_experiment_is_news_for_the_incident_that_it_is_about() -> None:
     tracker = IncidentTracker()
     tracker.update([a(1), (Finding("b", 1), ())])
-    (changed,) = tracker.update([], TrialEvent(STARTED, "b", "x"))
+    event = TrialEvent(EXHAUSTED, "b", trials=(Trial("x"),))
+    (changed,) = tracker.update([], event)
     assert (changed.kind, changed.trials) == ("b", (Trial("x"),))
-    assert tracker.update([], TrialEvent(STARTED, "c", "x")) == []
+    assert tracker.update([], TrialEvent(EXHAUSTED, "c", trials=(Trial("x"),))) == []
+
+
+def test_what_an_experiment_is_about_is_an_incident_of_its_own() -> None:
+    tracker = IncidentTracker()
+    skipped, tried = (Finding("a", 1), ("Skip",)), (Finding("b", 1), ())
+    tracker.update([skipped, tried], TrialEvent(EXHAUSTED, "b", trials=(Trial("x"),)))
+    assert list(tracker.incidents) == ["a", "b"]
 
 
 def test_open_incidents_survive_a_checkpoint() -> None:
     tracker, other = IncidentTracker(), IncidentTracker()
-    tracker.update([a(1, "A")], TrialEvent(STARTED, "a", "x"))
+    tracker.update([a(1, "A")], TrialEvent(EXHAUSTED, "a", trials=(Trial("x", UNDONE, 1.0),)))
     other.load_state_dict(json.loads(json.dumps(tracker.state_dict())))
     assert other.incidents["a"].actions == ("A",)
     assert other.update([a(2)]) == []
@@ -235,12 +236,3 @@ def test_the_actions_of_a_report_are_those_of_all_its_responses() -> None:
     responses = (Response("x", actions=(first, second)), Response("y"), Response("z", actions=(third,)))
     report = StepReport(stats=GradStats.of({"x": 1.0}), outcome=StepOutcome(responses=responses))
     assert report.actions == (first, second, third)
-
-
-def test_what_a_search_is_about_is_an_incident_of_its_own() -> None:
-    tracker = IncidentTracker()
-    skipped, tried = (Finding("a", 1), ("Skip",)), (Finding("b", 1), ())
-    tracker.update([skipped, tried], TrialEvent(STARTED, "b", "x"))
-    assert list(tracker.incidents) == ["a", "b"]
-    tracker.update([(Finding("b", 9), ("x",))], TrialEvent(KEPT, "b", "x", cause="b"))
-    assert [trial.outcome for trial in tracker.incidents["b"].trials] == ["kept"]

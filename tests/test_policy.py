@@ -57,15 +57,6 @@ def test_a_healthy_step_after_skips_alone_shows_that_the_weights_are_sound() -> 
     assert climb(LADDER, "xx.xx.x") == ["SkipStep"] * 5
 
 
-def test_cures_wait_while_another_finding_leads_back_to_a_snapshot() -> None:
-    policy = Policy({"exploding": [Rollback()], "diverging": [TryEach(((ReduceLR(),),)), None]})
-    found = [Finding("exploding", 3), Finding("diverging", 3)]
-    standing, chosen = decide({}, found, policy)
-    assert [rung for _, rung in chosen] == [(Rollback(),), ()]
-    standing, chosen = decide(standing, found[1:], policy)
-    assert chosen == ((found[1], (TryEach(((ReduceLR(),),)),)),)
-
-
 def test_a_remedy_chosen_twice_in_a_step_is_applied_once() -> None:
     _, chosen = decide({}, [Finding("a", 0), Finding("b", 0)], LADDER)
     assert [rung for _, rung in chosen] == [(SkipStep(),), ()]

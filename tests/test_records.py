@@ -148,7 +148,7 @@ def test_a_foreign_line_beside_the_steps_costs_that_line_alone(line: bytes, tmp_
     assert [step.stats.batch_stats is not None for step in read_steps(tmp_path)] == [True, False, True]
 
 
-@pytest.mark.parametrize("head", [b'{"version": 2, "lay', b"\xff", b"7", b'{"version": 2, "layers": [1]}'])
+@pytest.mark.parametrize("head", [b'{"version": 3, "lay', b"\xff", b"7", b'{"version": 3, "layers": [1]}'])
 def test_a_torn_header_costs_that_file_alone(head: bytes, tmp_path: Path) -> None:
     for step in range(2):
         recorder = Recorder(tmp_path)
@@ -159,7 +159,7 @@ def test_a_torn_header_costs_that_file_alone(head: bytes, tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match="steps.0001.f64 has no readable header"):
         assert [step.stats.step for step in read_steps(tmp_path)] == [0]
     path.write_bytes(b'{"version": 1, "layers": []}\n')
-    with pytest.raises(ValueError, match=r"steps.0001.f64 has format 1, this release reads 2"):
+    with pytest.raises(ValueError, match=r"steps.0001.f64 has format 1, this release reads 3"):
         read_steps(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_a_header_without_rows_is_no_recording(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
-    (tmp_path / FOLDER / "steps.0000.f64").write_bytes(b'{"version": 2}')
+    (tmp_path / FOLDER / "steps.0000.f64").write_bytes(b'{"version": 3}')
     with pytest.warns(UserWarning, match="no readable header"), pytest.raises(FileNotFoundError, match="No recorded"):
         replay(tmp_path)
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from lightning_gradguard.step.remedy_search import RemedySearch
 from torch import nn
 
 from lightning_gradguard import remedies
@@ -15,6 +14,8 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.policy import PROTECT
 from lightning_gradguard.remedies import AGC, AbstractRemedy, AdaptiveClip, AutoClip, ReduceLR, Rollback, Stop, ZClip
+from lightning_gradguard.step.adam_update import AdamUpdate
+from lightning_gradguard.step.checkup import Question
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
 from lightning_gradguard.step.snapshots import Snapshots
@@ -138,12 +139,10 @@ def repairing(net: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer)
     probes.shut()
     loss.backward()
     scale, batch = LRFactor(optimizer), ForwardState(net)
-    search = RemedySearch(net, optimizer, scale, lambda: batch.rescan(net))
-    search.remember_initial()
     stats = GradStats.of({"0": 1.0}, step=0, loss=loss.item(), total_steps=1000)
     return PendingStep(
         optimizer=optimizer, stats=stats, lr_factor=scale, snapshots=Snapshots(net, optimizer), forward_state=batch,
-        module=net, search=search, activation_stats=probes.read(),
+        module=net, adam=AdamUpdate(optimizer), activation_stats=probes.read(),
     )  # fmt: skip
 
 
@@ -193,17 +192,12 @@ def test_normalize_input_standardizes_and_leaves_ordinary_input_alone() -> None:
     )
 
 
-def test_reduce_momentum_scale_lr_and_restart() -> None:
-    net, step = sigmoids()
-    before = net[0].weight.detach().clone()
+def test_reduce_momentum_and_scale_lr() -> None:
+    _, step = sigmoids()
     assert str(remedies.ReduceMomentum().apply(Finding("x", 0), step)) == "reduced momentum from 0.99 to 0.9"
     assert remedies.ReduceMomentum().apply(Finding("x", 0), step) is None
     remedies.ScaleLR(10.0).apply(Finding("x", 0), step)
     assert step.lr_factor.effective_lr() == 5.0
-    with torch.no_grad():
-        net[0].weight.zero_()
-    assert str(remedies.Restart().apply(Finding("x", 0), step)) == "restored the initial weights"
-    assert torch.equal(net[0].weight, before)
 
 
 def test_switch_to_adam_takes_adams_steps_through_sgd() -> None:
@@ -219,7 +213,7 @@ def test_switch_to_adam_takes_adams_steps_through_sgd() -> None:
         for model in (net, twin):
             model.zero_grad()
             model(x).square().sum().backward()
-        step.search.adam.apply()
+        step.adam.apply()
         sgd.step()
         adam.step()
     for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
@@ -232,33 +226,44 @@ def test_switch_to_adam_leaves_other_optimizers_alone() -> None:
     assert remedies.SwitchToAdam().apply(Finding("x", 0), step) is None
 
 
-def test_nothing_is_tried_when_the_weights_are_not_at_fault_or_no_steps_are_left() -> None:
+class Asked:
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+
+    def ask(self, question: Question) -> None:
+        self.questions.append(question)
+
+
+@pytest.mark.parametrize(("changed", "untouched", "asks"), [(True, False, 1), (False, True, 1), (False, False, 0)])
+def test_nothing_is_asked_when_the_weights_are_not_at_fault(changed: bool, untouched: bool, asks: int) -> None:
     _, step = sigmoids()
-    cure = remedies.TryEach(((remedies.ScaleLR(0.1),),))
-    step.weights_changed = False
-    assert cure.apply(Finding("x", 0), step) is None
+    step.checkup, step.weights_changed, step.untouched = Asked(), changed, untouched
+    assert remedies.TryEach(((remedies.ScaleLR(0.1),),), advice="wait").apply(Finding("x", 0), step) is None
     assert not step.cancelled
-    step.weights_changed = True
-    step.stats = GradStats.of({"0": 1.0}, step=900, loss=1.0, total_steps=1000)
-    assert cure.apply(Finding("x", 900), step) is None
-    assert not step.cancelled
-    step.stats = GradStats.of({"0": 1.0}, step=100, loss=1.0, total_steps=1000)
-    assert cure.apply(Finding("x", 100), step) is None
-    assert str(step.trial) == (
-        "started a trial of ScaleLR(0.1) (scaled the learning rate by 0.1 for the rest of the run)"
-    )
-    assert step.cancelled
+    assert step.checkup.questions == asks * [Question(Finding("x", 0), ((remedies.ScaleLR(0.1),),), "wait")]
+
+
+def test_an_epsilon_that_is_too_large_is_reduced() -> None:
+    net = nn.Linear(4, 2)
+    groups = [{"params": [net.weight], "eps": 0.1}, {"params": [net.bias]}]
+    adam = torch.optim.Adam(groups)
+    step = repairing(net, torch.ones(3, 4), adam)
+    assert str(remedies.ReduceEps().apply(Finding("x", 0), step)) == "reduced eps from 0.1 to 1e-08"
+    assert [group["eps"] for group in adam.param_groups] == [1e-8, 1e-8]
+    assert remedies.ReduceEps().apply(Finding("x", 0), step) is None
 
 
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
         (lambda: remedies.TryEach(()), "must be a sequence of sets of remedies"),
-        (lambda: remedies.TryEach(((remedies.Restart(),),), share=0.0), "share"),
         (lambda: remedies.ScaleLR(1.0), "must not be 1"),
         (lambda: remedies.SwapActivation("Nothing"), "torch.nn"),
         (lambda: remedies.ReduceMomentum(above=0.8, to=0.9), "of at most 0.8"),
         (lambda: remedies.SwitchToAdam(0.0), "above 0"),
+        (lambda: remedies.ReduceEps(above=1e-8, to=1e-6), "at most 1e-08"),
         (lambda: remedies.NormalizeInput(0.0), "above 0"),
     ],
 )

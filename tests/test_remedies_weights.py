@@ -8,13 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightning_gradguard.step.remedy_search import Candidate
 from test_remedies import repairing
 from torch import nn
 
 from lightning_gradguard import remedies
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import EXHAUSTED, Finding
+from lightning_gradguard.findings import Finding
 from lightning_gradguard.step.pending_step import PendingStep
 
 FINDING = Finding("x", 3)
@@ -161,53 +160,6 @@ def test_decay_spares_the_groups_that_have_none_beside_others_and_larger_ones() 
     assert [group["weight_decay"] for group in adam.param_groups] == [pytest.approx(0.5), 0.0, 10.0]
 
 
-def test_a_search_puts_decay_back() -> None:
-    net = nn.Linear(4, 2)
-    adam = torch.optim.Adam(net.parameters(), lr=1e-2)
-    step = repairing(net, torch.randn(8, 4), adam)
-    for _ in range(30):
-        step.search.observe(1.0)
-    decay = Candidate("decay", "decay", "x", (lambda: remedies.IncreaseWeightDecay().apply(FINDING, step),))
-    assert "weight decay from 0 to 0.5" in str(step.search.begin(FINDING, [decay], 8))
-    assert adam.param_groups[0]["decoupled_weight_decay"]
-    for _ in range(8):
-        event = step.search.follow(1.0, True, None, lambda: None)
-    assert event is not None
-    assert event.kind == EXHAUSTED
-    assert (adam.param_groups[0]["weight_decay"], adam.param_groups[0]["decoupled_weight_decay"]) == (0, False)
-
-
-def with_first_look(net: nn.Module, x: torch.Tensor) -> PendingStep:
-    step = repairing(net, x, torch.optim.Adam(net.parameters(), lr=1e-2))
-    step.first_activation_stats = step.activation_stats
-    return step
-
-
-@pytest.mark.parametrize("scale", [0.05, 20.0])
-def test_every_layer_has_an_output_of_one_and_keeps_its_directions(scale: float) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(*(m for _ in range(8) for m in (nn.Linear(32, 32), nn.ReLU())), nn.Linear(32, 4))
-    with torch.no_grad():
-        for p in net.parameters():
-            p.mul_(scale)
-    x, before = torch.randn(128, 32), copy.deepcopy(net)
-    step = with_first_look(net, x)
-    stepped(step.optimizer)  # what was done since is given up
-    assert "rescaled 9 layers" in str(remedies.RescaleLayers().apply(FINDING, step))
-    for layer, old in zip(net, before, strict=True):
-        x = layer(x)
-        if isinstance(layer, nn.Linear):
-            assert float(x.square().mean().sqrt().detach()) == pytest.approx(1.0, rel=1e-3)
-            ratio = layer.weight / old.weight
-            torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
-
-
-def test_nothing_is_rescaled_after_sigmoids_or_without_the_first_look() -> None:
-    net = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 2))
-    assert remedies.RescaleLayers().apply(FINDING, with_first_look(net, torch.randn(32, 4))) is None
-    assert remedies.RescaleLayers().apply(FINDING, dead_net()[1]) is None
-
-
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
@@ -226,10 +178,10 @@ def test_forgetting_reaches_the_moments_of_adaptive_updates_and_nothing_else() -
     stepped(sgd)
     step = repairing(net, torch.randn(8, 3), sgd)
     remedies.SwitchToAdam().apply(FINDING, step)
-    step.search.adam.apply()
+    step.adam.apply()
     step.reset_optimizer_state(net.weight, 1)
     momentum = sgd.state[net.weight]["momentum_buffer"]
-    for moment in (momentum, *step.search.adam.moments(net.weight)):
+    for moment in (momentum, *step.adam.moments(net.weight)):
         assert moment[0].all()
         assert not moment[1].any()
     step.reset_optimizer_state(net.weight)

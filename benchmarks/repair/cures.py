@@ -19,24 +19,19 @@ from lightning_gradguard.step.pending_step import PendingStep
 
 @dataclass(frozen=True)
 class RandomRemedy(AbstractRemedy):
-    """Applies one randomly chosen set of those that `REPAIR` would try."""
+    """Restores the initial weights and applies one randomly chosen set of those that `REPAIR` would try."""
 
     uses_search: ClassVar[bool] = True
     seed: int = 0
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
-        if step.search is None or step.search.tried or step.edit_model() is None:
+        if step.checkup is None or step.checkup.initial is None or step.edit_model() is None:
             return None
-        sets = [
-            trial
-            for remedy in sorted(REPAIR.remedies, key=repr)
-            if isinstance(remedy, TryEach)
-            for trial in remedy.trials
-        ]
-        drawn = random.Random(self.seed).choice(sets)
+        drawn = random.Random(self.seed).choice(REPAIR.trials)
         step.cancel()
+        step.checkup.initial.restore()
         actions = [remedy.apply(finding, step) for remedy in drawn]
-        step.search.tried.add("one")
+        step.checkup.forget()  # once a run
         done = [action.summary for action in actions if action is not None]
         return self.did(", ".join(done)) if done else None
 

@@ -17,6 +17,7 @@ from lightning_gradguard.remedies import (
     RemoveWeightDecay,
     Rollback,
     ScaleLR,
+    ScaleLRToUpdateRatio,
     SetForgetBias,
     SkipStep,
     Stop,
@@ -112,7 +113,9 @@ REPAIR = Policy(
         "loss_spike": [
             *_times(2, SkipStep()), Rollback(), *_times(17, Rollback(), ReduceLR()), _STEPS,
         ],
-        "overshooting": [_STEPS, *_times(7, Rollback(), ReduceLR(), _STEPS), Stop()],
+        "overshooting": [
+            _STEPS, *_times(3, Rollback(), ScaleLRToUpdateRatio()), *_times(7, Rollback(), ReduceLR(), _STEPS), Stop(),
+        ],
         "diverging": [Rollback(only_if_learned=True), _STEPS],
         "damaged_weights": [Rollback(), *_times(43, Rollback(), ReduceLR(), _STEPS), Stop()],
         "oscillating": [_STEPS],

@@ -88,6 +88,7 @@ class Actor:
                 trials=trials,
                 total_steps=total_steps,
                 rerun=rerun,
+                lr_factor=self.lr_factor,
             )
         self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
         self.snapshot_due = 0

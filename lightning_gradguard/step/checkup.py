@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from lightning_gradguard.findings import EXHAUSTED, KEPT, UNDONE, Action, Finding, Trial, TrialEvent
-from lightning_gradguard.step.experiment import GAIN, Arm, Candidate, Experiment, Verdict
+from lightning_gradguard.step.experiment import Arm, Candidate, Experiment, Verdict
+from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.rerun import Indexed, KeptStep, Rerun, tensors_of
 from lightning_gradguard.step.saved_state import SavedState
 
@@ -22,10 +23,13 @@ FEWEST, MOST, SHARE = 24, 150, 0.25
 #: Bytes of the kept batches. Chosen.
 MOST_BYTES = 2**30
 #: A control that has come less than this share of the untrained loss down gets nowhere; below the second share it is
-#: slow, which is a reason to change it where an arm is ahead by the third. Below the fourth a finding is a reason.
-#: Tuned on mutants with odd numbers (`python -m benchmarks.mutants`).
-NOWHERE, SLOW, FAR_AHEAD, HURT = 0.1, 0.3, 0.5, 0.7
-#: First-pass gain, as a share of `GAIN`, from which on the further passes are worth their time. Chosen.
+#: slow, which is a reason to change it where an arm is ahead by the third. Tuned on mutants with odd numbers
+#: (`python -m benchmarks.mutants`).
+NOWHERE, SLOW, FAR_AHEAD = 0.1, 0.3, 0.5
+#: An arm must be ahead of the control by the first share of the untrained loss, or, after a finding, by the second of
+#: the control's. Tuned likewise.
+GAIN, RELATIVE_GAIN = 0.15, 0.2
+#: Share of these gains that an arm must have after one pass, so that further ones are worth their time. Chosen.
 PROMISING = 1 / 3
 #: Losses whose median tells where the run began. Chosen.
 EARLY = 8
@@ -63,6 +67,7 @@ class Checkup:
         trials: What is tried at a quarter of the run.
         total_steps: Optimizer steps that the run is meant to take; None when it has no end.
         rerun: Takes steps again.
+        lr_factor: The optimizer's learning-rate factor.
     """
 
     def __init__(
@@ -76,9 +81,10 @@ class Checkup:
         trials: Sequence[tuple[Any, ...]],
         total_steps: int | None,
         rerun: Rerun,
+        lr_factor: LRFactor,
     ) -> None:
         self._save, self._apply, self._changed, self._ready, self._aside = save, apply, changed, ready, aside
-        self._trials, self.rerun = trials, rerun
+        self._trials, self.rerun, self._lr_factor = trials, rerun, lr_factor
         self.last_step = math.inf if total_steps is None else total_steps // 2
         self.quarter = MOST if total_steps is None else round(SHARE * total_steps)
         self.initial: SavedState | None = None
@@ -171,12 +177,13 @@ class Checkup:
             for trial in question.trials
         ]
 
-    def examine(self, question: Question, best: float = math.nan) -> TrialEvent | None:
+    def examine(self, question: Question, best: float = math.nan, keep: bool = True) -> TrialEvent | None:
         """Tries a question's remedies beside the run, and puts the best into force if it is clearly better.
 
         Args:
             question: What is asked.
             best: The lowest that the loss has been; NaN where that is not known.
+            keep: False for an experiment that is made whatever there is reason for, and changes nothing.
         """
         assert self.initial is not None
         experiment = Experiment(self.rerun, self.kept, self._save, self.initial, self._ready, self._changed)
@@ -185,12 +192,12 @@ class Checkup:
             control = self._control(experiment)
             untrained = experiment.measure_untrained(candidates)
             self.verdict = verdict = Verdict(untrained, control, ())
-            if not has_reason(verdict, question, math.inf):
+            if keep and not has_reason(verdict, question, math.inf):
                 return None
             self.verdict = verdict = experiment.run(candidates, control, untrained)
-            if is_ahead(verdict, PROMISING * GAIN):
+            if not keep or is_ahead(verdict, question, PROMISING):
                 self.verdict = verdict = experiment.go_on(verdict)
-                winner = verdict.best if is_clear(verdict, question, best) else None
+                winner = verdict.best if keep and is_clear(verdict, question, best) else None
             if winner is not None:
                 assert winner.candidate is not None
                 begin = experiment.begin(winner.candidate)
@@ -202,11 +209,15 @@ class Checkup:
         return event if winner is not None or question.finding.kind else None
 
     def _control(self, experiment: Experiment) -> Arm:
-        """The run itself: as it went over the kept steps, or as its weights do now, whichever is lower."""
+        """The run itself: as it went over the kept steps, or as its weights do now, whichever is lower.
+
+        It goes on at its own learning rate, without what has been reduced for a time.
+        """
         then, now = [step.loss for step in self.kept], experiment.losses_here()
         control, here = Arm(None, losses=then), Arm(None, losses=now)
         if control.failed or here.loss < control.loss:
             control.losses = [*then[: -len(now)], *now]
+        self._lr_factor.end_reduction()
         control.end = self._save()
         return control
 
@@ -228,21 +239,25 @@ def has_reason(verdict: Verdict, question: Question, ahead: float) -> bool:
         question: Whether it is about a finding.
         ahead: By how much an arm is ahead of the control, as a share of the untrained loss.
     """
-    progress = -math.inf if verdict.control.failed else verdict.progress(verdict.control.loss)
-    if question.finding.kind:
-        return progress < HURT
+    if question.finding.kind or verdict.control.failed:
+        return True
+    progress = verdict.progress(verdict.control.loss)
     return progress < NOWHERE or (progress < SLOW and ahead >= FAR_AHEAD)
 
 
-def is_ahead(verdict: Verdict, share: float) -> bool:
-    """Whether the best arm is ahead of the control by a share of the untrained loss."""
-    return verdict.best is not None and verdict.gain(verdict.best) >= share
+def is_ahead(verdict: Verdict, question: Question, share: float = 1.0) -> bool:
+    """Whether the best arm is far enough ahead of the control, or by a share of that."""
+    arm, control = verdict.best, verdict.control
+    if arm is None:
+        return False
+    relative = question.finding.kind and arm.loss <= control.loss - share * RELATIVE_GAIN * abs(control.loss)
+    return bool(relative) or verdict.gain(arm) >= share * GAIN
 
 
 def is_clear(verdict: Verdict, question: Question, best: float) -> bool:
     """Whether the best arm is far enough ahead, beyond chance, and below all that the run has reached."""
     arm = verdict.best
-    if arm is None or not is_ahead(verdict, GAIN) or not verdict.is_certain(arm):
+    if arm is None or not is_ahead(verdict, question) or not verdict.is_certain(arm):
         return False
     reached = math.isnan(best) or arm.loss < best
     return reached and has_reason(verdict, question, verdict.gain(arm))

@@ -24,9 +24,8 @@ HALVINGS = (8, 3)
 MOST_BYTES = 4 * 2**30
 #: Further passes over the kept steps, for the control and the arms that are left. Chosen.
 FURTHER_PASSES = 3
-#: Share of the untrained loss by which an arm must beat the control, and standard errors for it. Tuned on mutants with
-#: odd numbers (`python -m benchmarks.mutants`); 3.2 is the one-sided 2 % point for 32 arms.
-GAIN, SURELY = 0.15, 3.2
+#: Standard errors by which an arm must be ahead of the control: the one-sided 2 % point for 32 arms.
+SURELY = 3.2
 #: An arm that has this share of the best arm's gain is as good; the simplest of them is taken. Chosen.
 AS_GOOD = 0.9
 #: Kept steps on which an arm that changes the model is measured before its first step. Chosen.

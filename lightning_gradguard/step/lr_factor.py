@@ -105,6 +105,11 @@ class LRFactor:
         self.apply()
         return factor
 
+    def end_reduction(self) -> None:
+        """Goes back to the base at once."""
+        self.factor = self.base
+        self.apply()
+
     def cap(self, ceiling: float) -> None:
         """Lets no learning rate exceed `ceiling`; a lower one of the user's stays."""
         self.ceiling = min(self.ceiling, ceiling)
