@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from lightning_gradguard.findings import HEALTHY, OPEN, UNRECOVERABLE, Incident, StepReport
+from lightning_gradguard.findings import HEALTHY, KEPT, OPEN, UNRECOVERABLE, Incident, StepReport
 from lightning_gradguard.record.report import Report
 
 log = logging.getLogger("lightning_gradguard")
@@ -47,7 +47,8 @@ class Console:
         """
         news = {incident.kind for incident in changed if incident.outcome in (OPEN, UNRECOVERABLE)}
         done = {response.kind: ", ".join(map(str, response.actions)) for response in report.outcome.responses}
-        for finding in report.findings:
+        trial = report.outcome.trial
+        for finding in report.findings[trial is not None and trial.kind == KEPT :]:  # the first tells of the experiment
             key = report.optimizer, finding.kind
             if finding.kind not in news and key not in self._findings:  # a symptom of another incident
                 continue
@@ -56,8 +57,8 @@ class Console:
             if finding.kind in news or count & (count - 1) == 0:
                 times = f", {count} findings" if count > 1 else ""
                 tell(report, f"{finding.summary}{times}; {done.get(finding.kind) or 'no action'}")
-        if report.outcome.trial is not None:
-            tell(report, str(report.outcome.trial))
+        if trial is not None:
+            tell(report, f"{trial.about or trial.cause}: {trial}")
         for incident in changed:
             if incident.outcome != OPEN:
                 self._findings.pop((incident.optimizer, incident.kind), None)
