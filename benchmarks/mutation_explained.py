@@ -6,7 +6,6 @@ from __future__ import annotations
 
 TIE = "Differs only where two floating-point numbers are exactly equal, and then another condition decides."
 
-SET_LATER = "The beginning of a search, or of a trial, sets it before anything reads it."
 
 EXPLAINED: dict[str, dict[str, str]] = {
     "collect/loss_level.py": {
@@ -38,25 +37,5 @@ EXPLAINED: dict[str, dict[str, str]] = {
     "step/lr_factor.py": {
         "LRFactor.current_factor: if False:": "A shortcut: no learning rate exceeds an infinite ceiling.",
         "LRFactor.current_factor: return self.factor * (self.ceiling / highest if highest >= self.ceiling else 1.0)": "At equality the quotient is 1.",
-    },
-    "step/remedy_search.py": {
-        "RemedySearch.__init__: drop `self._advice, self._clearly, self._window, self._left = ('', 0.7, 0, math.inf)`": SET_LATER,
-        "RemedySearch.__init__: self._advice, self._clearly, self._window, self._left = ('', 1.4, 0, math.inf)": SET_LATER,
-        "RemedySearch.__init__: self._advice, self._clearly, self._window, self._left = ('', 0.7, 1, math.inf)": SET_LATER,
-        "RemedySearch.__init__: drop `self._level = self._error = math.inf`": SET_LATER,
-        "RemedySearch.__init__: drop `self._blocked = False`": SET_LATER,
-        "RemedySearch.__init__: self._blocked = True": SET_LATER,
-        "RemedySearch.__init__: drop `self._failures = 0`": SET_LATER,
-        "RemedySearch.__init__: self._failures = 1": SET_LATER,
-        "RemedySearch.__init__: drop `self._restarted = False`": SET_LATER,
-        "RemedySearch.__init__: self._restarted = True": SET_LATER,
-        "RemedySearch._about: return self.finding.kind": "While a search is active it has a finding.",
-        "RemedySearch.follow: if not failed:": "A trial without a finite loss has failed.",
-        "RemedySearch.follow: if False:": "Frees memory.",
-        "RemedySearch.follow: drop `trial.begin = None`": "Frees memory.",
-        "RemedySearch._is_clear: marks = [x for x in (self._level, float(np.mean(starts or [math.inf])))]": "The smaller of two marks is finite, or nothing is gained on it.",
-        "RemedySearch._is_clear: return gain > (1 - self._clearly) * abs(min(marks)) and gain >= 4 * trial.error": TIE,
-        "RemedySearch._finish: if best is not None and self._beats(best):": "The best trial has an end; the condition is for the type checker.",
-        "RemedySearch._beats: exploded = self._error >= 0.5 * abs(self._level)": TIE,
     },
 }
