@@ -50,7 +50,7 @@ class Experimenting(GradGuard):  # type: ignore[misc]
 
 
 class Eventful(Net):
-    """A module whose step changes all that a step can: generators, attributes, a teacher, buffers, metrics."""
+    """A module whose step changes all that a step can: generators, attributes, teachers in view and out of view."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         net = nn.Sequential(
@@ -59,6 +59,9 @@ class Eventful(Net):
         )  # fmt: skip
         super().__init__(net, *args, **options)
         self.teacher = nn.Linear(16, 3).requires_grad_(False)
+        hidden, shadow = nn.Linear(16, 3), [torch.zeros(3, 16)]
+        self.shadows: list[Any] = [{"a": shadow}]
+        self.follow = lambda weight: hidden.weight.lerp_(weight, 0.01) + shadow[0].lerp_(weight, 0.01)
         self.seen: list[float] = []
         self.count = torch.zeros(())
 
@@ -68,8 +71,9 @@ class Eventful(Net):
         self.count += 1
         with torch.no_grad():
             self.teacher.weight.lerp_(self.net[-1].weight, 0.01)
+            pull = 0.001 * self.follow(self.net[-1].weight).sum()
         x = x + 0.01 * random.random() + 0.01 * np.random.rand()
-        loss = nn.functional.cross_entropy(self.net(x), y)
+        loss = nn.functional.cross_entropy(self.net(x), y) + pull * self.net[-1].weight.sum()
         self.log("train_loss", loss, on_epoch=True)
         return loss
 

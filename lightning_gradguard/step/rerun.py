@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.findings import StepReport
 from lightning_gradguard.step.lr_factor import set_lr
+from lightning_gradguard.step.reachable import reachable_tensors
 from lightning_gradguard.tensors.copies import optimizer_params
 
 #: Plain attributes of modules that a step may change in place; they are put back as they were.
@@ -29,7 +30,7 @@ CONTAINERS = (list, dict, set, deque)
 LOGGING = ("log", "log_dict")
 #: Batches that are kept to be measured again. Chosen.
 RECENT = 4
-#: Bytes of parameters outside the optimizer, such as a moving average's, that are put back after an experiment. Chosen.
+#: Bytes of tensors outside the optimizer, such as a teacher's weights, that are put back after a second call. Chosen.
 MOST_OTHERS = 256 * 2**20
 
 #: A batch with its index in the epoch.
@@ -107,8 +108,9 @@ class RecentBatches:
 class Rerun:
     """Calls `training_step` of a module with one optimizer again and puts back what it changes.
 
-    Random generators of Python, numpy and torch, buffers, metrics and plain attributes of modules are put back, and
-    `self.log` is silenced. What a step writes elsewhere (files, a logger's `experiment`, the batch itself) is not.
+    Random generators of Python, numpy and torch, buffers, metrics, plain attributes of modules, and tensors that the
+    module can reach are put back, and `self.log` is silenced. What a step writes elsewhere (files, a logger's
+    `experiment`, the batch itself) is not.
 
     Args:
         trainer: The Trainer.
@@ -187,7 +189,7 @@ class Rerun:
         """Whatever `training_step` changes within it, but for weights that an optimizer holds, is put back after it."""
         generators, python, numpy = fork_generators(self.trainer), random.getstate(), np.random.get_state()
         attributes = [(vars(m), remembered(vars(m))) for m in self.module.modules()]
-        others = self._other_parameters()
+        others = self._other_tensors()
         self._state.rescan(self.module)
         self._state.save()
         vars(self.module).update({name: silent for name in LOGGING})
@@ -200,21 +202,36 @@ class Rerun:
             for present, before in attributes:
                 put_back(present, before)
             with torch.no_grad():
-                for parameter, value in others:
-                    parameter.copy_(value)
+                for tensor, value in others:
+                    tensor.copy_(value)
             self._state.restore()
 
-    def _other_parameters(self) -> list[tuple[Tensor, Tensor]]:
-        """Parameters that no optimizer holds, with copies: a step may change them by hand, as a teacher's."""
+    def _other_tensors(self) -> list[tuple[Tensor, Tensor]]:
+        """Tensors that no optimizer holds, with copies: a step may change them by hand, as a teacher's weights.
+
+        Small ones first, as many as `MOST_OTHERS` allows.
+        """
         held = {id(p) for optimizer in self.trainer.optimizers for p in optimizer_params(optimizer)}
-        others = [p for p in self.module.parameters() if id(p) not in held]
-        return [(p, p.detach().clone()) for p in others] if sum(p.nbytes for p in others) <= MOST_OTHERS else []
+        held |= {id(buffer) for buffer in self.module.buffers()}
+        others = (t for t in reachable_tensors(self.module) if id(t) not in held and can_change(t))
+        room, kept = MOST_OTHERS, []
+        for tensor in sorted(others, key=lambda t: t.nbytes):
+            room -= tensor.nbytes
+            if room < 0:
+                break
+            kept.append((tensor, tensor.detach().clone()))
+        return kept
 
 
 def set_lrs(optimizer: Optimizer, lrs: Sequence[float]) -> None:
     """Sets the learning rate of every parameter group that has one."""
     for group, lr in zip((g for g in optimizer.param_groups if "lr" in g), lrs, strict=True):
         set_lr(group, lr)
+
+
+def can_change(tensor: Tensor) -> bool:
+    """Whether a tensor is one of numbers that a step can change in place: no part of a graph, and dense."""
+    return tensor.is_leaf and not tensor.is_inference() and tensor.layout == torch.strided and not tensor.is_meta
 
 
 class Diverged(Exception):
