@@ -37,7 +37,7 @@ TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 
 class Experimenting(GradGuard):  # type: ignore[misc]
-    """Makes experiments at random steps and keeps none.
+    """Makes experiments over the first 24 steps at random moments and keeps none.
 
     Args:
         count: How many.
@@ -59,6 +59,7 @@ class Experimenting(GradGuard):  # type: ignore[misc]
             checkup.last_step = math.inf
             if self.moments and engine.steps >= self.moments[0]:
                 self.moments.pop(0)
+                checkup.kept = checkup.kept[:FEWEST]  # for speed
                 question = Question(Finding("forced", engine.steps), self.policy.trials)
                 with engine.actor._aside():
                     event = checkup.examine(question, keep=False)
