@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Finding": "findings",
     "CodeChange": "step.model_changes",
+    "Diagnosis": "examine",
     "GradGuard": "callback",
     "GradStats": "collect.stats",
     "Incident": "findings",
@@ -24,6 +25,7 @@ _EXPORTS = {
     "REPAIR": "policy.presets",
     "Report": "record.report",
     "detectors": "detectors",
+    "doctor": "examine",
     "fixes": "fixes",
     "load": "checkpoints",
     "policy": "policy",
@@ -37,6 +39,7 @@ __all__ = [
     "PROTECT",
     "REPAIR",
     "CodeChange",
+    "Diagnosis",
     "Finding",
     "GradGuard",
     "GradStats",
@@ -45,6 +48,7 @@ __all__ = [
     "Report",
     "__version__",
     "detectors",
+    "doctor",
     "fixes",
     "load",
     "policy",
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from lightning_gradguard.callback import GradGuard
     from lightning_gradguard.checkpoints import load
     from lightning_gradguard.collect.stats import GradStats
+    from lightning_gradguard.examine import Diagnosis, doctor
     from lightning_gradguard.findings import Finding, Incident
     from lightning_gradguard.policy import ladders as policy
     from lightning_gradguard.policy.ladders import Policy

@@ -42,6 +42,14 @@ def callback_classes() -> tuple[type, ...]:
     return loaded or (importlib.import_module(next(installed)).Callback,)
 
 
+def trainer_class(module: Any) -> Any:
+    """The Trainer of the namespace that a module comes from."""
+    names = [name for name in NAMESPACES if isinstance(module, getattr(sys.modules.get(name), "LightningModule", ()))]
+    if not names:
+        raise ValueError(f"`doctor(module)` must be a LightningModule, got {type(module).__name__}.")
+    return sys.modules[names[0]].Trainer
+
+
 def owns_the_step(trainer: Any) -> bool:
     """Whether the strategy keeps gradients and step to itself, as DeepSpeed's engine does."""
     return isinstance(trainer.strategy, lightning_classes("strategies", "DeepSpeedStrategy"))

@@ -424,7 +424,7 @@ class Scripted:
     """A run whose losses follow from a number: what the setting of an arm is, and how many steps it has taken."""
 
     def __init__(self) -> None:
-        self.setting, self.taken, self.log = 0.0, 0, []
+        self.setting, self.taken, self.log, self.module = 0.0, 0, [], nn.Linear(1, 1)
         self.initial = self.save()
 
     def save(self) -> Any:

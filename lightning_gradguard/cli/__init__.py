@@ -10,6 +10,7 @@ from collections.abc import Sequence
 #: Command -> (module, function, what it does).
 COMMANDS = {
     "demo": ("cli.demo", "demo", "train on handwritten digits: healthy, with injected faults, and with GradGuard"),
+    "doctor": ("cli.doctor", "doctor", "examine a program before it is trained"),
     "report": ("cli.commands", "report", "summarize runs: in the terminal, as HTML or as JSON"),
     "replay": ("cli.commands", "replay", "run recorded statistics through detectors with other settings"),
     "zoo list": ("cli.zoo", "list_", "list the failing training programs and their cures"),

@@ -42,6 +42,11 @@ class SwapActivation(AbstractRemedy):
         if not isinstance(getattr(nn, self.new, None), type):
             raise ValueError(f"`SwapActivation(new=...)` must be the name of a class in torch.nn, got {self.new!r}.")
 
+    @property
+    def name(self) -> str:
+        settings = [*([self.new] if self.new != "SELU" else []), *self.only]
+        return type(self).__name__ + (f"({', '.join(settings)})" if settings else "")
+
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
         if step.module is None or step.activation_stats is None:
             return None

@@ -86,13 +86,14 @@ class Checkup:
         self._save, self._apply, self._changed, self._ready, self._aside = save, apply, changed, ready, aside
         self._trials, self.rerun, self._lr_factor = trials, rerun, lr_factor
         self.last_step = math.inf if total_steps is None else total_steps // 2
-        self.quarter = MOST if total_steps is None else round(SHARE * total_steps)
+        self.quarter: float = MOST if total_steps is None else round(SHARE * total_steps)
         self.initial: SavedState | None = None
         self.kept: list[KeptStep] = []
         self.question: Question | None = None
         self.event: TrialEvent | None = None  # of the last look, until the next step has taken it in
-        self.verdict: Verdict | None = None  # of the last look that ran arms
-        self.next_look = 0
+        self.verdict: Verdict | None = None  # of the last look
+        self.tried: list[Arm] = []  # at the last look
+        self.next_look: float = 0
         self._early: list[float] = []
         self._bytes = 0
         self._looked = False  # whether the look at a quarter of the run is over
@@ -105,7 +106,7 @@ class Checkup:
     @property
     def most(self) -> int:
         """How many steps are kept."""
-        return min(max(self.quarter, FEWEST), MOST)
+        return int(min(max(self.quarter, FEWEST), MOST))
 
     def remember_initial(self) -> None:
         """Before the very first step: keeps the state that every arm begins with."""
@@ -205,6 +206,7 @@ class Checkup:
             self.initial = begin  # a later look begins with what this one has changed
             winner.end.restore()
             self._changed()
+        self.tried = experiment.tried
         event = event_of(question, experiment.tried, control, winner)
         return event if winner is not None or question.finding.kind else None
 
@@ -214,7 +216,7 @@ class Checkup:
         It goes on at its own learning rate, without what has been reduced for a time.
         """
         then, now = [step.loss for step in self.kept], experiment.losses_here()
-        control, here = Arm(None, losses=then), Arm(None, losses=now)
+        control, here = Arm(None, losses=then, history=then), Arm(None, losses=now)
         if control.failed or here.loss < control.loss:
             control.losses = [*then[: -len(now)], *now]
         self._lr_factor.end_reduction()

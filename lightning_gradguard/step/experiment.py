@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from lightning_gradguard.findings import Action
+from lightning_gradguard.step.model_changes import CodeChange, changes_of
 from lightning_gradguard.step.rerun import KeptStep, Rerun, set_lrs
 from lightning_gradguard.step.saved_state import SavedState
 from lightning_gradguard.tensors.copies import optimizer_params
@@ -62,12 +63,16 @@ class Arm:
         summary: What its remedies did.
         end: Where it stands; None before its first step, and when it is out of the race.
         losses: Of each step in its latest pass.
+        history: Of each step in all passes.
+        changes: What its remedies have changed, as code.
     """
 
     candidate: Candidate | None
     summary: str = ""
     end: SavedState | None = None
     losses: list[float] = field(default_factory=list)
+    history: list[float] = field(default_factory=list)
+    changes: tuple[CodeChange, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -248,7 +253,8 @@ class Experiment:
         self.changed()
         if not actions:
             return None
-        return Arm(candidate, ", ".join(action.summary for action in actions))
+        changes = tuple(changes_of(self.rerun.module))
+        return Arm(candidate, ", ".join(action.summary for action in actions), changes=changes)
 
     def _continue(self, arm: Arm, steps: Sequence[KeptStep]) -> None:
         """Takes further steps from where an arm stands; one that has just begun is in force already."""
@@ -257,9 +263,11 @@ class Experiment:
             self.changed()
         for step in steps:
             try:
-                arm.losses.append(self.rerun.take_step(step, self.ready))
+                loss = self.rerun.take_step(step, self.ready)
             except Exception:  # ends the arm, not the run
-                arm.losses.append(math.inf)
+                loss = math.inf
+            arm.losses.append(loss)
+            arm.history.append(loss)
             if arm.failed:
                 return
         arm.end = self.save()

@@ -116,11 +116,15 @@ class Rerun:
         trainer: The Trainer.
         module: The module in training.
         logged: Returns the metrics behind `self.log`.
+
+    Attributes:
+        step_taken: Called after each step that is taken again.
     """
 
     def __init__(self, trainer: Any, module: Any, logged: Callable[[], Any]) -> None:
         self.trainer, self.module = trainer, module
         self.optimizer: Optimizer = trainer.optimizers[0]
+        self.step_taken: Callable[[], Any] = do_nothing
         self._state = ForwardState(module, logged)
         self._takes_index = len(inspect.signature(module.training_step).parameters) > 1
 
@@ -170,6 +174,8 @@ class Rerun:
             optimizer.step(closure)
         except Diverged:
             return math.inf
+        finally:
+            self.step_taken()
         return loss
 
     def _backward(self, batch: Indexed, of: int) -> float:
@@ -261,6 +267,10 @@ def tensors_of(batch: Any) -> Iterator[Tensor]:
             yield from tensors_of(item)
     elif hasattr(batch, "__dict__"):
         yield from tensors_of(vars(batch))
+
+
+def do_nothing() -> None:
+    """Nobody follows the steps."""
 
 
 def silent(*_: Any, **__: Any) -> None:
