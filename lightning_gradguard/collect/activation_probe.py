@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
 from lightning_gradguard.collect.layers import clean_name, layer_name
+from lightning_gradguard.collect.loss_calls import LossWatch
 from lightning_gradguard.modules.activations import GATES, ActivationFunction, Traits, gate_traits
 from lightning_gradguard.modules.tracing import CELLS, RECURRENT, ForwardTracer
 from lightning_gradguard.tensors.norms import Floats
@@ -66,6 +67,7 @@ class ActivationProbe:
         self._forward.close()
         if self._recorder is not None:
             self._recorder.passed = None
+            self._recorder.loss_watch.forget()
             self._recorder.forget()
 
     def read(self) -> ActivationStats | None:
@@ -158,6 +160,7 @@ class _TorchFunctionRecorder(ForwardTracer):
         self.latest, self.unit_dim, self.differentiable = "", -1, False  # of the latest layer
         self.last_input: Tensor | None = None
         self.handles: list[RemovableHandle] = []
+        self.loss_watch = LossWatch()
 
     def layer(self, layers: tuple[str, ...], name: str, func: Any, args: Any, kwargs: Any) -> Any:
         output = func(*args, **kwargs)
@@ -167,10 +170,14 @@ class _TorchFunctionRecorder(ForwardTracer):
     def activation(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         sums = self._sums_of_activation(name, func, args, kwargs)  # before the call, which may overwrite its input
         output = func(*args, **kwargs)
+        self.loss_watch.activation(name, output)
         if sums is not None:
             self.activations.append(sums)
             self.passed = output, sums.consumers
         return output
+
+    def other(self, name: str, args: Any, kwargs: Any, output: Any) -> None:
+        self.loss_watch.see(name, args, kwargs, output)
 
     @torch.no_grad()
     def _sums_of_activation(self, name: str, func: Any, args: Any, kwargs: Any) -> _ActivationSums | None:
@@ -267,6 +274,7 @@ class _TorchFunctionRecorder(ForwardTracer):
             input_mean=mean.cpu().double().numpy(),
             input_std=std.cpu().double().numpy(),
             time=time,
+            losses=tuple(self.loss_watch.calls),
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_gradguard.collect.loss_calls import LossCall
 from lightning_gradguard.modules.activations import IDENTITY, Traits
 from lightning_gradguard.tensors.norms import Floats
 
@@ -57,6 +58,7 @@ class ActivationStats:
         input_std: Its standard deviation over the batch, `[F]`.
         time: For each recurrent layer the RMS of the gradient of its input (for a cell: of its state) at each time
             step, `[T]`, earliest first.
+        losses: The calls of loss functions.
     """
 
     layers: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class ActivationStats:
     input_mean: Floats = field(default_factory=lambda: np.empty(0))
     input_std: Floats = field(default_factory=lambda: np.empty(0))
     time: dict[str, Floats] = field(default_factory=dict)
+    losses: tuple[LossCall, ...] = ()
 
     def constant_layers(self, min_spread: float) -> tuple[str, ...]:
         """Hidden layers whose spread is below `min_spread`, or whose one-sided activation is flat everywhere.

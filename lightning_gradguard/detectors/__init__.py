@@ -12,6 +12,7 @@ from lightning_gradguard.collect.loss_trend import LOSS_TREND
 from lightning_gradguard.detectors.bad_batch import BadBatch
 from lightning_gradguard.detectors.base import AbstractDetector, State, diagnose
 from lightning_gradguard.detectors.collapsed import Collapsed
+from lightning_gradguard.detectors.constant_target import ConstantTarget
 from lightning_gradguard.detectors.damaged_weights import DamagedWeights
 from lightning_gradguard.detectors.dead_units import DeadUnits
 from lightning_gradguard.detectors.diverging import Diverging
@@ -20,6 +21,7 @@ from lightning_gradguard.detectors.exploding import Exploding
 from lightning_gradguard.detectors.exploding_buffer import ExplodingBuffer
 from lightning_gradguard.detectors.invalid_lr import InvalidLR
 from lightning_gradguard.detectors.loss_increase import LossIncrease
+from lightning_gradguard.detectors.loss_mismatch import LossMismatch
 from lightning_gradguard.detectors.loss_spike import LossSpike
 from lightning_gradguard.detectors.lr_jump import LRJump
 from lightning_gradguard.detectors.no_progress import NoProgress
@@ -32,6 +34,7 @@ from lightning_gradguard.detectors.saturated import Saturated
 from lightning_gradguard.detectors.stalled import Stalled
 from lightning_gradguard.detectors.through_time import ExplodingThroughTime, VanishingThroughTime
 from lightning_gradguard.detectors.unnormalized_input import UnnormalizedInput
+from lightning_gradguard.detectors.unnormalized_target import UnnormalizedTarget
 from lightning_gradguard.detectors.unused import Unused
 from lightning_gradguard.detectors.vanishing import Vanishing
 from lightning_gradguard.detectors.weight_growth import WeightGrowth
@@ -43,6 +46,7 @@ __all__ = [
     "AbstractDetector",
     "BadBatch",
     "Collapsed",
+    "ConstantTarget",
     "DamagedWeights",
     "DeadUnits",
     "Diverging",
@@ -53,6 +57,7 @@ __all__ = [
     "InvalidLR",
     "LRJump",
     "LossIncrease",
+    "LossMismatch",
     "LossSpike",
     "NoProgress",
     "NonFinite",
@@ -64,6 +69,7 @@ __all__ = [
     "Stalled",
     "State",
     "UnnormalizedInput",
+    "UnnormalizedTarget",
     "Unused",
     "Vanishing",
     "VanishingThroughTime",
@@ -87,7 +93,10 @@ DETECTORS: tuple[AbstractDetector, ...] = (
     InvalidLR(),
     LRJump(),
     Overshooting(),
+    LossMismatch(),
+    ConstantTarget(),
     UnnormalizedInput(),
+    UnnormalizedTarget(),
     Vanishing(),
     Stalled(),
     Oscillating(),

@@ -76,8 +76,8 @@ class ForwardTracer(TorchFunctionMode):
     def activation(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Makes and records the call of an activation, `name` in `ELEMENTWISE` or `GATES`; returns its output."""
 
-    def other(self, args: Any, kwargs: Any, output: Any) -> None:
-        """Records any other call that was made."""
+    def other(self, name: str, args: Any, kwargs: Any, output: Any) -> None:
+        """Records any other call that was made; `name` is torch's, without underscores around it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -95,7 +95,7 @@ class ForwardTracer(TorchFunctionMode):
         if layers:
             self._follow_weights(layers, output)
         else:
-            self.other(args, kwargs, output)
+            self.other(name, args, kwargs, output)
         return output
 
     def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ class ForwardTracer(TorchFunctionMode):
             if layers:
                 self._follow_weights(layers, output)
             else:
-                self.other(args, kwargs, output)
+                self.other("", args, kwargs, output)
         return output
 
     def _layers_of(self, args: Any, kwargs: Any) -> tuple[str, ...]:
@@ -306,7 +306,7 @@ class _DataTracer(ForwardTracer):
         self._put(output, _Origin(activations=joined.activations | {position}))
         return output
 
-    def other(self, args: Any, kwargs: Any, output: Any) -> None:
+    def other(self, name: str, args: Any, kwargs: Any, output: Any) -> None:
         inputs = list(tensors_in((args, kwargs)))
         if inputs:
             self._put(output, self._joined(inputs))

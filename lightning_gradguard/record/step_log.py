@@ -23,6 +23,7 @@ import numpy as np
 from lightning_gradguard.collect.activation_stats import ActivationRecord, ActivationStats
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.layers import Layers
+from lightning_gradguard.collect.loss_calls import LossCall
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import (
     Action,
@@ -320,7 +321,8 @@ def measured_of(plain: dict[str, Any]) -> dict[str, Any]:
 def activation_stats_of(plain: dict[str, Any]) -> ActivationStats:
     """Activation statistics as they were recorded."""
     records = [ActivationRecord(**{**record, "traits": Traits(**record["traits"])}) for record in plain["activations"]]
-    return ActivationStats(**{**plain, "activations": tuple(records)})
+    losses = tuple(LossCall(**call) for call in plain.get("losses", ()))
+    return ActivationStats(**{**plain, "activations": tuple(records), "losses": losses})
 
 
 def outcome_of(plain: dict[str, Any]) -> dict[str, Any]:
