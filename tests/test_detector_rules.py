@@ -93,6 +93,7 @@ RANGES = {
     "WeightGrowth.loss_drop": ([1e-9, 1 - 1e-9], [0.0, 1.0]),
     "DeadUnits.share": ([1e-9, 1.0], [0.0, 1 + 1e-9]),
     "Saturated.share": ([1e-9, 1.0], [0.0, 1 + 1e-9]),
+    "LossMismatch.outside": ([1e-9, 1 - 1e-9], [0.0, 1.0]),
 }
 
 
