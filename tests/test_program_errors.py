@@ -144,7 +144,7 @@ def test_a_loss_without_a_gradient_is_a_metric_and_is_not_looked_at() -> None:
     watch = LossWatch()
     watch.see("mse_loss", (torch.zeros(3), torch.ones(3)), {}, None)
     watch.see("mse_loss", (torch.zeros(3, requires_grad=True), torch.ones(3)), {}, None)
-    assert [call.target_rms for call in watch.calls] == [1.0]
+    assert [call.target_scale for call in watch.calls] == [1.0]
 
 
 def test_only_the_latest_outputs_are_remembered() -> None:

@@ -45,7 +45,7 @@ class LossCall:
         width: Classes for a loss over classes; units that a softmax before it normalizes; 0 when neither is known.
         high: Largest input.
         outside: Share of the targets that the activation cannot reach, in [0, 1].
-        target_rms: RMS of the targets; NaN for class indices.
+        target_scale: Absolute value that nine tenths of the targets do not exceed; NaN for class indices.
         constant: Whether there are several targets and all of them are the same class.
         broadcast: Shapes of input and target, where they differ in a loss that compares number by number.
     """
@@ -55,7 +55,7 @@ class LossCall:
     width: int = 0
     high: float = math.nan
     outside: float = 0.0
-    target_rms: float = math.nan
+    target_scale: float = math.nan
     constant: bool = False
     broadcast: str = ""
 
@@ -148,7 +148,17 @@ class LossWatch:
             width,
             float(output.detach().float().max()),
             0.0 if classes else float(outside.float().mean()),
-            math.nan if classes else float(numbers.square().mean().sqrt()),
+            math.nan if classes else ninth_decile(numbers.abs().flatten()),
             classes and target.numel() > 1 and bool((target == target.flatten()[0]).all()),
             f"{tuple(output.shape)} and {tuple(target.shape)}" if differs else "",
         )
+
+
+def ninth_decile(numbers: Tensor) -> float:
+    """The number that nine tenths of a vector do not exceed: a scale that a few outliers do not change.
+
+    Example:
+        >>> ninth_decile(torch.tensor([1.0] * 9 + [1e6]))
+        1.0
+    """
+    return float(numbers.kthvalue(math.ceil(0.9 * len(numbers))).values)

@@ -22,7 +22,7 @@ class UnnormalizedTarget(ActivationDetector):
     first, and the gradients are as large as they are.
 
     Args:
-        limit: Largest RMS of the targets. As for inputs (`UnnormalizedInput`).
+        limit: Largest absolute value of nine tenths of the targets. As for inputs (`UnnormalizedInput`).
         name: Key of the state.
 
     Raises:
@@ -31,11 +31,11 @@ class UnnormalizedTarget(ActivationDetector):
     Example:
         >>> from lightning_gradguard.collect.loss_calls import LossCall
         >>> from lightning_gradguard.collect.loss_trend import LossTrend
-        >>> sample = ActivationStats(losses=(LossCall("mse_loss", target_rms=400.0),))
+        >>> sample = ActivationStats(losses=(LossCall("mse_loss", target_scale=400.0),))
         >>> detector, stuck = UnnormalizedTarget(), LossTrend(is_stuck=True)
         >>> stats = GradStats.of({"net.0": 1.0}, step=9, loss=1.6e5, loss_trend=stuck, activation_stats=sample)
         >>> print(*detector.update(detector.init(), stats)[1])
-        step 9: unnormalized_target: RMS of the targets is 400 (limit 30): train on standardized targets
+        step 9: unnormalized_target: a tenth of the targets is above 400 (limit 30): train on standardized targets
     """
 
     kind: ClassVar[str] = "unnormalized_target"
@@ -46,12 +46,12 @@ class UnnormalizedTarget(ActivationDetector):
         require(self.limit > 0, "UnnormalizedTarget(limit=...)", "must be positive", self.limit)
 
     def observe(self, state: State, sample: ActivationStats) -> State:
-        rms = max((c.target_rms for c in sample.losses if c.function in REGRESSION), default=math.nan)
-        return {"rms": rms} if math.isfinite(rms) else state
+        scale = max((c.target_scale for c in sample.losses if c.function in REGRESSION), default=math.nan)
+        return {"scale": scale} if math.isfinite(scale) else state
 
     def judge(self, state: State, stats: GradStats) -> Finding | None:
-        rms = state.get("rms", 0.0)
-        if not rms > self.limit:
+        scale = state.get("scale", 0.0)
+        if not scale > self.limit:
             return None
-        detail = f"RMS of the targets is {rms:.3g} (limit {self.limit:.3g}): train on standardized targets"
-        return Finding(self.kind, stats.step, (), rms, self.limit, detail)
+        detail = f"a tenth of the targets is above {scale:.3g} (limit {self.limit:.3g}): train on standardized targets"
+        return Finding(self.kind, stats.step, (), scale, self.limit, detail)
