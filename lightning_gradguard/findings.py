@@ -36,6 +36,8 @@ PERCENTILES = (0, 25, 50, 75, 100)
 MOST_SYMPTOMS = 10
 #: Sets of remedies that an incident names. Chosen.
 MOST_TRIALS = 1000
+#: Sets of remedies that tab and report show of an incident. Chosen.
+SHOWN_TRIALS = 12
 #: Fields of an incident that are numbers and may be NaN.
 NUMBERS = ("value", "limit", "loss_before", "loss_after")
 
@@ -108,6 +110,10 @@ class Trial:
     remedies: str
     outcome: str = UNDONE
     loss: float = math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; a loss that is not finite becomes text so that it stays JSON."""
+        return {**asdict(self), "loss": as_json(self.loss)}
 
 
 @dataclass(frozen=True)
@@ -267,6 +273,11 @@ class Incident:
         actions = (*self.actions, event.remedies) if event.kind == KEPT else self.actions
         return replace(self, trials=trials, actions=actions, advice=event.advice)
 
+    @property
+    def best_trials(self) -> tuple[Trial, ...]:
+        """What was kept, then the best of the others: what is shown of an experiment."""
+        return tuple(sorted(self.trials, key=lambda trial: (trial.outcome != KEPT, trial.loss)))[:SHOWN_TRIALS]
+
     def with_symptoms(self, findings: Sequence[Finding]) -> Incident:
         """The same incident with further findings that its actions answered."""
         further = (Symptom(finding.kind, finding.detail) for finding in findings)
@@ -281,7 +292,7 @@ class Incident:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as written to `incidents.jsonl`; non-finite numbers become text so that it stays JSON."""
         plain = {**asdict(self), "layers": list(self.layers), "actions": list(self.actions)}
-        plain["trials"] = [{**asdict(trial), "loss": as_json(trial.loss)} for trial in self.trials]
+        plain["trials"] = [trial.to_dict() for trial in self.trials]
         plain["symptoms"] = [asdict(symptom) for symptom in self.symptoms]
         plain["samples"] = list(self.samples)
         for key in NUMBERS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.findings import KEPT, UNDONE, Finding, Incident, StepReport, Trial, TrialEvent
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
@@ -62,6 +63,19 @@ def test_the_data_can_be_written_as_json(runs):
     assert failing["layers"] == {"": [LAYER, "net.1", "net.2"]}
     assert failing["curves"][""]["grad_norm"]["max"] == pytest.approx(1e6)
     assert failing["curves"][""]["loss"] == {"first": 2.0, "last": 1.025, "min": 1.025, "max": 2.0, "not_finite": 0}
+
+
+def test_what_an_experiment_has_tried_is_a_table_the_best_first_and_escaped(tmp_path):
+    trials = (Trial("worse", UNDONE, 2.0), Trial("<b>best</b>", KEPT, 0.123456), Trial("failed", UNDONE, math.inf))
+    event = TrialEvent(KEPT, "stalled", "best", trials=trials)
+    incident = Incident.start(Finding("stalled", 20)).tried(event).closed("resolved")
+    append_incident(Location(tmp_path / "run" / INCIDENT_LOG), incident)
+    write_html([tmp_path / "run"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    (table,) = re.findall(r"<details><summary>Tried beside the run</summary>(.*?)</details>", page)
+    assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", table) == [
+        ("&lt;b&gt;best&lt;/b&gt;", "0.1235", "kept"), ("worse", "2", "undone"), ("failed", "inf", "undone"),
+    ]  # fmt: skip
 
 
 def test_the_summary_names_runs_states_and_incidents(runs):

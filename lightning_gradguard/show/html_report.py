@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Template
@@ -25,7 +25,7 @@ from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.step_log import FOLDER
 from lightning_gradguard.show.event_files import EVENTS, read_event_files
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import RunReader, worst_outcome, worst_state
+from lightning_gradguard.show.run_reader import RunReader, trials_of, worst_outcome, worst_state
 from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, malformed_view, read_view
 
 #: Size of a figure in pixels: two fit side by side on a wide screen.
@@ -90,7 +90,7 @@ def run_card(view: RunView, number: int) -> str:
         f'<tr><td><button data-from="{low:g}" data-to="{high:g}">step {incident["x"]}</button></td>'
         f"<td>{escaped(str(incident['kind']))}</td>"
         f'<td class="{escaped(str(incident.get("outcome")))}">{escaped(str(incident.get("outcome")))}</td>'
-        f"<td>{escaped(str(incident.get('text', '')))}</td></tr>"
+        f"<td>{escaped(str(incident.get('text', '')))}{trial_table(trials_of(incident))}</td></tr>"
         for incident in view.incidents
         for low, high in [zoom_range(incident, view.extent)]
     )
@@ -99,6 +99,24 @@ def run_card(view: RunView, number: int) -> str:
         f'<div class="run"><h2>{escaped(view.run)} <span class="state {view.state}">{view.state}</span></h2>'
         f'<p>{escaped(view.headline)}</p><div id="plot{number}"></div>{notes}<table>{rows}</table></div>'
     )
+
+
+def trial_table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """What an experiment about an incident has tried, folded; empty without one."""
+    if not trials:
+        return ""
+    rows = "".join(
+        f"<tr><td>{html.escape(str(t.get('remedies')))}</td><td>{html.escape(number(t.get('loss')))}</td>"
+        f"<td>{html.escape(str(t.get('outcome')))}</td></tr>"
+        for t in trials
+    )
+    head = "<tr><th>remedies</th><th>loss</th><th></th></tr>"
+    return f"<details><summary>Tried beside the run</summary><table>{head}{rows}</table></details>"
+
+
+def number(value: Any) -> str:
+    """A number with four digits; text as it is."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
 def zoom_range(incident: dict[str, Any], extent: tuple[int, int]) -> tuple[float, float]:
@@ -166,7 +184,13 @@ def view_of_log(name: str, folder: Location, problems: Sequence[str]) -> RunView
     """A run of which only the incident log is known."""
     log = folder / INCIDENT_LOG
     incidents = [
-        {**incident.to_dict(), "x": incident.first_step, "x_last": incident.last_step, "text": str(incident)}
+        {
+            **incident.to_dict(),
+            "x": incident.first_step,
+            "x_last": incident.last_step,
+            "text": str(incident),
+            "trials": [trial.to_dict() for trial in incident.best_trials],
+        }
         for incident in read_incidents(log)
     ]
     last = max((incident["x_last"] for incident in incidents), default=0)

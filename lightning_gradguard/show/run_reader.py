@@ -231,6 +231,12 @@ def merge_series(parts: Sequence[LayerSeries]) -> LayerSeries | None:
     return LayerSeries(names, steps, log10)
 
 
+def trials_of(incident: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What an experiment about an incident has tried, the best first; empty without one."""
+    trials = incident.get("trials")
+    return [trial for trial in trials if isinstance(trial, dict)] if isinstance(trials, list) else []
+
+
 def worst_outcome(incidents: Sequence[Mapping[str, Any]]) -> str:
     """The worst outcome among `incidents`; `"healthy"` if there are none."""
     return worst_state([i["outcome"] if i.get("outcome") in OUTCOMES else "open" for i in incidents])

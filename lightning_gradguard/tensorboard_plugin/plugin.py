@@ -20,7 +20,7 @@ from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, state_of
+from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, state_of, trials_of
 from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, malformed_view, read_view
 from lightning_gradguard.show.theme import kind_symbols
 
@@ -235,7 +235,7 @@ def describe_view(view: RunView, symbols: Mapping[str, tuple[str, str]]) -> dict
         "extent": list(view.extent),
         "incidents": [
             {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers")}
-            | {"symbol": symbols[incident["kind"]][1]}
+            | {"symbol": symbols[incident["kind"]][1], "trials": trials_of(incident)}
             for incident in view.incidents
         ],
         "problems": view.problems,

@@ -141,6 +141,7 @@ class RunWriter:
         first_x = self._first_x.setdefault(key, max(0, x - lasted))
         plain = {
             **incident.to_dict(),
+            "trials": [trial.to_dict() for trial in incident.best_trials],
             "layers": incident.layers[:MAX_LAYERS],
             "layer_count": len(incident.layers),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tab_runs import stats
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.findings import KEPT, UNDONE, Finding, Incident, StepReport, Trial, TrialEvent
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
@@ -138,7 +139,9 @@ def address(trained: Path, tmp_path_factory: pytest.TempPathFactory, serve: Call
         writer = RunWriter(board)
         for x in range(3):
             writer.step(StepReport(stats=stats(x, np.ones(2), (PROBE, "ok"))), x)
-        incident = Incident.start(Finding("exploding", 1, (PROBE,), 9.0, 3.0, PROBE))
+        trials = (Trial("other", UNDONE, math.inf), Trial(PROBE, KEPT, 0.5))
+        event = TrialEvent(KEPT, "exploding", PROBE, trials=trials)
+        incident = Incident.start(Finding("exploding", 1, (PROBE,), 9.0, 3.0, PROBE)).tried(event)
         writer.incident(incident, 1)
         writer.close(Report(3, (incident,), verdict=PROBE), 3)
     return serve(root)
@@ -159,6 +162,15 @@ def test_it_draws_the_recorded_run(tab, open_run, trained):
     assert heatmap["labels"] == ["encoder.0", "encoder.2", "head"]
     assert tab.texts(".state") == ["DEGRADED"]
     assert tab.errors() == []
+
+
+def test_the_chosen_incident_shows_what_was_tried_beside_the_run(tab):
+    tab.choose("nasty")
+    assert tab.texts(".trials") == []
+    tab.driver.find_element(By.CSS_SELECTOR, ".incident").click()
+    tab.until(lambda: tab.texts(".trials td"))
+    assert tab.texts(".trials td") == [PROBE, "0.500", "kept", "other", "inf", "undone"]
+    assert tab.driver.execute_script("return window.hacked") is None
 
 
 def test_clicking_an_incident_zooms_every_panel_and_back(tab):

@@ -28,7 +28,17 @@ export function incidentItem(incident, pressed, onClick) {
     element("span", {className: "text", textContent: incident.text}),
   ]);
   button.setAttribute("aria-pressed", String(pressed));
-  return element("li", {}, [button]);
+  return element("li", {}, pressed && incident.trials.length ? [button, trialTable(incident.trials)] : [button]);
+}
+
+// What an experiment about the incident has tried beside the run, the best first.
+function trialTable(trials) {
+  const number = (value) => (typeof value === "number" ? value.toPrecision(3) : String(value));
+  const cells = (tag, texts) => element("tr", {}, texts.map((textContent) => element(tag, {textContent})));
+  return element("table", {className: "trials"}, [
+    element("caption", {textContent: "Tried beside the run"}), cells("th", ["remedies", "loss", ""]),
+    ...trials.map((trial) => cells("td", [String(trial.remedies), number(trial.loss), String(trial.outcome)])),
+  ]);
 }
 
 export function runHeader(figure) {
