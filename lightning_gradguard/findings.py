@@ -270,7 +270,8 @@ class Incident:
     def tried(self, event: TrialEvent) -> Incident:
         """The same incident after an experiment about it."""
         trials = (*self.trials, *event.trials)[-MOST_TRIALS:]
-        actions = (*self.actions, event.remedies) if event.kind == KEPT else self.actions
+        new = event.kind == KEPT and self.actions[-1:] != (event.remedies,)
+        actions = (*self.actions, event.remedies) if new else self.actions
         return replace(self, trials=trials, actions=actions, advice=event.advice)
 
     @property

@@ -90,6 +90,7 @@ def test_the_table_of_an_experiment_is_kept_by_its_incident() -> None:
     assert (found.trials, found.actions) == (first, ())
     assert str(found) == "step 0: a: value is 1.0; no action; advice: train longer; open"
     kept = found.tried(TrialEvent(KEPT, "a", "b", trials=(Trial("b", KEPT, 0.5),)))
+    assert kept.tried(TrialEvent(KEPT, "a", "b")).actions == ("b",)
     assert (len(kept.trials), kept.trials[-1].outcome, kept.actions, kept.advice) == (3, KEPT, ("b",), "")
     assert len(kept.tried(TrialEvent(EXHAUSTED, "a", trials=1000 * first)).trials) == 1000
 
