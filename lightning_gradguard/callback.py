@@ -19,7 +19,7 @@ from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.loss_level import LOSS_LEVEL
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import Finding, Incident, StepReport
-from lightning_gradguard.policy import MONITOR, Policy, check_policy
+from lightning_gradguard.policy import MONITOR, REPAIR, Policy, check_policy
 from lightning_gradguard.record.bad_batches import BadBatches
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.record.location import location_of
@@ -88,6 +88,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             `benchmarks/overhead.py`.
         snapshots: How many snapshots are kept in host memory, each about three times the weights under Adam. Default
             chosen.
+        explain: Whether, under a policy that does not repair, the experiments of `"repair"` are made beside the run to
+            say what would be better (`docs/repair.md`). The run is not touched by them.
         record: Whether to keep every step's statistics on disk for `gradguard replay`.
         save_bad_batches: A directory for the batches of the first 20 skipped steps, and for a list of the samples to
             exclude from the next run (`docs/bad_batches.md`); by default none are kept.
@@ -115,6 +117,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         sample_every: int = 50,
         snapshot_every: int = 50,
         snapshots: int = 2,
+        explain: bool = False,
         record: bool = True,
         save_bad_batches: str | Path | None = None,
     ) -> None:
@@ -138,6 +141,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             "must be a directory",
             save_bad_batches,
         )
+        require(isinstance(explain, bool), "GradGuard(explain=...)", "must be True or False", explain)
+        self.explain = explain
         self.clip, self.name, self.record, self.save_bad_batches = clip, name, record, save_bad_batches
         # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
@@ -257,11 +262,12 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         detectors = [d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS]
         samples = not several and automatic
         again: dict[str, Any] = {}
-        if (policy.uses_snapshots or policy.uses_search) and samples and alone:
+        explain = REPAIR if self.explain and not policy.uses_search and samples and alone else None
+        if (policy.uses_snapshots or policy.uses_search or explain) and samples and alone:
             rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer))
             self._recent = RecentBatches(rerun)
             again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss, "rerun": rerun}
-        self._keeps_window = policy.uses_search or self.save_bad_batches is not None
+        self._keeps_window = policy.uses_search or explain is not None or self.save_bad_batches is not None
         return [
             RunContext(
                 module=pl_module,
@@ -282,6 +288,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 batch_stats=partial(self._batch_stats, trainer, pl_module),
                 origin=partial(origin_of, trainer),
                 **again,
+                explain=explain,
                 fused_clip=last,
                 averaged=averages_weights(trainer),
                 sample_every=self.sample_every,

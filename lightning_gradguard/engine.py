@@ -23,6 +23,7 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import AbstractDetector, LossIncrease, NonFiniteState, State, diagnose
 from lightning_gradguard.findings import (
     DEGRADED,
+    EXHAUSTED,
     KEPT,
     OPEN,
     RESOLVED,
@@ -256,9 +257,11 @@ class StepEngine:
         event = outcome.trial
         responses = zip(chosen, outcome.responses, strict=True)
         answered = [(finding, tuple(a.name for a in response.actions)) for (finding, _), response in responses]
-        if event is not None and event.kind == KEPT:  # the experiment has shown what was wrong
+        if event is not None and event.kind != EXHAUSTED:  # the experiment has shown what was wrong
             found = Finding(event.cause, stats.step, (), event.loss, detail=f"found by an experiment: {event}")
-            findings, answered = (found, *findings), [(found, (event.remedies,)), *answered]
+            done = (event.remedies,) if event.kind == KEPT else ()
+            findings, answered = (found, *findings), [(found, done), *answered]
+            event = event if event.about else replace(event, about=event.cause)
         known = answered or self.incidents.incidents
         self.changed = []
         if known:

@@ -24,8 +24,8 @@ RESOLVED, OPEN, DEGRADED, UNRECOVERABLE = "resolved", "open", "degraded", "unrec
 HEALTHY, RECOVERED = "healthy", "recovered"
 #: What has become of remedies that an experiment tried: the run goes on with them, or they did not reach it.
 KEPT, UNDONE = "kept", "undone"
-#: What an experiment reports beside `KEPT`: nothing that was tried is clearly better than the run.
-EXHAUSTED = "exhausted"
+#: What an experiment reports beside `KEPT`: something is clearly better, and the run was left as it is; or nothing is.
+PROPOSED, EXHAUSTED = "proposed", "exhausted"
 #: Every scalar's name begins with this, in every logger.
 PREFIX = "gradguard"
 #: Samples that an incident names. Chosen.
@@ -121,7 +121,8 @@ class TrialEvent:
     """What an experiment between two steps has come to.
 
     Args:
-        kind: `KEPT`: the run goes on with what was clearly better. `EXHAUSTED`: nothing was.
+        kind: `KEPT`: the run goes on with what was clearly better. `PROPOSED`: something was, and the run was left as
+            it is. `EXHAUSTED`: nothing was.
         about: Kind of the finding that the experiment is about; empty when it was about none.
         remedies: Display names of the remedies that were kept.
         summary: What they did.
@@ -129,7 +130,7 @@ class TrialEvent:
         loss: Mean loss with them, over the last third of the steps that were taken again.
         before: Mean loss of the run over the same steps; inf where it was not finite.
         trials: Every set of remedies that was tried.
-        advice: What is left for the user to do, when exhausted.
+        advice: What is left for the user to do, when nothing was kept.
     """
 
     kind: str
@@ -143,9 +144,10 @@ class TrialEvent:
     advice: str = ""
 
     def __str__(self) -> str:
-        if self.kind == KEPT:
+        if self.kind != EXHAUSTED:
+            did = "kept " if self.kind == KEPT else "would keep "
             return (
-                f"kept {self.remedies} ({self.summary}): beside the run its loss was {self.loss:.3g} over the same "
+                f"{did}{self.remedies} ({self.summary}): beside the run its loss was {self.loss:.3g} over the same "
                 f"steps, the run's {self.before:.3g}"
             )
         return f"tried {len(self.trials)} sets of remedies beside the run, none was clearly better"

@@ -24,8 +24,9 @@ from lightning_gradguard.findings import Origin, Restoration, StepReport
 from lightning_gradguard.policy import Policy
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
-from lightning_gradguard.remedies import AbstractClip
+from lightning_gradguard.remedies import AbstractClip, TryEach
 from lightning_gradguard.step.actor import Actor
+from lightning_gradguard.step.checkup import Question
 from lightning_gradguard.step.rerun import Indexed, Rerun
 from lightning_gradguard.step.snapshot_state import load_snapshots, save_snapshots
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
@@ -56,6 +57,7 @@ class RunContext:
         recheck: Measures the last healthy batch again, where the loop allows it: its loss then and now.
         recent_loss: Measures the mean loss of the last batches with the present weights, where the loop allows it.
         rerun: Takes steps again, where remedies may be tried beside the run.
+        explain: A policy whose remedies are tried beside the run and told, not applied; None for none.
         fused_clip: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only
             where nobody reads or clips them between `before_step` and the optimizer's step.
         averaged: Whether something averages the weights after every step, so that they must be finite then.
@@ -82,6 +84,7 @@ class RunContext:
     recheck: Callable[[], tuple[float, float] | None] = lambda: None
     recent_loss: Callable[[], float | None] = lambda: None
     rerun: Rerun | None = None
+    explain: Policy | None = None
     fused_clip: bool = False
     averaged: bool = False
     sample_every: int = 50
@@ -136,13 +139,14 @@ class RunEngine(StepEngine):
             takes_snapshots=context.policy.uses_snapshots,
             snapshot_every=context.snapshot_every,
             snapshots=context.snapshots,
-            rerun=context.rerun if context.policy.uses_search else None,
-            trials=context.policy.trials,
+            rerun=context.rerun if context.policy.uses_search or context.explain else None,
+            trials=(context.explain or context.policy).trials,
+            explains=context.explain is not None,
             total_steps=context.total_steps,
             name=context.name,
             model_changed=self._look_up_modules,
         )
-        self._averaged = context.averaged
+        self._averaged, self._explain = context.averaged, context.explain
         self.restoration: Restoration | None = None  # the latest since the last step began
         self.clock = SampleClock(context.sample_every)
         self._sampled = False  # whether the update of the step about to happen is to be measured
@@ -191,7 +195,16 @@ class RunEngine(StepEngine):
         self.restoration = None
         report = self.step(losses, divisor)
         self._sample_update(report)
+        if self._explain is not None:
+            self._ask(report, self._explain)
         return report
+
+    def _ask(self, report: StepReport, policy: Policy) -> None:
+        """Asks what a policy would have asked about a step's findings."""
+        for finding in report.findings:
+            for remedy in (remedy for rung in policy.rungs.get(finding.kind, ()) for remedy in rung or ()):
+                if isinstance(remedy, TryEach) and self.actor.checkup is not None:
+                    self.actor.checkup.ask(Question(finding, remedy.trials, remedy.advice))
 
     def keep(self, batches: Sequence[Indexed]) -> None:
         """May be called after `before_step`: the step's batches, for later experiments."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import AbstractDetector
-from lightning_gradguard.findings import EXHAUSTED, KEPT, UNDONE, Action, Finding
+from lightning_gradguard.findings import EXHAUSTED, KEPT, PROPOSED, UNDONE, Action, Finding
 from lightning_gradguard.policy import REPAIR, Policy
 from lightning_gradguard.remedies import AbstractRemedy, ScaleLR, SwapActivation, TryEach
 from lightning_gradguard.step import experiment as experiment_module
@@ -200,6 +200,25 @@ def test_a_run_that_gets_nowhere_is_examined_at_a_quarter_of_its_steps() -> None
     guard = GradGuard(Policy({"at": [TryEach(((ScaleLR(1e4),),))]}), [At()])
     seeded(Net, slow, guard, batches=120)
     assert [(incident.kind, incident.first_step) for incident in guard.incidents] == [("lr_too_small", 30)]
+
+
+@pytest.mark.parametrize("policy", ["monitor", "protect"])
+def test_explaining_tells_what_would_be_better_and_touches_nothing(policy: Any) -> None:
+    guard = GradGuard(policy, explain=True)
+    module = seeded(Net, slow, guard, batches=120)
+    assert same_state(module, seeded(Net, slow, batches=120))
+    found = next(i for i in guard.incidents if "found by an experiment: would keep" in i.detail)
+    about = next(i for i in guard.incidents if i.trials)
+    assert about.actions == found.actions == ()
+    assert [trial.outcome for trial in about.trials].count(PROPOSED) == 1
+    assert about.advice.startswith("write '")
+    assert guard.changes == ()
+
+
+def test_without_explaining_monitor_makes_no_experiment() -> None:
+    guard = GradGuard("monitor")
+    seeded(Net, slow, guard, batches=120)
+    assert not any(incident.trials for incident in guard.incidents)
 
 
 @dataclass(frozen=True)

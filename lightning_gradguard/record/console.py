@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from lightning_gradguard.findings import HEALTHY, KEPT, OPEN, UNRECOVERABLE, Incident, StepReport
+from lightning_gradguard.findings import EXHAUSTED, HEALTHY, OPEN, UNRECOVERABLE, Incident, StepReport
 from lightning_gradguard.record.report import Report
 
 log = logging.getLogger("lightning_gradguard")
@@ -48,7 +48,9 @@ class Console:
         news = {incident.kind for incident in changed if incident.outcome in (OPEN, UNRECOVERABLE)}
         done = {response.kind: ", ".join(map(str, response.actions)) for response in report.outcome.responses}
         trial = report.outcome.trial
-        for finding in report.findings[trial is not None and trial.kind == KEPT :]:  # the first tells of the experiment
+        for finding in report.findings[
+            trial is not None and trial.kind != EXHAUSTED :
+        ]:  # the first tells of the experiment
             key = report.optimizer, finding.kind
             if finding.kind not in news and key not in self._findings:  # a symptom of another incident
                 continue

@@ -45,6 +45,7 @@ class Actor:
         rerun: Takes steps again, where remedies may be tried beside the run.
         trials: What is tried at a quarter of the run.
         total_steps: Optimizer steps that the run is meant to take; None when it has no end.
+        explains: Whether what is better beside the run is only told.
         name: The optimizer's index when there are several; otherwise empty.
         model_changed: Called whenever modules may have been exchanged.
     """
@@ -65,6 +66,7 @@ class Actor:
         rerun: Rerun | None = None,
         trials: Sequence[tuple[Any, ...]] = (),
         total_steps: int | None = None,
+        explains: bool = False,
         name: str = "",
         model_changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -89,6 +91,7 @@ class Actor:
                 total_steps=total_steps,
                 rerun=rerun,
                 lr_factor=self.lr_factor,
+                keeps=not explains,
             )
         self.clip_state: dict[str, Any] = clip.init() if clip is not None else {}
         self.snapshot_due = 0

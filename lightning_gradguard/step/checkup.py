@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lightning_gradguard.findings import EXHAUSTED, KEPT, UNDONE, Action, Finding, Trial, TrialEvent
+from lightning_gradguard.findings import EXHAUSTED, KEPT, PROPOSED, UNDONE, Action, Finding, Trial, TrialEvent
 from lightning_gradguard.step.experiment import Arm, Candidate, Experiment, Verdict
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.rerun import Indexed, KeptStep, Rerun, tensors_of
@@ -68,6 +68,7 @@ class Checkup:
         total_steps: Optimizer steps that the run is meant to take; None when it has no end.
         rerun: Takes steps again.
         lr_factor: The optimizer's learning-rate factor.
+        keeps: Whether what is clearly better takes the place of the run; otherwise it is only told.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class Checkup:
         total_steps: int | None,
         rerun: Rerun,
         lr_factor: LRFactor,
+        keeps: bool = True,
     ) -> None:
         self._save, self._apply, self._changed, self._ready, self._aside = save, apply, changed, ready, aside
-        self._trials, self.rerun, self._lr_factor = trials, rerun, lr_factor
+        self._trials, self.rerun, self._lr_factor, self._keeps = trials, rerun, lr_factor, keeps
         self.last_step = math.inf if total_steps is None else total_steps // 2
         self.quarter: float = MOST if total_steps is None else round(SHARE * total_steps)
         self.initial: SavedState | None = None
@@ -202,12 +204,12 @@ class Checkup:
             if winner is not None:
                 assert winner.candidate is not None
                 begin = experiment.begin(winner.candidate)
-        if winner is not None and winner.end is not None:
+        if winner is not None and winner.end is not None and self._keeps:
             self.initial = begin  # a later look begins with what this one has changed
             winner.end.restore()
             self._changed()
         self.tried = experiment.tried
-        event = event_of(question, experiment.tried, control, winner)
+        event = event_of(question, experiment.tried, control, winner, self._keeps)
         return event if winner is not None or question.finding.kind else None
 
     def _control(self, experiment: Experiment) -> Arm:
@@ -265,16 +267,20 @@ def is_clear(verdict: Verdict, question: Question, best: float) -> bool:
     return reached and has_reason(verdict, question, verdict.gain(arm))
 
 
-def event_of(question: Question, tried: Sequence[Arm], control: Arm, winner: Arm | None) -> TrialEvent:
+def event_of(
+    question: Question, tried: Sequence[Arm], control: Arm, winner: Arm | None, keeps: bool = True
+) -> TrialEvent:
     """What an experiment has come to, with its table of arms."""
+    done = KEPT if keeps else PROPOSED
     trials = tuple(
-        Trial(arm.candidate.name, KEPT if arm is winner else UNDONE, arm.loss) for arm in tried if arm.candidate
+        Trial(arm.candidate.name, done if arm is winner else UNDONE, arm.loss) for arm in tried if arm.candidate
     )
     about, before = question.finding.kind, control.loss
     if winner is None or winner.candidate is None:
         return TrialEvent(EXHAUSTED, about, before=before, trials=trials, advice=question.advice)
     chosen = winner.candidate
-    return TrialEvent(KEPT, about, chosen.name, winner.summary, chosen.cause, winner.loss, before, trials)
+    advice = "" if keeps else "; ".join(f"write {change.code!r} in `{change.method}`" for change in winner.changes)
+    return TrialEvent(done, about, chosen.name, winner.summary, chosen.cause, winner.loss, before, trials, advice)
 
 
 def is_finite(batch: Any) -> bool:
