@@ -48,7 +48,8 @@ class Console:
         news = {incident.kind for incident in changed if incident.outcome in (OPEN, UNRECOVERABLE)}
         done = {response.kind: ", ".join(map(str, response.actions)) for response in report.outcome.responses}
         trial = report.outcome.trial
-        for finding in report.findings[
+        first = trial is not None and trial.kind != EXHAUSTED  # the first finding tells of the experiment
+        for finding in report.findings[first:]:
             trial is not None and trial.kind != EXHAUSTED :
         ]:  # the first tells of the experiment
             key = report.optimizer, finding.kind
