@@ -49,9 +49,7 @@ class Console:
         done = {response.kind: ", ".join(map(str, response.actions)) for response in report.outcome.responses}
         trial = report.outcome.trial
         first = trial is not None and trial.kind != EXHAUSTED  # the first finding tells of the experiment
-        for finding in report.findings[first:]:
-            trial is not None and trial.kind != EXHAUSTED :
-        ]:  # the first tells of the experiment
+        for finding in report.findings[int(first) :]:
             key = report.optimizer, finding.kind
             if finding.kind not in news and key not in self._findings:  # a symptom of another incident
                 continue
