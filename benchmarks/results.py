@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -24,6 +25,31 @@ def publish(table: Table, file: str | None, section: str, threads: int = 1) -> N
     body = f"{begin}\n{machine(threads)}\n\n{markdown(table)}\n{end}"
     found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     path.write_text(found.sub(lambda _: body, text) if found.search(text) else f"{text}\n{body}\n")
+
+
+def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson interval of a rate, 95 % by default (Wilson 1927, JASA 22).
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson(8, 10)]
+        [0.49, 0.943]
+    """
+    if not of:
+        return 0.0, 1.0
+    center = (hits + z * z / 2) / (of + z * z)
+    half = z / (of + z * z) * math.sqrt(hits * (of - hits) / of + z * z / 4)
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def rate(hits: int, of: int) -> str:
+    """A rate with its interval.
+
+    Example:
+        >>> rate(18, 29), rate(0, 0)
+        ('18 of 29 = 62 % (44 to 77)', '-')
+    """
+    low, high = wilson(hits, of)
+    return f"{hits} of {of} = {hits / of:.0%} ({100 * low:.0f} to {100 * high:.0f})".replace("%", " %") if of else "-"
 
 
 def machine(threads: int = 1) -> str:
