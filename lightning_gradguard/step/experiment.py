@@ -12,12 +12,15 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
+from typing import TypeVar
 
 from lightning_gradguard.findings import Action
 from lightning_gradguard.step.model_changes import CodeChange, changes_of
 from lightning_gradguard.step.rerun import KeptStep, Rerun, set_lrs
 from lightning_gradguard.step.saved_state import SavedState
 from lightning_gradguard.tensors.copies import optimizer_params
+
+T = TypeVar("T")
 
 #: Arms that are left after one and after two thirds of the steps. Chosen.
 HALVINGS = (8, 3)
@@ -126,8 +129,8 @@ class Verdict:
         return (self.untrained - loss) / max(abs(self.untrained), 1e-12)
 
 
-def last_third(losses: Sequence[float]) -> list[float]:
-    """The losses on which arms are judged.
+def last_third(losses: Sequence[T]) -> list[T]:
+    """The losses, or steps, on which arms are judged.
 
     Example:
         >>> last_third([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
@@ -204,7 +207,7 @@ class Experiment:
     def losses_here(self) -> list[float]:
         """The losses of the last third of the steps with the present weights."""
         try:
-            return self.rerun.losses(self.steps[-max(2, len(self.steps) // 3) :])
+            return self.rerun.losses(last_third(self.steps))
         except Exception:
             return [math.inf]
 
@@ -234,13 +237,31 @@ class Experiment:
         return self.save()
 
     def go_on(self, verdict: Verdict) -> Verdict:
-        """Further passes over the same steps, for the arms that are left and for the control from where the run is."""
+        """Further passes over the first two thirds of the steps, for the arms that are left and for the control.
+
+        The last third is only measured after them: every arm has taken these steps once, as the run has, so that none is
+        ahead because it knows them by heart.
+        """
+        third = len(last_third(self.steps))
         for arm in (verdict.control, *verdict.arms):
             for _ in range(FURTHER_PASSES):
                 if not arm.failed:
                     arm.losses = []
-                    self._continue(arm, self.steps)
+                    self._continue(arm, self.steps[:-third])
+            if not arm.failed:
+                measured = self._measure(arm, self.steps[-third:])
+                arm.losses, arm.history = [*arm.losses, *measured], [*arm.history, *measured]
         return verdict
+
+    def _measure(self, arm: Arm, steps: Sequence[KeptStep]) -> list[float]:
+        """The losses of steps where an arm stands."""
+        assert arm.end is not None
+        arm.end.restore()
+        self.changed()
+        try:
+            return self.rerun.losses(steps)
+        except Exception:  # ends the arm, not the run
+            return [math.inf] * len(steps)
 
     def _begin(self, candidate: Candidate) -> Arm | None:
         """The initial weights with a candidate in force; None where it does not apply or raises."""
