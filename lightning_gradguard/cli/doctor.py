@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rich.console import Console
 from rich.table import Table
@@ -72,10 +73,11 @@ def from_yaml(path: str) -> tuple[Any, Any, dict[str, Any]]:
     from pytorch_lightning import LightningDataModule, LightningModule
     from pytorch_lightning.cli import LightningCLI
 
-    cli = LightningCLI(
-        LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, run=False,
-        save_config_callback=None, seed_everything_default=False, args=["--config", path],
-    )  # fmt: skip
+    with mock.patch.object(sys, "argv", sys.argv[:1]):  # LightningCLI warns of arguments that it does not use
+        cli = LightningCLI(
+            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, run=False,
+            save_config_callback=None, seed_everything_default=False, args=["--config", path],
+        )  # fmt: skip
     chosen = ("accelerator", "precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
     options = {name: cli.config.trainer.get(name) for name in chosen}
     return cli.model, cli.datamodule, {name: value for name, value in options.items() if value is not None}

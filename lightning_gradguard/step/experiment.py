@@ -239,8 +239,8 @@ class Experiment:
     def go_on(self, verdict: Verdict) -> Verdict:
         """Further passes over the first two thirds of the steps, for the arms that are left and for the control.
 
-        The last third is only measured after them: every arm has taken these steps once, as the run has, so that none is
-        ahead because it knows them by heart.
+        The last third is only measured after them: every arm has taken these steps once, as the run has, so that none
+        is ahead because it knows them by heart.
         """
         third = len(last_third(self.steps))
         for arm in (verdict.control, *verdict.arms):
