@@ -385,7 +385,8 @@ def test_an_arm_must_be_ahead_beyond_chance() -> None:
     [
         (1.9, 1.5, True, True),  # gets nowhere: 0.05 of the untrained loss
         (1.9, 1.7, False, False),  # 0.1 ahead is too little
-        (1.1, 0.7, True, True),  # it is slow: 0.45 of the untrained loss
+        (1.3, 0.9, True, True),  # it is slow: 0.35 of the untrained loss
+        (1.1, 0.7, False, True),
         (0.9, 0.1, False, True),  # it is learning
         (0.1, 0.05, False, True),  # half of the control's loss
         (0.1, 0.09, False, False),

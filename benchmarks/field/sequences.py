@@ -125,8 +125,8 @@ PROGRAMS = (
     Program(
         "recurrence_of_a_tenth", "https://arxiv.org/abs/1504.00941",
         "recurrent weights far below the identity: the first symbol is forgotten", "the identity",
-        (*THROUGH_TIME, "poor_initialization"), lambda: recall(relu_rnn(0.1), 1e-3), lambda: recall(relu_rnn(1.0), 3e-3),
-        0.8,
+        (*THROUGH_TIME, "poor_initialization"), lambda: recall(relu_rnn(0.1), 1e-3),
+        lambda: recall(relu_rnn(1.0), 3e-3), 0.8,
     ),
     Program(
         "waves_not_scaled", "https://stackoverflow.com/q/48760472",

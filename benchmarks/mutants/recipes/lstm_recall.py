@@ -22,7 +22,7 @@ class Net(nn.Module):
         self.rnn, self.head = nn.LSTM(4, 32, batch_first=True), nn.Linear(32, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.rnn(F.one_hot(x, 4).float())[0][:, -1])
+        return self.head(self.rnn(F.one_hot(x, 4).to(self.head.weight.dtype))[0][:, -1])
 
 
 RECIPE = Recipe(
