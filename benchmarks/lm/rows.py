@@ -16,7 +16,7 @@ HEALTHY = Recipe()
 MIDDLE = STEPS // 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fault(pl.Callback):
     """Spoils steps of a run.
 
