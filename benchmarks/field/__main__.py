@@ -30,7 +30,7 @@ import regressions  # noqa: E402
 import sequences  # noqa: E402
 from parallel import every  # noqa: E402
 from peers import TOOLS as PEERS  # noqa: E402
-from program import Program, train  # noqa: E402
+from published import Program, train  # noqa: E402
 from results import publish, rate  # noqa: E402
 from rich.table import Table  # noqa: E402
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from program import (
+from published import (
     Pair,
     Program,
     Setup,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from classes import INPUTS, LARGE, SLOW, VANISHING, given, halves
-from program import Pair, Program, Setup, adam, binary, categorical, glorot, rmsprop, sgd
+from published import Pair, Program, Setup, adam, binary, categorical, glorot, rmsprop, sgd
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 

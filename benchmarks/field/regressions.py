@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from classes import INPUTS, LARGE, LOSS, SLOW
-from program import Pair, Program, Setup, adam, glorot, rmsprop, sgd
+from published import Pair, Program, Setup, adam, glorot, rmsprop, sgd
 from sklearn.datasets import make_regression
 from torch import Tensor, nn
 

@@ -8,7 +8,7 @@ from pydoc_data.topics import topics
 import torch
 import torch.nn.functional as F
 from classes import LARGE, SLOW, halves
-from program import Pair, Program, Setup, adam, sgd
+from published import Pair, Program, Setup, adam, sgd
 from torch import Tensor, nn
 
 THROUGH_TIME = ("vanishing_through_time", "exploding_through_time", *SLOW)

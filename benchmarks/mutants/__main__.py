@@ -29,9 +29,9 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from mutant import OPERATORS, RECIPES, Mutant, Program, load, train, weights  # noqa: E402
 from parallel import every  # noqa: E402
 from peers import TOOLS as PEERS  # noqa: E402
-from program import OPERATORS, RECIPES, Mutant, Program, load, train, weights  # noqa: E402
 from results import publish, rate  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -94,7 +94,7 @@ def judge(number: int, tool: str) -> Ending:
     return Ending(quality, done, learned, time.process_time() - begun, kinds, str(report or ""), error)
 
 
-def healthy(recipe: str, seed: int) -> float:
+def train_healthy(recipe: str, seed: int) -> float:
     """Quality of a healthy run."""
     quiet()
     load()
@@ -103,7 +103,7 @@ def healthy(recipe: str, seed: int) -> float:
 
 def measure_margins(cache: str | None) -> int:
     """Writes quality and margin of every recipe."""
-    found = every(healthy, [(recipe, seed) for recipe in RECIPES for seed in SEEDS], cache)
+    found = every(train_healthy, [(recipe, seed) for recipe in RECIPES for seed in SEEDS], cache)
     table: dict[str, dict[str, float]] = {}
     for recipe in RECIPES:
         runs = [found[recipe, seed] for seed in SEEDS]

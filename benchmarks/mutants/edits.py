@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from program import LAYERS
+from mutant import LAYERS
 from torch import nn
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.SiLU, nn.GELU, nn.Sigmoid, nn.SELU, nn.ELU, nn.LeakyReLU)

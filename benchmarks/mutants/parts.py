@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from program import Tensors
+from mutant import Tensors
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 

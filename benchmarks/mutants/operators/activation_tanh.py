@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from causes import INIT
 from edits import ACTIVATIONS, replace_all
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 from torch import nn
 
 

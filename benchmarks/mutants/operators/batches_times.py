@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from causes import DATA
 from chaos_faults import Fault
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

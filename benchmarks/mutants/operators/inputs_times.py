@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from causes import INIT, LARGE, SMALL
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

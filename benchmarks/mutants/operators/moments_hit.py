@@ -6,7 +6,7 @@ from typing import Any
 
 from causes import DATA
 from chaos_faults import Fault
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 from torch import Tensor
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from causes import DATA, LARGE
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 from torch import Tensor, nn
 
 

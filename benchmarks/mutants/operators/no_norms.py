@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from causes import INIT, LARGE
 from edits import NORMS, replace_all
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 from torch import nn
 
 

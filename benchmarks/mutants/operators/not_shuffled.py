@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from causes import INIT
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

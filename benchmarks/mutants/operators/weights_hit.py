@@ -6,7 +6,7 @@ from typing import Any
 
 from chaos_faults import Fault
 from edits import fill
-from program import LAYERS, Draw, Operator, Program
+from mutant import LAYERS, Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from chaos_faults import Fault
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from causes import INIT
 from edits import fill
-from program import Draw, Operator, Program
+from mutant import Draw, Operator, Program
 
 
 def mutate(program: Program, draw: Draw) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mutant import Recipe
 from parts import accuracy, copied, cross_entropy, digits
-from program import Recipe
 from torch import nn
 
 

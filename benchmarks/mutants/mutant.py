@@ -168,7 +168,7 @@ OPERATORS: dict[str, Operator] = {}
 
 def load() -> None:
     """Finds the recipes and operators."""
-    RECIPES.update(found_in("recipes", "RECIPE"))
+    RECIPES.update(found_in("healthy", "RECIPE"))
     OPERATORS.update(found_in("operators", "OPERATOR"))
 
 

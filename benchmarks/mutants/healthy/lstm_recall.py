@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mutant import Recipe, Tensors
 from parts import accuracy, cross_entropy
-from program import Recipe, Tensors
 from torch import Tensor, nn
 
 

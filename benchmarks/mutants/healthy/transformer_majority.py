@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from mutant import Recipe, Tensors
 from parts import accuracy, cross_entropy
-from program import Recipe, Tensors
 from torch import Tensor, nn
 
 

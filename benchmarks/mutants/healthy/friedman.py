@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
+from mutant import Recipe, Tensors
 from parts import r2, squared_error
-from program import Recipe, Tensors
 from torch import nn
 
 

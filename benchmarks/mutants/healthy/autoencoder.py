@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mutant import Recipe, Tensors
 from parts import copied, digits, r2, squared_error
-from program import Recipe, Tensors
 from torch import nn
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from mutant import Recipe
 from parts import accuracy, copied, cross_entropy, digits
-from program import Recipe
 from torch import nn
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mutant import Recipe, Tensors
 from parts import next_byte, saved_bits, windows
-from program import Recipe, Tensors
 from torch import Tensor, nn
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from mutant import Recipe, Tensors
 from parts import r2, squared_error
-from program import Recipe, Tensors
 from torch import Tensor, nn
 
 
