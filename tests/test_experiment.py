@@ -35,7 +35,7 @@ class Experimenting(GradGuard):  # type: ignore[misc]
 
     def __init__(self, *steps: int) -> None:
         super().__init__("repair", detectors=[], record=False)
-        self.at, self.events = list(steps), []
+        self.at, self.events, self.states_held = list(steps), [], False
 
     def on_train_batch_end(self, *args: Any) -> None:
         super().on_train_batch_end(*args)
@@ -47,6 +47,7 @@ class Experimenting(GradGuard):  # type: ignore[misc]
             with engine.actor._aside():
                 question = Question(Finding("forced", engine.steps), REPAIR.trials)
                 self.events.append(checkup.examine(question, keep=False))
+            self.states_held |= any(arm.end is not None for arm in (*checkup.tried, checkup.verdict.control))
 
 
 class Eventful(Net):
@@ -125,6 +126,7 @@ def test_an_experiment_leaves_no_trace(optimizer: Any, options: dict[str, Any]) 
     assert guarded.seen == alone.seen
     assert guarded.count == alone.count
     assert [len(event.trials) > 10 for event in guard.events] == [True, True]
+    assert not guard.states_held
     assert guard.changes == ()
 
 

@@ -53,8 +53,8 @@ class Question:
 class Checkup:
     """Keeps the first steps of a run, and examines the run by them when it is asked, and at a quarter of its steps.
 
-    The run is changed only where three things hold: there is a reason (a finding, or a run that gets nowhere), an arm
-    is clearly ahead of the run over its own first steps, and it still is after further passes over them, in which the
+    The run is changed only where three things hold: there is a reason (a finding, or little progress), an arm is
+    clearly ahead of the run over its own first steps, and it still is after further passes over them, in which the
     run goes on as well. Nothing is examined in the second half of a run: what begins again there has too few steps
     left. Every look doubles the wait for the next one.
 
@@ -209,6 +209,8 @@ class Checkup:
             winner.end.restore()
             self._changed()
         self.tried = experiment.tried
+        for arm in (control, *experiment.tried):
+            arm.end = None  # frees their states
         event = event_of(question, experiment.tried, control, winner, self._keeps)
         return event if winner is not None or question.finding.kind else None
 
