@@ -163,6 +163,7 @@ def column(all_of: Sequence[Judged]) -> list[str]:
     killed, alive = [j for j in all_of if j.killed], [j for j in all_of if not j.killed]
     static = [j for j in killed if not OPERATORS[j.mutant.operator].sudden]
     sudden = [j for j in killed if OPERATORS[j.mutant.operator].sudden]
+    ruined = [j for j in killed if j.alone.quality < j.limit / 2]
     ours = any(j.ending.story for j in all_of)
     spoken = [bool(j.ending.kinds) for j in killed]
     ratio = median([j.ending.seconds / max(j.alone.seconds, 1e-3) for j in all_of]) if all_of else 0.0
@@ -170,6 +171,7 @@ def column(all_of: Sequence[Judged]) -> list[str]:
         rate(sum(j.fine for j in killed), len(killed)),
         rate(sum(j.fine for j in static), len(static)),
         rate(sum(j.fine for j in sudden), len(sudden)),
+        rate(sum(j.fine for j in ruined), len(ruined)),
         rate(sum(spoken), len(spoken)) if ours else "-",
         rate(sum(j.named for j in killed), len(killed)) if ours else "-",
         rate(sum(not j.fine for j in alive), len(alive)),
@@ -180,7 +182,8 @@ def column(all_of: Sequence[Judged]) -> list[str]:
 
 
 ROWS = (
-    "killed mutants repaired", "- wrong from the start", "- spoiled within the run", "- spoken of",
+    "killed mutants repaired", "- wrong from the start", "- spoiled within the run", "- ruined: half of the limit",
+    "- spoken of",
     "- right cause among the incidents", "others harmed", "- weights not the same", "- spoken of", "time (median)",
 )  # fmt: skip
 
