@@ -1,1 +1,0 @@
-"""One file each; a new one needs no registration."""
