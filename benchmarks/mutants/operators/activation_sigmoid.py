@@ -1,0 +1,15 @@
+"""Every activation is a sigmoid."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mutants.layers import swap
+from mutants.operator import BAD_WEIGHTS, operator
+from mutants.recipe import ACTIVATIONS
+from mutants.setup import Setup
+
+
+@operator([*BAD_WEIGHTS, "unsuited_activation", "no_progress"], needs=["activation"])
+def activation_sigmoid(setup: Setup, severity: float) -> None:
+    swap(setup.net, ACTIVATIONS, nn.Sigmoid)

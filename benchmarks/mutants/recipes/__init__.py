@@ -1,0 +1,1 @@
+"""Healthy recipes, one file each. A new one is a new file that defines `RECIPE`."""
