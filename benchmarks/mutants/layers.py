@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from mutants.setup import Setup
 
+ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.Identity)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+
 
 def matrices(net: nn.Module) -> list[Tensor]:
     """Weight matrices and filters, in the order of the model, detached."""
-    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
-    owners = [layer for layer in net.modules() if not isinstance(layer, norms)]
+    owners = [layer for layer in net.modules() if not isinstance(layer, NORMS)]
     return [p.detach() for layer in owners for p in layer.parameters(recurse=False) if p.dim() > 1]
 
 
@@ -38,3 +40,28 @@ def swap(net: nn.Module, kinds: tuple[type[nn.Module], ...], new: Callable[[], n
     """Replaces every layer of these kinds."""
     for parent, name, _ in places(net, kinds):
         setattr(parent, name, new())
+
+
+def hidden(net: nn.Module) -> list[tuple[nn.Sequential, int]]:
+    """Chain and index of every activation behind a linear layer or a convolution."""
+    chains = [layer for layer in net.modules() if isinstance(layer, nn.Sequential)]
+    places = [(chain, at) for chain in chains for at in range(len(chain)) if isinstance(chain[at], ACTIVATIONS)]
+    return [(chain, at) for chain, at in places if _before(chain, at) is not None]
+
+
+def deepen(chain: nn.Sequential, at: int, count: int) -> None:
+    """Adds layers with activations behind an activation."""
+    before = _before(chain, at)
+    for _ in range(count):
+        chain.insert(at + 1, _like(before))  # type: ignore[arg-type]
+        chain.insert(at + 2, type(chain[at])())
+
+
+def _before(chain: nn.Sequential, at: int) -> nn.Module | None:
+    return next((layer for layer in list(chain)[at::-1] if isinstance(layer, (nn.Linear, nn.Conv2d))), None)
+
+
+def _like(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.out_features, layer.out_features)
+    return nn.Conv2d(layer.out_channels, layer.out_channels, 3, padding=1)

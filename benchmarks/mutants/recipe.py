@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from mutants import recipes
+from mutants.layers import ACTIVATIONS, NORMS, hidden
 from mutants.setup import Data, Module, Setup
-
-ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.Identity)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ def _traits(recipe: Recipe) -> frozenset[str]:
     data, layers = recipe.data(), list(module.net.modules())
     found = {
         "real inputs": data.x.is_floating_point(),
+        "tokens": data.x.dim() == 2 and not data.x.is_floating_point() and not data.y.is_floating_point(),
         "real targets": data.y.is_floating_point(),
         "classes": not data.y.is_floating_point(),
         "activation": any(isinstance(layer, ACTIVATIONS) for layer in layers),
@@ -64,7 +63,7 @@ def _traits(recipe: Recipe) -> frozenset[str]:
         "momentum": "momentum" in module.options or "betas" in module.options,
         "betas": "betas" in module.options,
         "eps": "eps" in module.options,
-        "chain": any(isinstance(layer, nn.Sequential) for layer in layers),
+        "depth": bool(hidden(module.net)),
     }  # fmt: skip
     return frozenset(trait for trait, has in found.items() if has)
 

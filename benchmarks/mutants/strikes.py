@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mutants.setup import Setup
 
 Edit = Callable[[Any], object]
+#: Names that torch's optimizers give to their state.
+FIRST, SECOND = ("exp_avg", "momentum_buffer"), ("exp_avg_sq", "square_avg", "sum")
 
 
 class Strike(pl.Callback):
@@ -72,3 +74,8 @@ def scale_rate(setup: Setup, factor: Callable[[int], float]) -> None:
     """Multiplies the learning rate by a factor of the step."""
     before = setup.module.schedule or (lambda step: 1.0)
     setup.module.schedule = lambda step: before(step) * factor(step)
+
+
+def moments(optimizer: torch.optim.Optimizer, names: tuple[str, ...]) -> list[Tensor]:
+    """The state of every parameter under these names."""
+    return [state[name] for state in optimizer.state.values() for name in names if state.get(name) is not None]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from mutants.layers import swap
+from mutants.layers import ACTIVATIONS, swap
 from mutants.operator import BAD_WEIGHTS, operator
-from mutants.recipe import ACTIVATIONS
 from mutants.setup import Setup
 
 
