@@ -9,8 +9,8 @@ import mutants.operators
 import pytest
 import torch
 from mutants import healthy, mutant, runs, table
-from mutants.operator import STATIC, SUDDEN, discover
-from mutants.setup import quality
+from mutants.operators import STATIC, SUDDEN, discover
+from mutants.setups import quality
 from recipes.base import run
 from results import rate, wilson
 
@@ -94,7 +94,7 @@ def test_a_severity_is_within_its_range() -> None:
 
 def test_a_new_file_is_a_new_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nothing_at_all.py").write_text(
-        "from mutants.operator import operator\n\n\n@operator([])\ndef nothing_at_all(setup, severity):\n    pass\n"
+        "from mutants.operators import operator\n\n\n@operator([])\ndef nothing_at_all(setup, severity):\n    pass\n"
     )
     monkeypatch.setattr(mutants.operators, "__path__", [*mutants.operators.__path__, str(tmp_path)])
     assert set(discover()) == {*OPERATORS, "nothing_at_all"}

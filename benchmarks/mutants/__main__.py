@@ -6,8 +6,9 @@
 A mutant is a recipe of `recipes/` that one operator of `operators/` has broken, more or less: both, the severity and
 the seed are drawn at random by the mutant's number, and none is left out afterward. It is killed if its final quality
 on held-out data falls below the healthy mean of five seeds by more than three points and more than four standard
-deviations of those seeds. Otherwise it survives, and a guard should leave it alone. Recipes whose healthy run with the
-mutant's seed fails this too are not counted. The idea is DeepCrime's (Humbatova, Jahangirova and Tonella 2021, ISSTA).
+deviations of those seeds. Otherwise it survives, and a guard should not harm it, though it may say what is wrong. A
+mutant whose run without the fault is broken too is not counted. Some killed mutants are beyond repair, as those with
+wrong labels. The idea is DeepCrime's (Humbatova, Jahangirova and Tonella 2021, ISSTA).
 
 Thresholds may be tuned on the odd numbers and are reported on the even ones. Every run is kept as a line in `--out`:
 the same command continues where it was interrupted. The lines do not notice changes of the package: use another

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mutants.setup import Data
+from mutants.setups import Data
 
 
 def split(x: Tensor, y: Tensor, tested: int) -> Data:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from mutants.setup import Setup
+from mutants.setups import Setup
 
 ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.Identity)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)

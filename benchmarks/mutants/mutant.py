@@ -8,10 +8,10 @@ from functools import cache
 from hashlib import sha256
 from random import Random
 
-from mutants.operator import Operator, discover
-from mutants.recipe import Recipe
-from mutants.recipe import discover as discover_recipes
-from mutants.setup import Setup
+from mutants import operators, recipes
+from mutants.operators import Operator
+from mutants.recipes import Recipe
+from mutants.setups import Setup
 
 #: Seeds of mutants; those from 0 on set the margins.
 SEEDS = range(100, 120)
@@ -69,10 +69,10 @@ def _pick(number: int, names: Iterable[str]) -> str:
 @cache
 def every_recipe() -> dict[str, Recipe]:
     """By name."""
-    return discover_recipes()
+    return recipes.discover()
 
 
 @cache
 def every_operator() -> dict[str, Operator]:
     """By name."""
-    return discover()
+    return operators.discover()

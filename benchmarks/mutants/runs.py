@@ -15,7 +15,7 @@ from recipes.base import Program, run
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import HEALTHY
 from mutants.mutant import Mutant
-from mutants.setup import Setup, quality
+from mutants.setups import Setup, quality
 from mutants.tools import ALONE, TOOLS
 
 LINES = "runs.jsonl"

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from mutants.setup import Setup
+from mutants.setups import Setup
 
 Edit = Callable[[Any], object]
 #: Names that torch's optimizers give to their state.

@@ -10,7 +10,7 @@ from results import rate
 from rich.table import Table
 
 from mutants.mutant import Mutant
-from mutants.operator import STATIC, SUDDEN
+from mutants.operators import STATIC, SUDDEN
 from mutants.runs import Ending, Job
 from mutants.tools import ALONE, OURS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mutants.layers import ACTIVATIONS, swap
-from mutants.operator import BAD_WEIGHTS, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_WEIGHTS, operator
+from mutants.setups import Setup
 
 
 @operator([*BAD_WEIGHTS, "unsuited_activation", "no_progress"], needs=["activation"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mutants.layers import matrices
-from mutants.operator import BAD_WEIGHTS, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_WEIGHTS, operator
+from mutants.setups import Setup
 
 
 @operator([*BAD_WEIGHTS, "no_progress", "stalled"], severity=(1e-4, 1.0))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["oscillating", "no_progress", "lr_too_large", "lr_too_small", "exploding"], severity=(0.05, 4.0))

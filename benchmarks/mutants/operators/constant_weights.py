@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mutants.layers import one_matrix
-from mutants.operator import BAD_WEIGHTS, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_WEIGHTS, operator
+from mutants.setups import Setup
 
 
 @operator([*BAD_WEIGHTS, "no_progress"], severity=(1e-3, 10.0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mutants.layers import ACTIVATIONS, places
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["no_progress", "oscillating"], severity=(1e-2, 1.0), needs=["activation"])

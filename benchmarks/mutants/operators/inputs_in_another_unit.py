@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import BAD_INPUT, SUDDEN, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_INPUT, SUDDEN, operator
+from mutants.setups import Setup
 from mutants.strikes import on_batch, rest
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import BAD_INPUT, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_INPUT, operator
+from mutants.setups import Setup
 
 
 @operator([*BAD_INPUT, "poor_initialization", "no_progress"], severity=(0.1, 1e4), needs=["real inputs"])

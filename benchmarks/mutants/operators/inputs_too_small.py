@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["unnormalized_input", "poor_initialization", "no_progress"], severity=(1e-4, 1.0), needs=["real inputs"])

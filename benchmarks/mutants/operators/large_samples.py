@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import BAD_INPUT, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_INPUT, operator
+from mutants.setups import Setup
 
 
 @operator([*BAD_INPUT, "loss_increase"], severity=(1e1, 1e6), needs=["real inputs"])

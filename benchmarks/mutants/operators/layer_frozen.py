@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mutants.layers import one_matrix
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["unused", "stalled", "no_progress"])

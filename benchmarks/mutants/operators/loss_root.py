@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["oscillating", "nonfinite"], needs=["real targets"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import SMALL_STEPS, operator
-from mutants.setup import Setup
+from mutants.operators import SMALL_STEPS, operator
+from mutants.setups import Setup
 
 
 @operator(SMALL_STEPS, severity=(1e-6, 1.0))

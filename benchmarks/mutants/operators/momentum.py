@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import LARGE_STEPS, operator
-from mutants.setup import Setup
+from mutants.operators import LARGE_STEPS, operator
+from mutants.setups import Setup
 
 
 @operator([*LARGE_STEPS, "momentum_too_large"], severity=(1e-4, 1.0), needs=["momentum"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 def naive(logits: Tensor, classes: Tensor) -> Tensor:

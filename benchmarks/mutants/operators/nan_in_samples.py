@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["nonfinite", "bad_batch"], severity=(1e-3, 0.1), needs=["real inputs"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mutants.layers import NORMS, swap
-from mutants.operator import BAD_WEIGHTS, LARGE_STEPS, operator
-from mutants.setup import Setup
+from mutants.operators import BAD_WEIGHTS, LARGE_STEPS, operator
+from mutants.setups import Setup
 
 
 @operator([*BAD_WEIGHTS, *LARGE_STEPS], needs=["norm"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import DAMAGE, SUDDEN, operator
-from mutants.setup import Setup
+from mutants.operators import DAMAGE, SUDDEN, operator
+from mutants.setups import Setup
 from mutants.strikes import SECOND, moment, moments, on_optimizer
 
 

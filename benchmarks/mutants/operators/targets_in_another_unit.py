@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import SUDDEN, operator
-from mutants.setup import Setup
+from mutants.operators import SUDDEN, operator
+from mutants.setups import Setup
 from mutants.strikes import moment, on_batch
 
 

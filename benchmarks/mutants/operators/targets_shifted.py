@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import LARGE_STEPS, operator
-from mutants.setup import Setup
+from mutants.operators import LARGE_STEPS, operator
+from mutants.setups import Setup
 
 
 @operator([*LARGE_STEPS, "no_progress"], severity=(0.1, 1e4), needs=["real targets"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mutants.operator import operator
-from mutants.setup import Setup
+from mutants.operators import operator
+from mutants.setups import Setup
 
 
 @operator(["weight_decay_too_large", "no_progress", "collapsed", "vanishing", "stalled"], severity=(1e-4, 10.0))

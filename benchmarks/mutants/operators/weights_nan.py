@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from mutants.layers import matrices
-from mutants.operator import SUDDEN, operator
-from mutants.setup import Setup
+from mutants.operators import SUDDEN, operator
+from mutants.setups import Setup
 from mutants.strikes import moment, on_net
 
 

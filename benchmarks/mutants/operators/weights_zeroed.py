@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mutants.layers import matrices
-from mutants.operator import DAMAGE, SUDDEN, operator
-from mutants.setup import Setup
+from mutants.operators import DAMAGE, SUDDEN, operator
+from mutants.setups import Setup
 from mutants.strikes import generator, moment, on_net
 
 

@@ -7,8 +7,8 @@ from recipes.nets import cnn
 from torch.optim import SGD
 
 from mutants.datasets import split
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, cross_entropy
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, cross_entropy
 
 
 def make() -> Module:

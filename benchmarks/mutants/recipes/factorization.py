@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Adagrad
 
 from mutants.datasets import split
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, squared_error
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, squared_error
 
 USERS, ITEMS, RANK = 80, 60, 4
 

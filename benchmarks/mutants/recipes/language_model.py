@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch.optim import AdamW
 
 from mutants.datasets import book
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, cross_entropy
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, cross_entropy
 from mutants.transformers import Transformer
 
 

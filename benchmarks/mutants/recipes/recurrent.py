@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import Adam
 
 from mutants.datasets import split
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, cross_entropy
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, cross_entropy
 
 
 def make() -> Module:

@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import RMSprop
 
 from mutants.datasets import split
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, squared_error
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, squared_error
 
 
 def make() -> Module:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from mutants.datasets import split
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, cross_entropy
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, cross_entropy
 
 STEPS = 400
 

@@ -6,8 +6,8 @@ from recipes.data import reversal
 from torch.optim import Adam
 
 from mutants.datasets import split
-from mutants.recipe import Recipe
-from mutants.setup import Data, Module, cross_entropy
+from mutants.recipes import Recipe
+from mutants.setups import Data, Module, cross_entropy
 from mutants.transformers import Transformer
 
 
