@@ -69,7 +69,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "UnnormalizedInput": {"limit": 30},
     "UnnormalizedTarget": {"limit": 30},
     "LossMismatch": {"outside": 0.05},
-    "ConstantTarget": {"samples": 3},
+    "ConstantTarget": {"samples": 3, "same": 20},
     "Unused": {"steps": 1000, "min_steps": 100},
     "Vanishing": {"decades": 2, "floor": 1e-7, "patience": 50, "window": 100},
     "VanishingThroughTime": {"decades": 5, "patience": 3},

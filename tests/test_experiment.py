@@ -354,7 +354,7 @@ def arm(loss: float, noise: float = 0.0, name: str = "x", steps: int = 30) -> Ar
 
 
 def verdict(control: float, *arms: Arm, untrained: float = 2.0, noise: float = 0.0) -> Verdict:
-    return Verdict(untrained, arm(control, noise), arms)
+    return Verdict(untrained, arm(control, noise), arms, samples=1000)
 
 
 ABOUT, SCHEDULED = Question(Finding("a", 9), ()), Question(Finding("", 9), ())
@@ -412,6 +412,15 @@ def test_a_run_that_has_failed_is_a_reason_and_one_that_learns_is_none() -> None
     assert has_reason(verdict(0.9), ABOUT)
     assert is_ahead(verdict(1.9, arm(1.79)), SCHEDULED, 1 / 3)
     assert not is_ahead(verdict(1.9), SCHEDULED, 0.0)
+
+
+def test_a_run_of_few_samples_is_slow_only_if_it_gets_nowhere() -> None:
+    def has(control: float, samples: int) -> bool:
+        return has_reason(Verdict(2.0, arm(control), (), samples), SCHEDULED)
+
+    assert [has(1.5, 499), has(1.5, 500), has(1.9, 499)] == [False, True, True]
+    step = KeptStep(((torch.zeros(3, 9), 0), ([torch.zeros(()), torch.zeros(4)], 1)), (), 1.0)
+    assert step.samples == 7
 
 
 def test_an_arm_that_failed_in_the_steps_that_are_judged_has_failed() -> None:

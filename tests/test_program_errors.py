@@ -128,16 +128,25 @@ def test_few_targets_beyond_the_bounds_are_no_mistake(outside: float, said: bool
 
 
 def test_targets_are_called_constant_after_three_batches_and_never_after_another() -> None:
-    detector, same, other = ConstantTarget(), LossCall("cross_entropy", constant=True), LossCall("cross_entropy")
+    detector, other = ConstantTarget(), LossCall("cross_entropy")
     state, found = detector.init(), []
-    for step in range(4):
-        state, now = detector.update(state, stats(step, same))
+    for step, constant in enumerate([0, 1, 1, 0]):
+        state, now = detector.update(state, stats(step, LossCall("cross_entropy", constant=constant)))
         found.append(len(now))
     assert found == [0, 0, 1, 1]
     state, now = detector.update(state, stats(4, other))
     for step in range(5, 9):
-        state, now = detector.update(state, stats(step, same))
+        state, now = detector.update(state, stats(step, LossCall("cross_entropy", constant=step)))
         assert now == ()
+
+
+def test_a_rare_class_is_no_mistake_before_twenty_batches() -> None:
+    detector = ConstantTarget()
+    state, found = detector.init(), []
+    for step in range(21):
+        state, now = detector.update(state, stats(step, LossCall("cross_entropy", constant=0)))
+        found.append(len(now))
+    assert found == [0] * 19 + [1, 1]
 
 
 def test_a_loss_without_a_gradient_is_a_metric_and_is_not_looked_at() -> None:

@@ -31,6 +31,8 @@ SAME = frozenset(
 )
 SCALED = frozenset(("truediv", "div", "mul", "add", "sub", "rsub", "neg", "log", "log2", "log10", "log1p"))
 LOGARITHMS = frozenset(("log", "log2", "log10"))
+#: Fewest targets of which it means something that they are the same. Chosen.
+MANY = 8
 #: Outputs of activations that are remembered at a time. Chosen.
 REMEMBERED = 64
 
@@ -46,7 +48,7 @@ class LossCall:
         high: Largest input.
         outside: Share of the targets that the activation cannot reach, in [0, 1].
         target_scale: Absolute value that nine tenths of the targets do not exceed; NaN for class indices.
-        constant: Whether there are several targets and all of them are the same class.
+        constant: The class of all targets, where at least `MANY` of them are the same; -1 otherwise.
         broadcast: Shapes of input and target, where they differ in a loss that compares number by number.
     """
 
@@ -56,7 +58,7 @@ class LossCall:
     high: float = math.nan
     outside: float = 0.0
     target_scale: float = math.nan
-    constant: bool = False
+    constant: int = -1
     broadcast: str = ""
 
 
@@ -149,9 +151,20 @@ class LossWatch:
             float(output.detach().float().max()),
             0.0 if classes else float(outside.float().mean()),
             math.nan if classes else ninth_decile(numbers.abs().flatten()),
-            classes and target.numel() > 1 and bool((target == target.flatten()[0]).all()),
+            only_class(target) if classes else -1,
             f"{tuple(output.shape)} and {tuple(target.shape)}" if differs else "",
         )
+
+
+def only_class(target: Tensor) -> int:
+    """The class of at least `MANY` targets that are all the same; -1 otherwise.
+
+    Example:
+        >>> only_class(torch.full((32,), 3)), only_class(torch.tensor([3, 3])), only_class(torch.arange(32))
+        (3, -1, -1)
+    """
+    first = target.flatten()[0]
+    return int(first) if target.numel() >= MANY and bool((target == first).all()) else -1
 
 
 def ninth_decile(numbers: Tensor) -> float:

@@ -12,40 +12,45 @@ from lightning_gradguard.findings import Finding
 
 @dataclass(frozen=True)
 class ConstantTarget(AbstractDetector):
-    """Reports classes that are the same for all samples of a batch, in every batch that was looked at.
+    """Reports targets that are the same class in the whole batch, in every batch that was looked at.
 
-    Either the labels are lost on their way to the loss, or the data are sorted by class and not shuffled. The finding
-    is repeated until another batch is seen.
+    Where the class differs from batch to batch, the data are sorted and not shuffled. Where it is always the same, the
+    labels are lost on their way to the loss, or the other classes are rare, so that more batches have to show it. The
+    finding is repeated until another batch is seen.
 
     Args:
-        samples: Batches that must show it. Chosen.
+        samples: Batches of different classes that must show it. Chosen.
+        same: Batches of the same class that must show it. Chosen: where one sample of a hundred is of another class, a
+            batch of 32 is of one class in 72 % of all cases, 20 of 20 are in 0.2 %.
         name: Key of the state.
 
     Raises:
-        ValueError: If `samples` is not positive.
+        ValueError: If a number is not positive.
 
     Example:
         >>> from lightning_gradguard.collect.activation_stats import ActivationStats
         >>> from lightning_gradguard.collect.loss_calls import LossCall
-        >>> sample = ActivationStats(losses=(LossCall("cross_entropy", constant=True),))
         >>> detector = ConstantTarget(samples=2)
         >>> state = detector.init()
         >>> for step in range(2):
+        ...     sample = ActivationStats(losses=(LossCall("cross_entropy", constant=step),))
         ...     stats = GradStats.of({"net.0": 1.0}, step=step, activation_stats=sample)
         ...     state, found = detector.update(state, stats)
         >>> print(*found)
-        step 1: constant_target: all targets are the same class, in each of 2 batches: check the labels and shuffle
+        step 1: constant_target: all targets are one class in each of 2 batches: check the labels and shuffle
     """
 
     kind: ClassVar[str] = "constant_target"
     samples: int = 3
+    same: int = 20
     name: str = "constant_target"
 
     def __post_init__(self) -> None:
-        require(self.samples >= 1, "ConstantTarget(samples=...)", "must be positive", self.samples)
+        for field in ("samples", "same"):
+            require(getattr(self, field) >= 1, f"ConstantTarget({field}=...)", "must be positive", getattr(self, field))
 
     def init(self) -> State:
-        return {"seen": 0, "other": False}
+        return {"seen": 0, "first": -1, "differ": False, "other": False}
 
     def renew(self, state: State, improved: bool) -> State:
         return state  # the targets are still the same
@@ -53,8 +58,17 @@ class ConstantTarget(AbstractDetector):
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         calls = () if stats.activation_stats is None else stats.activation_stats.losses
         if calls and not state["other"]:
-            state = {"seen": state["seen"] + 1, "other": not any(call.constant for call in calls)}
-        if state["other"] or state["seen"] < self.samples:
+            state = self._with(state, max(call.constant for call in calls))
+        needed = self.samples if state["differ"] else self.same
+        if state["other"] or state["seen"] < needed:
             return state, ()
-        detail = f"all targets are the same class, in each of {state['seen']} batches: check the labels and shuffle"
-        return state, (Finding(self.kind, stats.step, (), state["seen"], self.samples, detail),)
+        detail = (
+            f"all targets are one class in each of {state['seen']} batches: check the labels and shuffle"
+        )
+        return state, (Finding(self.kind, stats.step, (), state["seen"], needed, detail),)
+
+    def _with(self, state: State, constant: int) -> State:
+        """The state after one more sample, whose targets are all of one class, or of several (-1)."""
+        first = constant if state["first"] < 0 else state["first"]
+        differ = state["differ"] or constant != first
+        return {"seen": state["seen"] + 1, "first": first, "differ": differ, "other": constant < 0}

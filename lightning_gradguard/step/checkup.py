@@ -26,6 +26,9 @@ MOST_BYTES = 2**30
 #: quarter of their steps all but one of 70 healthy recipes had come further (`python benchmarks/harmless.py`), a small
 #: language model at 30 times its rate had not (0.35; `python benchmarks/lm`).
 SLOW = 0.4
+#: With fewer samples in the kept steps a run cannot have come far, whatever its settings (batches of one or two): only
+#: one that has not even come this share down is slow. Chosen.
+FEW, NOWHERE = 500, 0.1
 #: An arm must be ahead of the control by the first share of the untrained loss, or, after a finding, by the second of
 #: the control's. Tuned likewise.
 GAIN, RELATIVE_GAIN = 0.15, 0.2
@@ -194,7 +197,7 @@ class Checkup:
         with experiment.beside_the_run():
             control = self._control(experiment)
             untrained = experiment.measure_untrained(candidates)
-            self.verdict = verdict = Verdict(untrained, control, ())
+            self.verdict = verdict = Verdict(untrained, control, (), experiment.samples)
             if keep and not has_reason(verdict, question):
                 return None
             self.verdict = verdict = experiment.run(candidates, control, untrained)
@@ -239,8 +242,9 @@ class Checkup:
 
 def has_reason(verdict: Verdict, question: Question) -> bool:
     """Whether there is a reason to change the run, beside an arm that is better: a finding, or little progress."""
-    asked = bool(question.finding.kind)
-    return asked or verdict.control.failed or verdict.progress(verdict.control.loss) < SLOW
+    if question.finding.kind or verdict.control.failed:
+        return True
+    return verdict.progress(verdict.control.loss) < (SLOW if verdict.samples >= FEW else NOWHERE)
 
 
 def is_ahead(verdict: Verdict, question: Question, share: float = 1.0) -> bool:

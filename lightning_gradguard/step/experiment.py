@@ -96,11 +96,13 @@ class Verdict:
         untrained: Mean loss of an untrained model on the first kept steps: what all gains are a share of.
         control: The run itself, or the run continued over the same steps.
         arms: Those that applied, in the order of the candidates.
+        samples: In the kept steps.
     """
 
     untrained: float
     control: Arm
     arms: Sequence[Arm]
+    samples: int = 0
 
     @property
     def best(self) -> Arm | None:
@@ -167,6 +169,11 @@ class Experiment:
         self.ready, self.changed = ready, changed
         self.tried: list[Arm] = []
 
+    @property
+    def samples(self) -> int:
+        """In the kept steps."""
+        return sum(step.samples for step in self.steps)
+
     @contextmanager
     def beside_the_run(self) -> Iterator[None]:
         """Whatever arms do within it is put back after it, bit for bit."""
@@ -229,7 +236,8 @@ class Experiment:
             for arm in arms:
                 self._continue(arm, part)
             arms = leaders(arms, HALVINGS[1])
-        return Verdict(untrained, control, sorted(arms, key=lambda arm: candidates.index(arm.candidate)))
+        left = sorted(arms, key=lambda arm: candidates.index(arm.candidate))
+        return Verdict(untrained, control, left, self.samples)
 
     def begin(self, candidate: Candidate) -> SavedState:
         """The initial weights with a candidate in force."""

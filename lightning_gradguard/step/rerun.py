@@ -52,6 +52,11 @@ class KeptStep:
     loss: float
 
     @property
+    def samples(self) -> int:
+        """Samples in its batches: the length of their longest tensors."""
+        return sum(max((len(t) for t in tensors_of(batch) if t.ndim), default=1) for batch, _ in self.batches)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the tensors in its batches."""
         return sum(t.nbytes for batch, _ in self.batches for t in tensors_of(batch))
