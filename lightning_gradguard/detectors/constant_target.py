@@ -62,9 +62,7 @@ class ConstantTarget(AbstractDetector):
         needed = self.samples if state["differ"] else self.same
         if state["other"] or state["seen"] < needed:
             return state, ()
-        detail = (
-            f"all targets are one class in each of {state['seen']} batches: check the labels and shuffle"
-        )
+        detail = f"all targets are one class in each of {state['seen']} batches: check the labels and shuffle"
         return state, (Finding(self.kind, stats.step, (), state["seen"], needed, detail),)
 
     def _with(self, state: State, constant: int) -> State:

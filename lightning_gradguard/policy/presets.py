@@ -118,7 +118,7 @@ REPAIR = Policy(
             _STEPS, *_times(3, Rollback(), ScaleLRToUpdateRatio()), *_times(7, Rollback(), ReduceLR(), _STEPS), Stop(),
         ],
         "diverging": [Rollback(only_if_learned=True), _STEPS],
-        "damaged_weights": [Rollback(), *_times(43, Rollback(), ReduceLR(), _STEPS), Stop()],
+        "damaged_weights": [*_times(3, Rollback(), _STEPS), *_times(43, Rollback(), ReduceLR(), _STEPS), Stop()],
         "oscillating": [_STEPS],
         "poor_initialization": [_SIGNAL],
         "vanishing": [_SIGNAL],
