@@ -142,25 +142,32 @@ class Actor:
             self.first_activation_stats = self.activation_stats
         if not chosen and self.clip is None and not self.adam.lr:
             return self._leave_alone(stats, sound, event)
-        step = PendingStep(
-            optimizer=self.optimizer,
-            stats=stats,
-            lr_factor=self.lr_factor,
-            snapshots=self.snapshots,
-            forward_state=self.forward_state,
+        step = self._pending(
+            stats,
             guarded_step=self.guarded_step,
             scaler=self.scaler if self._gradients_scaled else None,
             weights_changed=self.weights_changed,
             untouched=self.untouched,
             grad_scale=self.grad_scale,
-            module=self.module,
-            adam=self.adam,
             checkup=self.checkup,
             activation_stats=self.activation_stats,
-            optimizer_name=self.name,
             fused_clip=self._fused_clip,
         )
         return self._answer(step, chosen, sound, event)
+
+    def _pending(self, stats: GradStats, **more: Any) -> PendingStep:
+        """What remedies act through, in the run and beside it."""
+        return PendingStep(
+            optimizer=self.optimizer,
+            stats=stats,
+            lr_factor=self.lr_factor,
+            snapshots=self.snapshots,
+            forward_state=self.forward_state,
+            module=self.module,
+            adam=self.adam,
+            optimizer_name=self.name,
+            **more,
+        )
 
     def _leave_alone(self, stats: GradStats, sound: bool, event: TrialEvent | None) -> StepOutcome:
         """Most steps of most runs: nothing is chosen and nothing is done at every step."""
@@ -187,26 +194,15 @@ class Actor:
     def keep(self, batches: Sequence[Indexed]) -> None:
         """The batches of the step about to happen, for a later experiment."""
         if self.checkup is not None and self._stats is not None:
-            self.checkup.keep(batches, self.lr_factor.user_lrs(), self._stats.loss if self._stats.clean else None)
+            self.checkup.keep(batches, self._stats.loss if self._stats.clean else None)
 
     def _apply_aside(self, remedies: Sequence[Any], finding: Finding) -> list[Action]:
         """Applies remedies in an experiment; what they did, nothing if one of them has nothing to do."""
         assert self._stats is not None
-        stats = self.first_activation_stats or self.activation_stats
-        step = PendingStep(
-            optimizer=self.optimizer,
-            stats=self._stats,
-            lr_factor=self.lr_factor,
-            snapshots=self.snapshots,
-            forward_state=self.forward_state,
-            module=self.module,
-            adam=self.adam,
-            activation_stats=stats,
-            optimizer_name=self.name,
-        )
+        step = self._pending(self._stats, activation_stats=self.first_activation_stats or self.activation_stats)
         actions = []
         for remedy in remedies:
-            action = remedy.apply(finding, step)
+            action = applied(remedy, finding, step)
             if action is None:
                 return []
             actions.append(action)
@@ -290,19 +286,11 @@ class Actor:
             return []
         changes, was_cancelled = step.changes, step.cancelled
         try:
-            action = remedy.apply(finding, step)
+            action = applied(remedy, finding, step)
         except Exception as error:
             self._failed.add(remedy)
             warn_switched_off("remedy", remedy, error)
             return []
-        if isinstance(action, str):
-            warnings.warn(
-                f"`{type(remedy).__name__}.apply` returned text; return `self.did(...)` or None. Text will not be "
-                "accepted any more in the next release.",
-                DeprecationWarning,
-                stacklevel=2,
-            )
-            action = Action(remedy.name, action) if action else None
         if action is None or (was_cancelled and step.changes == changes):
             return []
         return [action]
@@ -413,3 +401,17 @@ class Actor:
         self.snapshots.clear()
         if self.checkup is not None:
             self.checkup.forget()
+
+
+def applied(remedy: Any, finding: Finding, step: PendingStep) -> Action | None:
+    """What a remedy did; one of the last release returns it as text."""
+    action: Action | str | None = remedy.apply(finding, step)
+    if isinstance(action, str):
+        warnings.warn(
+            f"`{type(remedy).__name__}.apply` returned text; return `self.did(...)` or None. Text will not be "
+            "accepted any more in the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return Action(remedy.name, action) if action else None
+    return action
