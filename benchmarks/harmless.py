@@ -61,8 +61,7 @@ class Experimenting(GradGuard):  # type: ignore[misc]
                 self.moments.pop(0)
                 checkup.kept = checkup.kept[:FEWEST]  # for speed
                 question = Question(Finding("forced", engine.steps), self.policy.trials)
-                with engine.actor._aside():
-                    event = checkup.examine(question, keep=False)
+                event = checkup.examine(question, keep=False)
                 self.experiments += 1
                 self.arms += len(event.trials) if event is not None else 0
 

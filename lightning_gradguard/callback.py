@@ -247,13 +247,12 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         policy = self.policy if self._acts else MONITOR
         automatic = pl_module.automatic_optimization
         if policy.uses_search and (several or not alone or not automatic):
-            why = (
-                "with several optimizers: no single loss can rank remedies"
-                if several
-                else "in several processes: experiments are not supported there"
-                if not alone
-                else "with manual optimization: its steps cannot be taken again"
+            reasons = (
+                (several, "with several optimizers: no single loss can rank remedies"),
+                (not alone, "in several processes: experiments are not supported there"),
+                (not automatic, "with manual optimization: its steps cannot be taken again"),
             )
+            why = next(why for applies, why in reasons if applies)
             rank_zero_warn(f"GradGuard: policy={policy.name!r} acts like 'protect' {why}.")
             policy = policy.without_search
         scaler = getattr(trainer.precision_plugin, "scaler", None)

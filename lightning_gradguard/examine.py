@@ -14,10 +14,11 @@ from lightning_gradguard.callback import GradGuard
 from lightning_gradguard.findings import Finding, Incident, describe
 from lightning_gradguard.policy import REPAIR, Policy
 from lightning_gradguard.remedies import TryEach
-from lightning_gradguard.step.checkup import FEWEST, MOST, Question, is_ahead, is_clear
-from lightning_gradguard.step.experiment import FURTHER_PASSES, HALVINGS, Arm, Verdict
+from lightning_gradguard.step.checkup import FEWEST, MOST, NOWHERE, Checkup, Question, is_ahead, is_clear
+from lightning_gradguard.step.experiment import FURTHER_PASSES, Arm, Verdict, most_steps
 from lightning_gradguard.step.model_changes import CodeChange
-from lightning_gradguard.step.rerun import fork_generators
+from lightning_gradguard.step.rerun import same_generators
+from lightning_gradguard.tensors.copies import optimizer_params
 from lightning_gradguard.trainer import trainer_class
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 #: What a run is found to be: another setting is clearly better and there is a reason to change it; it gets nowhere and
 #: nothing helps; it learns, and another setting is clearly faster; it learns.
 BROKEN, STUCK, SLOWER, HEALTHY = "broken", "gets nowhere", "healthy, could be faster", "healthy"
-#: Share of the untrained loss below which a run is said to get nowhere, for a run that nothing helps. Chosen.
-NOWHERE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,45 +113,53 @@ class Examiner(GradGuard):
         self.arms: tuple[Arm, ...] = ()
         self.verdict: Verdict | None = None
         self.question = Question(Finding("", 0), REPAIR.trials)
+        self.checkup: Checkup
+        self.taken = 0  # steps that were kept for the experiment
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        checkup = next(iter(self._engines.values())).actor.checkup
-        if checkup is None:
+        checkups = [engine.actor.checkup for engine in self._engines.values()]
+        # Without an optimizer, Lightning makes one that holds no parameters.
+        if len(checkups) != 1 or checkups[0] is None or not optimizer_params(trainer.optimizers[0]):
             raise ValueError(
                 "`doctor(module)` must have one optimizer, automatic optimization and one process, got "
                 f"{type(pl_module).__name__}."
             )
-        checkup.quarter = checkup.next_look = math.inf  # nobody looks before the end
+        self.checkup = checkups[0]
+        # Everything is kept, in the second half of a short run too, and there is no experiment before the end.
+        self.checkup.quarter = self.checkup.next_look = self.checkup.last_step = math.inf
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
-        for engine in self._engines.values():
-            if engine.steps >= min(self.count, self._planned or self.count) and not self._losses:
-                self._examine(engine)
-                trainer.should_stop = True
+        if all(engine.steps >= self.count for engine in self._engines.values()) and not self._losses:
+            self._examine()
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._examine()  # a run that is shorter
+        super().on_train_end(trainer, pl_module)
 
     def _open_logbook(self, trainer: Any) -> None:
         """Nothing is told but the diagnosis."""
 
-    def _examine(self, engine: Any) -> None:
-        checkup = engine.actor.checkup
-        if self.verdict is not None or not checkup.kept:
+    def _examine(self) -> None:
+        checkup = self.checkup
+        self.taken = len(checkup.kept)
+        if self.verdict is not None or self.taken < FEWEST:
             return
-        worst = next((finding for finding in self.findings), Finding("", engine.steps))
-        self.question = Question(worst, REPAIR.trials)
-        third = len(checkup.kept) // 3
-        most = third * (len(REPAIR.trials) + sum(HALVINGS)) + (1 + HALVINGS[1]) * FURTHER_PASSES * len(checkup.kept)
-        checkup.rerun.step_taken = self.followed(most)
-        with engine.actor._aside():
-            checkup.examine(self.question, keep=False)
+        self.question = Question(next(iter(self.findings), Finding("", self.taken)), REPAIR.trials)
+        checkup.rerun.step_taken = self.followed(most_steps(self.taken, len(REPAIR.trials)))
+        checkup.examine(self.question, keep=False)
         self.verdict, self.arms = checkup.verdict, tuple(checkup.tried)
 
     def diagnosis(self) -> Diagnosis:
         """What was found."""
         verdict = self.verdict
         if verdict is None:
-            raise ValueError("`doctor(module, data)` must be able to take at least one optimizer step, got none.")
+            raise ValueError(
+                f"`doctor(module, data)` must be able to take at least {FEWEST} optimizer steps on finite batches, got "
+                f"{self.taken}: set `max_epochs` higher, or give more data."
+            )
         best = verdict.best
         ahead = best is not None and is_ahead(verdict, self.question) and verdict.is_certain(best)
         progress = -math.inf if verdict.control.failed else verdict.progress(verdict.control.loss)
@@ -189,7 +196,8 @@ def doctor(
             on them.
 
     Raises:
-        ValueError: If `steps` is out of range, or the module has several optimizers or manual optimization.
+        ValueError: If `steps` is out of range, the module has no optimizer, several or manual optimization, or the run
+            takes fewer than 24 steps.
 
     Example::
 
@@ -208,6 +216,6 @@ def doctor(
     )  # fmt: skip
     trainer = trainer_class(module)(callbacks=callbacks, **{**quiet, **trainer_options})
     is_module = hasattr(data, "train_dataloader")
-    with fork_generators(trainer):
+    with same_generators(trainer.strategy.root_device):
         trainer.fit(copy.deepcopy(module), **{"datamodule" if is_module else "train_dataloaders": data})
     return examiner.diagnosis()

@@ -26,7 +26,6 @@ from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
 from lightning_gradguard.remedies import AbstractClip, TryEach
 from lightning_gradguard.step.actor import Actor
-from lightning_gradguard.step.checkup import Question
 from lightning_gradguard.step.rerun import Indexed, Rerun
 from lightning_gradguard.step.snapshot_state import load_snapshots, save_snapshots
 from lightning_gradguard.tensors.checkpointing import from_checkpoint, to_checkpoint
@@ -204,7 +203,7 @@ class RunEngine(StepEngine):
         for finding in report.findings:
             for remedy in (remedy for rung in policy.rungs.get(finding.kind, ()) for remedy in rung or ()):
                 if isinstance(remedy, TryEach) and self.actor.checkup is not None:
-                    self.actor.checkup.ask(Question(finding, remedy.trials, remedy.advice))
+                    self.actor.checkup.ask(remedy.question(finding))
 
     def keep(self, batches: Sequence[Indexed]) -> None:
         """May be called after `before_step`: the step's batches, for later experiments."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -20,9 +22,18 @@ def adam(lr: float) -> Any:
     return lambda params: torch.optim.Adam(params, lr=lr)
 
 
+class Noisy(Net):
+    """Draws from the generators of Python and numpy."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        random.random()
+        np.random.rand()
+        return super().training_step(batch, batch_idx)
+
+
 def broken() -> Any:
     torch.manual_seed(0)
-    return Net(optimizer=adam(1e-5)), loader(60)
+    return Noisy(optimizer=adam(1e-5)), loader(60)
 
 
 def healthy() -> Any:
@@ -50,11 +61,12 @@ class Slow(Net):
 
 def test_a_broken_run_gets_its_cause_and_a_change_that_repairs_it() -> None:
     module, data = broken()
-    before, state = copy.deepcopy(module), torch.get_rng_state()
+    before, state = copy.deepcopy(module), (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())
     diagnosis = doctor(module, data, steps=40, max_epochs=4)
     assert (diagnosis.state, diagnosis.cause) == ("broken", "lr_too_small")
     assert same_state(module, before)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == state[1:]
     assert not hasattr(module, "_trainer") or module._trainer is None
     (change,) = diagnosis.changes
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-5)
@@ -72,6 +84,12 @@ def test_a_healthy_run_is_called_healthy_and_its_arms_are_told() -> None:
     assert len(diagnosis.arms) > 10
     assert diagnosis.control.loss < diagnosis.untrained
     assert len(diagnosis.control.history) == 24 + 3 * 16 + 8  # once, three passes over two thirds, the rest measured
+
+
+def test_a_run_of_fewer_steps_than_asked_for_is_examined_at_its_end() -> None:
+    module, data = healthy()
+    diagnosis = doctor(module, data, max_steps=30)
+    assert len(diagnosis.control.history) == 30 + 3 * 20 + 10
 
 
 def test_a_run_that_nothing_helps_gets_nowhere() -> None:
@@ -100,9 +118,11 @@ def test_a_rate_that_is_far_too_large_is_broken() -> None:
         (lambda: doctor(Net(), loader(), steps=10), "of at least 24"),
         (lambda: doctor(nn.Linear(1, 1), loader()), "must be a LightningModule"),
         (lambda: doctor(Two(), loader(), max_epochs=4), "one optimizer, automatic optimization"),
+        (lambda: doctor(Without(), loader(60)), "one optimizer, automatic optimization"),
+        (lambda: doctor(Net(), loader(5), max_epochs=2), "at least 24 optimizer steps on finite batches, got 10"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*acts like 'protect'")
+@pytest.mark.filterwarnings("ignore:.*acts like 'protect'", "ignore:.*configure_optimizers. returned .None.")
 def test_what_cannot_be_examined_is_said(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
@@ -117,6 +137,13 @@ class Two(Net):
 
     def configure_optimizers(self) -> Any:
         return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
+
+
+class Without(Net):
+    """No optimizer."""
+
+    def configure_optimizers(self) -> Any:
+        return None
 
 
 def test_the_command_takes_a_function_and_writes_a_page(

@@ -24,6 +24,7 @@ from lightning_gradguard.remedies import AbstractRemedy, ScaleLR, SwapActivation
 from lightning_gradguard.step import experiment as experiment_module
 from lightning_gradguard.step.checkup import FEWEST, MOST, Checkup, Question, has_reason, is_ahead, is_clear
 from lightning_gradguard.step.experiment import Arm, Candidate, Experiment, Verdict, last_third, leaders
+from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
 from lightning_gradguard.step.rerun import KeptStep
 
@@ -44,9 +45,8 @@ class Experimenting(GradGuard):  # type: ignore[misc]
         checkup.last_step = checkup.quarter = math.inf
         if self.at and engine.steps >= self.at[0] and not self._losses:
             self.at.pop(0)
-            with engine.actor._aside():
-                question = Question(Finding("forced", engine.steps), REPAIR.trials)
-                self.events.append(checkup.examine(question, keep=False))
+            question = Question(Finding("forced", engine.steps), REPAIR.trials)
+            self.events.append(checkup.examine(question, keep=False))
             self.states_held |= any(arm.end is not None for arm in (*checkup.tried, checkup.verdict.control))
 
 
@@ -249,6 +249,22 @@ def test_what_raises_in_an_arm_ends_the_arm() -> None:
     assert losses == {"Break": math.inf, "ScaleLR(1e+30)": math.inf}
 
 
+@dataclass(frozen=True)
+class Speaks(AbstractRemedy):
+    """A remedy of the last release: it returns what it did as text."""
+
+    def apply(self, finding: Finding, step: PendingStep) -> Any:
+        return "did nothing"
+
+
+def test_a_remedy_that_returns_text_is_tried_as_well() -> None:
+    guard = asking([Speaks()])
+    with pytest.warns(DeprecationWarning, match="returned text"):
+        module = seeded(Net, slow, guard)
+    assert same_state(module, seeded(Net, slow))
+    assert [trial.remedies for incident in guard.incidents for trial in incident.trials] == ["Speaks"]
+
+
 def test_in_the_second_half_of_a_run_nothing_is_examined() -> None:
     guard = asking([ScaleLR(1e4)], at=61)
     module = seeded(Net, OPTIMIZERS["adamw"], guard, batches=120)
@@ -267,7 +283,8 @@ class Fake:
         self.looks: list[tuple[str, float]] = []
         self.checkup = Checkup(
             save=nothing, apply=nothing, changed=nothing, ready=nothing, aside=nullcontext, trials=("all",),
-            total_steps=total_steps, rerun=nothing, lr_factor=nothing,
+            total_steps=total_steps, rerun=nothing,
+            lr_factor=LRFactor(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),
         )  # fmt: skip
         self.checkup.initial = self.checkup  # type: ignore[assignment]
         self.checkup.examine = self.examine  # type: ignore[method-assign, assignment]
@@ -279,7 +296,7 @@ class Fake:
         """Steps after which it looked, and why."""
         seen = []
         for step in range(1, steps + 1):
-            self.checkup.keep([(torch.zeros(2), step)], [0.1], 1.0)
+            self.checkup.keep([(torch.zeros(2), step)], 1.0)
             if step in asked:
                 self.checkup.ask(Question(Finding("a", step), ("some",)))
             self.checkup.between_steps(step, math.nan)
@@ -317,20 +334,20 @@ def test_without_initial_weights_there_is_no_look_and_nothing_is_kept() -> None:
 def test_as_many_steps_are_kept_as_a_quarter_of_the_run_has(total: int | None, most: int) -> None:
     fake = Fake(total)
     for step in range(400):
-        fake.checkup.keep([(torch.zeros(2), step)], [0.1], 1.0)
+        fake.checkup.keep([(torch.zeros(2), step)], 1.0)
     assert len(fake.checkup.kept) == most
 
 
 def test_batches_that_are_not_finite_and_more_bytes_than_allowed_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     checkup = Fake().checkup
-    checkup.keep([({"x": [torch.tensor([math.nan])]}, 0)], [0.1], None)
-    checkup.keep([], [0.1], 1.0)
+    checkup.keep([({"x": [torch.tensor([math.nan])]}, 0)], None)
+    checkup.keep([], 1.0)
     assert checkup.kept == []
-    checkup.keep([(torch.ones(3), 0)], [0.1], math.nan)
-    assert [step.loss for step in checkup.kept] == [math.inf]
+    checkup.keep([(torch.ones(3), 0)], math.nan)
+    assert [(step.lrs, step.loss) for step in checkup.kept] == [((0.1,), math.inf)]
     monkeypatch.setattr("lightning_gradguard.step.checkup.MOST_BYTES", 1000)
     for step in range(10):
-        checkup.keep([(torch.ones(50), step)], [0.1], 1.0)
+        checkup.keep([(torch.ones(50), step)], 1.0)
     assert len(checkup.kept) == 5
     checkup.forget()
     assert (checkup.kept, checkup.initial) == ([], None)
@@ -340,7 +357,7 @@ def test_where_the_loss_began_is_the_median_of_the_first_eight_finite_losses_and
     checkup, other = Fake().checkup, Fake().checkup
     assert math.isnan(checkup.initial_loss)
     for loss in (None, math.inf, *range(1, 12)):
-        checkup.keep([], [], loss)
+        checkup.keep([], loss)
     other.load_state_dict(checkup.state_dict())
     assert other.initial_loss == checkup.initial_loss == 4.5
 

@@ -46,5 +46,9 @@ class TryEach(AbstractRemedy):
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
         if step.weights_changed or step.untouched:  # else the weights are known to be good: the data are at fault
-            step.ask(Question(finding, self.trials, self.advice))
+            step.ask(self.question(finding))
         return None
+
+    def question(self, finding: Finding) -> Question:
+        """What it asks about a finding."""
+        return Question(finding, self.trials, self.advice)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lightning_gradguard.findings import EXHAUSTED, KEPT, PROPOSED, UNDONE, Action, Finding, Trial, TrialEvent
-from lightning_gradguard.step.experiment import Arm, Candidate, Experiment, Verdict
+from lightning_gradguard.step.experiment import Arm, Candidate, Experiment, Verdict, last_third
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.rerun import Indexed, KeptStep, Rerun, tensors_of
 from lightning_gradguard.step.saved_state import SavedState
@@ -117,12 +117,11 @@ class Checkup:
         """Before the very first step: keeps the state that every arm begins with."""
         self.initial = self._save()
 
-    def keep(self, batches: Sequence[Indexed], lrs: Sequence[float], loss: float | None) -> None:
+    def keep(self, batches: Sequence[Indexed], loss: float | None) -> None:
         """One more step of the run. A batch that is not finite itself is not kept: no setting can cure it.
 
         Args:
             batches: Its batches with their indices in the epoch.
-            lrs: The learning rate of every parameter group, as the user's schedule had it.
             loss: Its loss.
         """
         finite = loss is not None and math.isfinite(loss)
@@ -132,7 +131,8 @@ class Checkup:
             return
         if not finite and not all(is_finite(batch) for batch, _ in batches):
             return
-        step = KeptStep(tuple(batches), tuple(lrs), float(loss) if finite else math.inf)  # type: ignore[arg-type]
+        lrs = tuple(self._lr_factor.user_lrs())
+        step = KeptStep(tuple(batches), lrs, float(loss) if finite else math.inf)  # type: ignore[arg-type]
         if self._bytes + step.nbytes <= MOST_BYTES:
             self.kept.append(step)
             self._bytes += step.nbytes
@@ -163,8 +163,7 @@ class Checkup:
         self.next_look = 2 * steps
         question = self.question or Question(Finding("", steps - 1), self._trials)
         self.question = None
-        with self._aside():
-            self.event = self.examine(question, best)
+        self.event = self.examine(question, best)
 
     def forget(self) -> None:
         """Lets everything go that was kept for looks."""
@@ -194,7 +193,7 @@ class Checkup:
         assert self.initial is not None
         experiment = Experiment(self.rerun, self.kept, self._save, self.initial, self._ready, self._changed)
         candidates, winner, begin = self.candidates(question), None, None
-        with experiment.beside_the_run():
+        with self._aside(), experiment.beside_the_run():
             control = self._control(experiment)
             untrained = experiment.measure_untrained(candidates)
             self.verdict = verdict = Verdict(untrained, control, (), experiment.samples)
@@ -222,7 +221,7 @@ class Checkup:
 
         It goes on at its own learning rate, without what has been reduced for a time.
         """
-        then, now = [step.loss for step in self.kept], experiment.losses_here()
+        then, now = [step.loss for step in self.kept], experiment.losses(last_third(self.kept))
         control, here = Arm(None, losses=then, history=then), Arm(None, losses=now)
         if control.failed or here.loss < control.loss:
             control.losses = [*then[: -len(now)], *now]

@@ -199,24 +199,18 @@ class Experiment:
         """
         self.initial.restore()
         self.changed()
-        losses = [self._before_training()]
+        losses = [fmean(self.losses(self.steps[:UNTRAINED]))]
         for candidate in candidates:
             if candidate.only_model and self._begin(candidate) is not None:
-                losses.append(self._before_training())
+                losses.append(fmean(self.losses(self.steps[:UNTRAINED])))
         return min(losses)
 
-    def _before_training(self) -> float:
+    def losses(self, steps: Sequence[KeptStep]) -> list[float]:
+        """The loss of each step with the present weights; inf where it cannot be measured, which ends no run."""
         try:
-            return fmean(self.rerun.losses(self.steps[:UNTRAINED]))
-        except Exception:  # an arm that cannot be measured tells nothing
-            return math.inf
-
-    def losses_here(self) -> list[float]:
-        """The losses of the last third of the steps with the present weights."""
-        try:
-            return self.rerun.losses(last_third(self.steps))
+            return self.rerun.losses(steps)
         except Exception:
-            return [math.inf]
+            return [math.inf] * len(steps)
 
     def run(self, candidates: Sequence[Candidate], control: Arm, untrained: float) -> Verdict:
         """One pass over the steps for each candidate; the worst are left out after each third.
@@ -257,19 +251,16 @@ class Experiment:
                     arm.losses = []
                     self._continue(arm, self.steps[:-third])
             if not arm.failed:
-                measured = self._measure(arm, self.steps[-third:])
+                self._resume(arm)
+                measured = self.losses(self.steps[-third:])
                 arm.losses, arm.history = [*arm.losses, *measured], [*arm.history, *measured]
         return verdict
 
-    def _measure(self, arm: Arm, steps: Sequence[KeptStep]) -> list[float]:
-        """The losses of steps where an arm stands."""
-        assert arm.end is not None
-        arm.end.restore()
-        self.changed()
-        try:
-            return self.rerun.losses(steps)
-        except Exception:  # ends the arm, not the run
-            return [math.inf] * len(steps)
+    def _resume(self, arm: Arm) -> None:
+        """Puts the run where an arm stands; one that has just begun is in force already."""
+        if arm.end is not None:
+            arm.end.restore()
+            self.changed()
 
     def _begin(self, candidate: Candidate) -> Arm | None:
         """The initial weights with a candidate in force; None where it does not apply or raises."""
@@ -286,10 +277,8 @@ class Experiment:
         return Arm(candidate, ", ".join(action.summary for action in actions), changes=changes)
 
     def _continue(self, arm: Arm, steps: Sequence[KeptStep]) -> None:
-        """Takes further steps from where an arm stands; one that has just begun is in force already."""
-        if arm.end is not None:
-            arm.end.restore()
-            self.changed()
+        """Takes further steps from where an arm stands."""
+        self._resume(arm)
         for step in steps:
             try:
                 loss = self.rerun.take_step(step, self.ready)
@@ -300,6 +289,18 @@ class Experiment:
             if arm.failed:
                 return
         arm.end = self.save()
+
+
+def most_steps(steps: int, candidates: int) -> int:
+    """How many steps an experiment over so many kept ones takes at most, its further passes included.
+
+    Example:
+        >>> most_steps(30, 40)  # 10 for each of 40, then 10 for each of 8 and 3, then 3 passes over 20 for each of 4
+        750
+    """
+    third, judged = steps // 3, max(2, steps // 3)
+    once = third * (candidates + HALVINGS[0]) + (steps - 2 * third) * HALVINGS[1]
+    return once + (1 + HALVINGS[1]) * FURTHER_PASSES * (steps - judged)
 
 
 def leaders(arms: Sequence[Arm], most: int) -> list[Arm]:

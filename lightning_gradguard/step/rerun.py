@@ -198,18 +198,15 @@ class Rerun:
     @contextmanager
     def without_trace(self) -> Iterator[None]:
         """Whatever `training_step` changes within it, but for weights that an optimizer holds, is put back after it."""
-        generators, python, numpy = fork_generators(self.trainer), random.getstate(), np.random.get_state()
         attributes = [(vars(m), remembered(vars(m))) for m in self.module.modules()]
         others = self._other_tensors()
         self._state.rescan(self.module)
         self._state.save()
         vars(self.module).update({name: silent for name in LOGGING})
         try:
-            with generators:
+            with same_generators(self.trainer.strategy.root_device):
                 yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
             for present, before in attributes:
                 put_back(present, before)
             with torch.no_grad():
@@ -322,12 +319,17 @@ def put_back(attributes: dict[str, Any], before: dict[str, tuple[Any, Any]]) -> 
             value.update(kept)
 
 
-def fork_generators(trainer: Any) -> Any:
-    """A context after which torch's random generators, on the host and on the Trainer's device, are as before.
+@contextmanager
+def same_generators(device: torch.device) -> Iterator[None]:
+    """The random generators of Python, numpy and torch, on the host and on a device, are as before after it.
 
     Lightning's `isolate_rng` knows no accelerator but CUDA.
     """
-    device = trainer.strategy.root_device
-    if device.type == "cpu":
-        return torch.random.fork_rng(devices=[])
-    return torch.random.fork_rng(devices=[device], device_type=device.type)
+    python, numpy = random.getstate(), np.random.get_state()
+    accelerator = {"devices": [device], "device_type": device.type} if device.type != "cpu" else {"devices": []}
+    try:
+        with torch.random.fork_rng(**accelerator):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
