@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel import every
-from peers import TOOLS as PEERS
+from peers import REPAIR, WITH_REPAIR
 from recipes import RECIPES, STEPS, run, same
 from results import publish
 from rich.table import Table
@@ -29,11 +29,10 @@ from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import HEALTHY, Finding
 from lightning_gradguard.step.checkup import FEWEST, Question
 
-GUARD, REPAIR = "GradGuard", "GradGuard repair"
+GUARD = "GradGuard"
 OURS = {GUARD, REPAIR}
 #: The run is the same and has no incident, but its loss ends above its best: a moving target, as in Q-learning.
 DOUBTED = "same, called degraded"
-TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 
 class Experimenting(GradGuard):  # type: ignore[misc]
@@ -111,7 +110,7 @@ def judge(name: str, seed: int, steps: int = STEPS, tools: Sequence[str] = (GUAR
         raise RuntimeError(f"{name} with seed {seed} is not a healthy run: {alone.error or 'non-finite weights'}.")
     verdicts = {}
     for tool in tools:
-        callbacks, options = TOOLS[tool]()
+        callbacks, options = WITH_REPAIR[tool]()
         guarded = run(RECIPES[name], seed, steps, callbacks, **options)
         reports = [guard.report() for guard in callbacks if isinstance(guard, GradGuard)]
         stories = tuple(str(report) for report in reports if report.outcome != HEALTHY)
@@ -127,7 +126,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
-    parser.add_argument("--tools", nargs="*", default=[t for t in TOOLS if t not in ("no guard", "clip 1.0")])
+    parser.add_argument("--tools", nargs="*", default=[t for t in WITH_REPAIR if t not in ("no guard", "clip 1.0")])
     parser.add_argument("--cache", help="folder for finished runs, so that an interrupted benchmark continues")
     parser.add_argument("--markdown", help="file whose section with this table is replaced")
     parser.add_argument("--force-experiments", type=int, default=0, help="experiments to make in every run")

@@ -42,6 +42,10 @@ def gradguard() -> Setting:
     return [GradGuard()], {}
 
 
+def repair() -> Setting:
+    return [GradGuard("repair", record=False)], {}
+
+
 #: Column title -> (required package, function that creates the tool with its own defaults).
 ALL: dict[str, tuple[str, Callable[[], Setting]]] = {
     "no guard": ("lightning", nothing),
@@ -52,3 +56,6 @@ ALL: dict[str, tuple[str, Callable[[], Setting]]] = {
     "GradGuard": ("lightning", gradguard),
 }
 TOOLS = {title: make for title, (package, make) in ALL.items() if find_spec(package) is not None}
+#: The same with the policy that changes models.
+REPAIR = "GradGuard repair"
+WITH_REPAIR = {**TOOLS, REPAIR: repair}

@@ -11,12 +11,9 @@ itself does not count for that seed.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
-import warnings
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,15 +26,15 @@ import images  # noqa: E402
 import regressions  # noqa: E402
 import sequences  # noqa: E402
 from parallel import every  # noqa: E402
-from peers import TOOLS as PEERS  # noqa: E402
+from peers import REPAIR, WITH_REPAIR  # noqa: E402
 from published import Program, train  # noqa: E402
+from recipes.base import digest, quiet  # noqa: E402
 from results import publish, rate  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from lightning_gradguard import GradGuard  # noqa: E402
 
-NONE, PROTECT, REPAIR = "no guard", "GradGuard", "GradGuard repair"
-TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
+NONE, PROTECT = "no guard", "GradGuard"
 PROGRAMS = {p.name: p for m in (classes, regressions, images, sequences) for p in m.PROGRAMS}
 #: Programs that were ported and do not count, and why.
 EXCLUDED = {
@@ -61,10 +58,8 @@ class Ending:
 
 def judge(name: str, variant: str, seed: int, tool: str) -> Ending:
     """Trains a variant with a tool."""
-    for logger in ("lightning.pytorch", "pytorch_lightning", "lightning_gradguard"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    callbacks, options = TOOLS[tool]()
+    quiet()
+    callbacks, options = WITH_REPAIR[tool]()
     begun, error, setup = time.process_time(), "", None
     try:
         setup = train(PROGRAMS[name], variant, seed, callbacks, options)
@@ -73,8 +68,7 @@ def judge(name: str, variant: str, seed: int, tool: str) -> Ending:
     seconds = time.process_time() - begun
     report = next((c.report() for c in callbacks if isinstance(c, GradGuard)), None)
     kinds = tuple(sorted({i.kind for i in report.incidents})) if report else ()
-    state: Any = setup.net.state_dict() if setup else {}
-    learned = sha256(b"".join(t.float().numpy().tobytes() for t in state.values())).hexdigest()
+    learned = digest(setup.net.state_dict()) if setup else ""
     return Ending(setup.measure() if setup else 0.0, learned, seconds, kinds, str(report or ""), error)
 
 

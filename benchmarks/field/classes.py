@@ -13,9 +13,7 @@ from published import (
     categorical,
     glorot,
     of_logit,
-    of_number,
     one_hot,
-    rmsprop,
     sgd,
     uniform,
 )
@@ -278,4 +276,3 @@ PROGRAMS = (
         data="scikit-learn's digits",
     ),
 )  # fmt: skip
-__all__ = ["PROGRAMS", "of_number", "rmsprop"]

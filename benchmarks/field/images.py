@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from classes import INPUTS, LARGE, SLOW, VANISHING, given, halves
-from published import Pair, Program, Setup, adam, binary, categorical, glorot, rmsprop, sgd
+from published import Pair, Program, Setup, adam, categorical, glorot, rmsprop, sgd
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -173,4 +173,3 @@ PROGRAMS = (
         lambda: raw_pixels(False), 0.79, inside=False, data="digits for CIFAR-10",
     ),
 )  # fmt: skip
-__all__ = ["PROGRAMS", "binary"]

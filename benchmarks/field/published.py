@@ -179,11 +179,6 @@ def of_logit(output: Tensor, y: Tensor) -> float:
     return float(((output.squeeze(1) > 0).long() == y.long()).float().mean())
 
 
-def of_number(output: Tensor, y: Tensor) -> float:
-    """Share of targets of 0 or 1 that a number near them tells."""
-    return float(((output > 0.5) == (y > 0.5)).all(1).float().mean())
-
-
 def r2(output: Tensor, y: Tensor) -> float:
     """Explained share of the variance, at least 0."""
     found = 1 - float(F.mse_loss(output, y)) / max(float(y.var(unbiased=False)), 1e-12)

@@ -9,9 +9,7 @@ warmup, cosine, weight decay, gradients clipped at 1). Every tool is beside the 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,15 +19,13 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 import lightning.pytorch as pl  # noqa: E402
 from gpt import GPT, STEPS, loader  # noqa: E402
 from parallel import every  # noqa: E402
-from peers import TOOLS as PEERS  # noqa: E402
+from peers import WITH_REPAIR  # noqa: E402
+from recipes.base import quiet  # noqa: E402
 from results import publish  # noqa: E402
 from rich.table import Table  # noqa: E402
 from rows import ROWS  # noqa: E402
 
 from lightning_gradguard import GradGuard  # noqa: E402
-
-REPAIR = "GradGuard repair"
-TOOLS = {**PEERS, REPAIR: lambda: ([GradGuard("repair", record=False)], {})}
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,9 @@ class Ending:
 
 def train(row: str, tool: str, seed: int) -> Ending:
     """One run."""
-    for name in ("lightning.pytorch", "pytorch_lightning", "lightning_gradguard"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore")
+    quiet()
     pl.seed_everything(seed)
-    callbacks, options = TOOLS[tool]()
+    callbacks, options = WITH_REPAIR[tool]()
     chosen = ROWS[row]
     module = GPT(chosen.recipe)
     faults = [chosen.fault] if chosen.fault is not None else []
@@ -69,7 +63,7 @@ def main() -> int:
     """A row for each way to go wrong, a column for each tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", default=list(ROWS))
-    parser.add_argument("--tools", nargs="*", default=[tool for tool in TOOLS if tool != "clip 1.0"])
+    parser.add_argument("--tools", nargs="*", default=[tool for tool in WITH_REPAIR if tool != "clip 1.0"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--cache", help="folder for finished runs, so that an interrupted benchmark continues")
     parser.add_argument("--markdown", help="file whose section with this table is replaced")

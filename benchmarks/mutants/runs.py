@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
-import torch
 from parallel import every
-from recipes.base import Program, run
+from recipes.base import Program, digest, run
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import HEALTHY
@@ -68,12 +66,6 @@ def judge(mutant: Mutant, tool: str = ALONE) -> Ending:
         guards[0].report().outcome if guards else "",
         tuple(dict.fromkeys(i.kind for i in incidents)), tuple(str(i)[:300] for i in incidents[:20]),
     )  # fmt: skip
-
-
-def digest(state: dict[str, torch.Tensor]) -> str:
-    """A digest of every bit."""
-    parts = (value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for value in state.values())
-    return sha256(b"".join(parts)).hexdigest()
 
 
 def endings(jobs: Iterable[Job], folder: Path, processes: int | None = None) -> dict[Job, Ending]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from peers import TOOLS as PEERS
+from peers import REPAIR, WITH_REPAIR
 
 from lightning_gradguard import GradGuard
 
-ALONE, PROTECT, REPAIR = "no guard", "GradGuard", "GradGuard repair"
+ALONE, PROTECT = "no guard", "GradGuard"
 OURS = (PROTECT, REPAIR, "GradGuard monitor")
 TOOLS = {
-    **PEERS,
+    **WITH_REPAIR,
     PROTECT: lambda: ([GradGuard(record=False)], {}),
-    REPAIR: lambda: ([GradGuard("repair", record=False)], {}),
     "GradGuard monitor": lambda: ([GradGuard("monitor", record=False)], {}),
 }

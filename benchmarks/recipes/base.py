@@ -6,8 +6,9 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import lightning.pytorch as pl
@@ -119,6 +120,12 @@ def run(build: Recipe, seed: int, steps: int = STEPS, callbacks: Sequence[Any] =
 def same(a: Outcome, b: Outcome) -> bool:
     """Whether the final weights and buffers of two runs are bit-identical."""
     return a.state.keys() == b.state.keys() and all(torch.equal(a.state[name], b.state[name]) for name in a.state)
+
+
+def digest(state: Mapping[str, torch.Tensor]) -> str:
+    """A digest of every bit of a model's weights and buffers."""
+    parts = (value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for value in state.values())
+    return sha256(b"".join(parts)).hexdigest()
 
 
 def quiet() -> None:

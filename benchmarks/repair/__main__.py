@@ -15,7 +15,6 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
@@ -29,7 +28,7 @@ import wider  # noqa: E402, F401
 from cases import CASES  # noqa: E402
 from cures import OURS, tools  # noqa: E402
 from parallel import every  # noqa: E402
-from recipes.base import run  # noqa: E402
+from recipes.base import digest, run  # noqa: E402
 from results import publish  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -79,11 +78,10 @@ def judge(name: str, broken: bool, tool: str, seed: int) -> Ending:
     guards = [callback for callback in callbacks if isinstance(callback, GradGuard)]
     incidents = [i for guard in guards for i in guard.incidents if i.last_step >= case.onset]
     right = [i for i in incidents if i.kind in case.kinds]
-    digest = sha256(b"".join(value.numpy().tobytes() for value in outcome.state.values())).hexdigest()
     return Ending(
         reached, reached >= case.enough, outcome.seconds,
         min((i.first_step for i in incidents), default=None), min((i.first_step for i in right), default=None),
-        any(case.layer in i.layers for i in right), digest, tuple(map(str, incidents)),
+        any(case.layer in i.layers for i in right), digest(outcome.state), tuple(map(str, incidents)),
         any(incident.advice for incident in incidents),
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from peers import TOOLS as PEERS
-from peers import Setting
+from peers import REPAIR as REPAIRING
+from peers import WITH_REPAIR, Setting
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.findings import Action, Finding
@@ -40,8 +40,10 @@ def random_remedy(seed: int) -> Setting:
     """`REPAIR` with every `TryEach` replaced by one random set."""
     ladders: dict[str, Any] = {}
     for kind, ladder in REPAIR.ladders.items():
-        tried = [any(isinstance(remedy, TryEach) for remedy in rung or ()) for rung in ladder]  # type: ignore[union-attr]
-        ladders[kind] = [(RandomRemedy(seed),) if t else rung for t, rung in zip(tried, ladder, strict=True)]
+        ladders[kind] = [
+            rung and tuple(RandomRemedy(seed) if isinstance(remedy, TryEach) else remedy for remedy in rung)
+            for rung in ladder
+        ]
     return [GradGuard(Policy(ladders, name="random"), record=False)], {}
 
 
@@ -50,9 +52,10 @@ def tools(seed: int) -> dict[str, Any]:
     ours = {
         "random remedy": lambda: random_remedy(seed),
         "GradGuard protect": lambda: ([GradGuard("protect", record=False)], {}),
-        "GradGuard repair": lambda: ([GradGuard("repair", record=False)], {}),
     }
-    return {**{name: make for name, make in PEERS.items() if name != "GradGuard"}, **ours}
+    others = {name: make for name, make in WITH_REPAIR.items() if name != "GradGuard"}
+    repair = others.pop(REPAIRING)
+    return {**others, **ours, REPAIRING: repair}
 
 
 OURS = ("random remedy", "GradGuard protect", "GradGuard repair")
