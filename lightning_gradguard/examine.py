@@ -127,7 +127,7 @@ class Examiner(GradGuard):
             )
         self.checkup = checkups[0]
         # Everything is kept, in the second half of a short run too, and there is no experiment before the end.
-        self.checkup.quarter = self.checkup.next_look = self.checkup.last_step = math.inf
+        self.checkup.quarter = self.checkup.next_possible = self.checkup.last_step = math.inf
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)

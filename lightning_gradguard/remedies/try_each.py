@@ -24,7 +24,7 @@ class TryEach(AbstractRemedy):
     nothing is changed. A set with a remedy that does not apply is passed over. What was tried is recorded as the
     incident's `trials`; its `actions` name only what was kept. In the second half of a run nothing is tried.
 
-    A policy with this remedy looks once more at a quarter of the run, whatever was found.
+    A policy with this remedy makes one more experiment at a quarter of the run, whatever was found.
 
     Args:
         trials: The sets, the simplest first; each a sequence of remedies.

@@ -43,7 +43,7 @@ class Question:
     """What an experiment is asked.
 
     Args:
-        finding: What is wrong with the run; without a kind at the look that every run gets.
+        finding: What is wrong with the run; without a kind in the experiment that every run gets.
         trials: Sets of remedies that may help, the simplest first.
         advice: What is left for the user to do when none does.
     """
@@ -59,7 +59,7 @@ class Checkup:
     The run is changed only where three things hold: there is a reason (a finding, or little progress), an arm is
     clearly ahead of the run over its own first steps, and it still is after further passes over them, in which the
     run goes on as well. Nothing is examined in the second half of a run: what begins again there has too few steps
-    left. Every look doubles the wait for the next one.
+    left. Every experiment doubles the wait for the next one.
 
     Args:
         save: Saves the state of model and optimizer as it is now.
@@ -95,13 +95,13 @@ class Checkup:
         self.initial: SavedState | None = None
         self.kept: list[KeptStep] = []
         self.question: Question | None = None
-        self.event: TrialEvent | None = None  # of the last look, until the next step has taken it in
-        self.verdict: Verdict | None = None  # of the last look
-        self.tried: list[Arm] = []  # at the last look
-        self.next_look: float = 0
+        self.event: TrialEvent | None = None  # of the last experiment, until the next step has taken it in
+        self.verdict: Verdict | None = None  # of the last experiment
+        self.tried: list[Arm] = []  # in the last experiment
+        self.next_possible: float = 0
         self._early: list[float] = []
         self._bytes = 0
-        self._looked = False  # whether the look at a quarter of the run is over
+        self._over = False  # whether the experiment at a quarter of the run is over
 
     @property
     def initial_loss(self) -> float:
@@ -138,11 +138,11 @@ class Checkup:
             self._bytes += step.nbytes
 
     def ask(self, question: Question) -> None:
-        """Asks for a look as soon as one is possible."""
+        """Asks for an experiment as soon as one is possible."""
         self.question = question
 
     def between_steps(self, steps: int, best: float) -> None:
-        """Looks, if a look is due; `event` says what has come of it.
+        """Makes an experiment, if one is due; `event` says what has come of it.
 
         Args:
             steps: Optimizer steps so far.
@@ -155,18 +155,18 @@ class Checkup:
             return
         if len(self.kept) < FEWEST:
             return
-        scheduled = not self._looked and steps >= max(self.quarter, FEWEST)
-        asked = self.question is not None and steps >= self.next_look
+        scheduled = not self._over and steps >= max(self.quarter, FEWEST)
+        asked = self.question is not None and steps >= self.next_possible
         if not (scheduled or asked):
             return
-        self._looked = self._looked or scheduled
-        self.next_look = 2 * steps
+        self._over = self._over or scheduled
+        self.next_possible = 2 * steps
         question = self.question or Question(Finding("", steps - 1), self._trials)
         self.question = None
         self.event = self.examine(question, best)
 
     def forget(self) -> None:
-        """Lets everything go that was kept for looks."""
+        """Lets everything go that was kept for experiments."""
         self.initial, self.question, self.kept = None, None, []
 
     def candidates(self, question: Question) -> list[Candidate]:
@@ -207,7 +207,7 @@ class Checkup:
                 assert winner.candidate is not None
                 begin = experiment.begin(winner.candidate)
         if winner is not None and winner.end is not None and self._keeps:
-            self.initial = begin  # a later look begins with what this one has changed
+            self.initial = begin  # a later experiment begins with what this one has changed
             winner.end.restore()
             self._changed()
         self.tried = experiment.tried
