@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,13 +244,14 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
     def _contexts(self, trainer: Any, pl_module: Any, processes: ProcessGroupInfo) -> list[RunContext]:
         """What each optimizer's engine has to know."""
-        several, alone = len(trainer.optimizers) > 1, processes.alone
+        several = len(trainer.optimizers) > 1
+        whole = processes.alone or processes.replicas(chain.from_iterable(map(optimizer_params, trainer.optimizers)))
         policy = self.policy if self._acts else MONITOR
         automatic = pl_module.automatic_optimization
-        if policy.uses_search and (several or not alone or not automatic):
+        if policy.uses_search and (several or not whole or not automatic):
             reasons = (
                 (several, "with several optimizers: no single loss can rank remedies"),
-                (not alone, "in several processes: experiments are not supported there"),
+                (not whole, "with sharded weights: experiments are not supported there"),
                 (not automatic, "with manual optimization: its steps cannot be taken again"),
             )
             why = next(why for applies, why in reasons if applies)
@@ -261,9 +263,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         detectors = [d for d in self.detectors if self._acts or d.kind in WITHOUT_GRADIENTS]
         samples = not several and automatic
         again: dict[str, Any] = {}
-        explain = REPAIR if self.explain and not policy.uses_search and samples and alone else None
-        if (policy.uses_snapshots or policy.uses_search or explain) and samples and alone:
-            rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer))
+        explain = REPAIR if self.explain and not policy.uses_search and samples and whole else None
+        if (policy.uses_snapshots or policy.uses_search or explain) and samples and whole:
+            rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer), processes)
             self._recent = RecentBatches(rerun)
             again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss, "rerun": rerun}
         self._keeps_window = policy.uses_search or explain is not None or self.save_bad_batches is not None

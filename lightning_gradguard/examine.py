@@ -120,7 +120,8 @@ class Examiner(GradGuard):
         super().on_train_start(trainer, pl_module)
         checkups = [engine.actor.checkup for engine in self._engines.values()]
         # Without an optimizer, Lightning makes one that holds no parameters.
-        if len(checkups) != 1 or checkups[0] is None or not optimizer_params(trainer.optimizers[0]):
+        one = len(checkups) == trainer.world_size == 1 and optimizer_params(trainer.optimizers[0])
+        if not one or checkups[0] is None:
             raise ValueError(
                 "`doctor(module)` must have one optimizer, automatic optimization and one process, got "
                 f"{type(pl_module).__name__}."

@@ -19,6 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "distributed"))
 
+import repair
 from story import EXPLOSION_STEP, NAN_STEP, SAVED, SPIKE_STEP, STEPS, Story, tell
 
 TWO = ("ddp", "ddp_static", "ddp_accumulate", "ddp_batchnorm", "fsdp1", "fsdp1_flat", "fsdp2", "tp")
@@ -31,8 +32,8 @@ PATIENCE = 150  # seconds until a launch counts as deadlocked
 Told = dict[str, Any]
 
 
-def launch(folder: Path, processes: int, cells: tuple[str, ...]) -> dict[str, list[Told]]:
-    """Runs the worker in so many processes: for each cell what each process wrote."""
+def launch(folder: Path, processes: int, cells: tuple[str, ...], script: str = "worker.py") -> dict[str, list[Told]]:
+    """Runs a worker in so many processes: for each cell what each process wrote."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +42,7 @@ def launch(folder: Path, processes: int, cells: tuple[str, ...]) -> dict[str, li
         "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "distributed" / "worker.py"), str(folder)]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "distributed" / script), str(folder)]
     running = []
     for rank in range(processes):
         mine = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -172,3 +173,45 @@ def test_buffers_of_all_processes_are_judged(told: dict[str, list[Told]]) -> Non
     rows = told["ddp_batchnorm"][0]["whole"]["rows"]
     assert rows[3]["buffers"] == ["net.norm.running_mean", "net.norm.running_var"]
     assert "buffer" in rows[NAN_STEP]["findings"][0]
+
+
+# ---------------------------------------------------------------- experiments under DDP
+
+
+@pytest.fixture(scope="module")
+def repaired(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Told]]:
+    two = launch(tmp_path_factory.mktemp("two"), 2, tuple(repair.CELLS), "repair.py")
+    four = launch(tmp_path_factory.mktemp("four"), 4, ("repair",), "repair.py")
+    return {**two, "repair by four": four["repair"]}
+
+
+@pytest.mark.parametrize("cell", [*repair.CELLS, "repair by four"])
+def test_all_processes_come_to_the_same_verdict(cell: str, repaired: dict[str, list[Told]]) -> None:
+    first, *others = repaired[cell]
+    assert "error" not in first, first["error"]
+    for other in others:
+        assert json.dumps(other) == json.dumps(first)
+
+
+@pytest.mark.parametrize("cell", ["repair", "repair by four", "random"])
+def test_the_verdict_and_the_weights_are_those_of_one_process(cell: str, repaired: dict[str, list[Told]]) -> None:
+    told = repaired[cell][0]
+    alone = repair.tell(*repair.CELLS[cell.split()[0]](1), {})
+    for one, other in zip(told["incidents"], alone["incidents"], strict=True):
+        assert (one["kind"], one["actions"]) == (other["kind"], other["actions"])
+        assert [name for name, _ in one["trials"]] == [name for name, _ in other["trials"]]
+    assert any(incident["actions"] for incident in told["incidents"])
+    assert told["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    for name, weights in told["weights"].items():
+        assert weights == pytest.approx(alone["weights"][name], rel=1e-3, abs=1e-4)
+
+
+def test_what_fails_in_one_process_fails_in_all(repaired: dict[str, list[Told]]) -> None:
+    asked, _ = repaired["fails"][0]["incidents"]
+    assert asked["actions"] == ["ScaleLR(300)"]
+    assert dict(asked["trials"])["Wide + ScaleLR(1000)"] == math.inf
+
+
+def test_a_healthy_run_is_left_alone(repaired: dict[str, list[Told]]) -> None:
+    assert repaired["healthy"][0]["incidents"] == []
+    assert repaired["healthy"][0]["weights"] == repaired["unguarded"][0]["weights"]

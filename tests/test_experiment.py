@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from lightning_gradguard.step.checkup import FEWEST, MOST, Checkup, Question, ha
 from lightning_gradguard.step.experiment import Arm, Candidate, Experiment, Verdict, last_third, leaders
 from lightning_gradguard.step.lr_factor import LRFactor
 from lightning_gradguard.step.pending_step import PendingStep
-from lightning_gradguard.step.rerun import KeptStep
+from lightning_gradguard.step.rerun import KeptStep, Rerun
 
 # ---------------------------------------------------------------- without a trace
 
@@ -283,7 +284,7 @@ class Fake:
         self.looks: list[tuple[str, float]] = []
         self.checkup = Checkup(
             save=nothing, apply=nothing, changed=nothing, ready=nothing, aside=nullcontext, trials=("all",),
-            total_steps=total_steps, rerun=nothing,
+            total_steps=total_steps, rerun=SimpleNamespace(in_all=list),
             lr_factor=LRFactor(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),
         )  # fmt: skip
         self.checkup.initial = self.checkup  # type: ignore[assignment]
@@ -485,6 +486,9 @@ class Scripted:
 
         return Saved()
 
+    def equalize(self) -> None:
+        """There is one process."""
+
     def take_step(self, step: KeptStep, ready: Callable[[], None]) -> float:
         self.taken += 1
         self.log.append(self.setting)
@@ -549,3 +553,20 @@ def test_an_event_that_no_step_has_taken_in_is_saved() -> None:
     one.event = TrialEvent(EXHAUSTED, "a", trials=(Trial("x", UNDONE, 1.0),))
     other.load_state_dict(one.state_dict())
     assert other.event == one.event
+
+
+def test_only_steps_that_all_processes_have_kept_are_taken_again() -> None:
+    def kept(*numbers: int) -> list[KeptStep]:
+        return [KeptStep((), (), 1.0, number) for number in numbers]
+
+    alone = SimpleNamespace(processes=SimpleNamespace(alone=True))
+    assert [step.number for step in Rerun.in_all(alone, kept(1, 2, 4))] == [1, 2, 4]
+    three = SimpleNamespace(processes=SimpleNamespace(alone=False, from_all=lambda mine: [mine, [1, 2, 3], [2, 3, 4]]))
+    assert [step.number for step in Rerun.in_all(three, kept(1, 2, 4))] == [2]
+
+
+def test_until_enough_steps_are_kept_it_is_asked_again_every_eight_steps() -> None:
+    fake, asked = Fake(), []
+    fake.checkup.rerun.in_all = lambda kept: asked.append(len(kept)) or kept[:20]
+    assert fake.run(100, (3,)) == []
+    assert asked == [24, *[28] * 9]

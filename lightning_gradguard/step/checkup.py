@@ -34,6 +34,8 @@ FEW, NOWHERE = 500, 0.1
 GAIN, RELATIVE_GAIN = 0.15, 0.2
 #: Share of these gains that an arm must have after one pass, so that further ones are worth their time. Chosen.
 PROMISING = 1 / 3
+#: Steps until it is asked again whether all processes have kept enough. Chosen.
+WAIT = 8
 #: Losses whose median tells where the run began. Chosen.
 EARLY = 8
 
@@ -100,7 +102,8 @@ class Checkup:
         self.tried: list[Arm] = []  # in the last experiment
         self.next_possible: float = 0
         self._early: list[float] = []
-        self._bytes = 0
+        self._number = self._bytes = 0
+        self._agree_at = FEWEST  # before this step not enough are kept
         self._over = False  # whether the experiment at a quarter of the run is over
 
     @property
@@ -124,6 +127,7 @@ class Checkup:
             batches: Its batches with their indices in the epoch.
             loss: Its loss.
         """
+        self._number += 1
         finite = loss is not None and math.isfinite(loss)
         if finite and len(self._early) < EARLY:
             self._early.append(float(loss))  # type: ignore[arg-type]
@@ -132,7 +136,7 @@ class Checkup:
         if not finite and not all(is_finite(batch) for batch, _ in batches):
             return
         lrs = tuple(self._lr_factor.user_lrs())
-        step = KeptStep(tuple(batches), lrs, float(loss) if finite else math.inf)  # type: ignore[arg-type]
+        step = KeptStep(tuple(batches), lrs, float(loss) if finite else math.inf, self._number)  # type: ignore[arg-type]
         if self._bytes + step.nbytes <= MOST_BYTES:
             self.kept.append(step)
             self._bytes += step.nbytes
@@ -153,11 +157,13 @@ class Checkup:
         if steps > self.last_step:
             self.forget()
             return
-        if len(self.kept) < FEWEST:
-            return
         scheduled = not self._over and steps >= max(self.quarter, FEWEST)
         asked = self.question is not None and steps >= self.next_possible
-        if not (scheduled or asked):
+        if steps < self._agree_at or not (scheduled or asked):
+            return
+        self.kept = self.rerun.in_all(self.kept)
+        if len(self.kept) < FEWEST:
+            self._agree_at = steps + WAIT
             return
         self._over = self._over or scheduled
         self.next_possible = 2 * steps
@@ -221,7 +227,7 @@ class Checkup:
 
         It goes on at its own learning rate, without what has been reduced for a time.
         """
-        then, now = [step.loss for step in self.kept], experiment.losses(last_third(self.kept))
+        then, now = [step.loss for step in self.kept], self.rerun.losses(last_third(self.kept))
         control, here = Arm(None, losses=then, history=then), Arm(None, losses=now)
         if control.failed or here.loss < control.loss:
             control.losses = [*then[: -len(now)], *now]

@@ -199,18 +199,11 @@ class Experiment:
         """
         self.initial.restore()
         self.changed()
-        losses = [fmean(self.losses(self.steps[:UNTRAINED]))]
+        losses = [fmean(self.rerun.losses(self.steps[:UNTRAINED]))]
         for candidate in candidates:
             if candidate.only_model and self._begin(candidate) is not None:
-                losses.append(fmean(self.losses(self.steps[:UNTRAINED])))
+                losses.append(fmean(self.rerun.losses(self.steps[:UNTRAINED])))
         return min(losses)
-
-    def losses(self, steps: Sequence[KeptStep]) -> list[float]:
-        """The loss of each step with the present weights; inf where it cannot be measured, which ends no run."""
-        try:
-            return self.rerun.losses(steps)
-        except Exception:
-            return [math.inf] * len(steps)
 
     def run(self, candidates: Sequence[Candidate], control: Arm, untrained: float) -> Verdict:
         """One pass over the steps for each candidate; the worst are left out after each third.
@@ -252,7 +245,7 @@ class Experiment:
                     self._continue(arm, self.steps[:-third])
             if not arm.failed:
                 self._resume(arm)
-                measured = self.losses(self.steps[-third:])
+                measured = self.rerun.losses(self.steps[-third:])
                 arm.losses, arm.history = [*arm.losses, *measured], [*arm.history, *measured]
         return verdict
 
@@ -270,6 +263,7 @@ class Experiment:
             actions = candidate.apply()
         except Exception:
             actions = ()
+        self.rerun.equalize()
         self.changed()
         if not actions:
             return None
@@ -280,10 +274,7 @@ class Experiment:
         """Takes further steps from where an arm stands."""
         self._resume(arm)
         for step in steps:
-            try:
-                loss = self.rerun.take_step(step, self.ready)
-            except Exception:  # ends the arm, not the run
-                loss = math.inf
+            loss = self.rerun.take_step(step, self.ready)
             arm.losses.append(loss)
             arm.history.append(loss)
             if arm.failed:

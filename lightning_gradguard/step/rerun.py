@@ -23,6 +23,7 @@ from lightning_gradguard.findings import StepReport
 from lightning_gradguard.step.lr_factor import set_lr
 from lightning_gradguard.step.reachable import reachable_tensors
 from lightning_gradguard.tensors.copies import optimizer_params
+from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
 #: Plain attributes of modules that a step may change in place; they are put back as they were.
 CONTAINERS = (list, dict, set, deque)
@@ -45,11 +46,13 @@ class KeptStep:
         batches: Its batches, one for each backward pass.
         lrs: The learning rate of every parameter group, as the user's schedule had it.
         loss: The loss that the run had; inf where it was not finite.
+        number: Which step of the run it is.
     """
 
     batches: tuple[Indexed, ...]
     lrs: tuple[float, ...]
     loss: float
+    number: int = 0
 
     @property
     def samples(self) -> int:
@@ -100,8 +103,8 @@ class RecentBatches:
         if self._healthy is None:
             return None
         batch, batch_idx, loss, divisor = self._healthy
-        now = self._rerun.loss(batch, batch_idx)
-        return (float(loss) * divisor, now) if now is not None else None
+        (then,), now = self._rerun.processes.mean([float(loss) * divisor]), self._rerun.loss(batch, batch_idx)
+        return (then, now) if now is not None else None
 
     def loss(self) -> float | None:
         """Mean loss of the last batches with the present weights; None where it cannot be measured again."""
@@ -117,17 +120,24 @@ class Rerun:
     module can reach are put back, and `self.log` is silenced. What a step writes elsewhere (files, a logger's
     `experiment`, the batch itself) is not.
 
+    Several processes with whole replicas take the same steps, each with its own batches: losses and gradients are
+    averaged, so that all of them come to the same verdict. What fails in one of them fails in all.
+
     Args:
         trainer: The Trainer.
         module: The module in training.
         logged: Returns the metrics behind `self.log`.
+        processes: Those that train together; this one alone by default.
 
     Attributes:
         step_taken: Called after each step that is taken again.
     """
 
-    def __init__(self, trainer: Any, module: Any, logged: Callable[[], Any]) -> None:
+    def __init__(
+        self, trainer: Any, module: Any, logged: Callable[[], Any], processes: ProcessGroupInfo | None = None
+    ) -> None:
         self.trainer, self.module = trainer, module
+        self.processes = processes if processes is not None else ProcessGroupInfo()
         self.optimizer: Optimizer = trainer.optimizers[0]
         self.step_taken: Callable[[], Any] = do_nothing
         self._state = ForwardState(module, logged)
@@ -139,16 +149,21 @@ class Rerun:
             try:
                 loss = self._forward((batch, batch_idx))
             except Exception:  # a step that cannot be repeated tells nothing
-                return None
-        return float(loss.detach()) if loss is not None else None
+                loss = None
+        value = float(loss.detach()) if loss is not None else 0.0
+        value, failed = self.processes.mean([value, loss is None])
+        return None if failed else value
 
     def losses(self, steps: Sequence[KeptStep]) -> list[float]:
-        """The loss of each step at the present weights, within `without_trace`."""
+        """The loss of each step at the present weights, within `without_trace`; inf where it cannot be measured."""
         with torch.no_grad():
-            return [fmean(map(self._known_loss, step.batches)) for step in steps]
+            return self.processes.mean([fmean(map(self._known_loss, step.batches)) for step in steps])
 
     def _known_loss(self, batch: Indexed) -> float:
-        loss = self._forward(batch)
+        try:
+            loss = self._forward(batch)
+        except Exception:  # ends an arm, not the run
+            return math.inf
         return math.inf if loss is None or not torch.isfinite(loss) else float(loss)
 
     def take_step(self, step: KeptStep, ready: Callable[[], None]) -> float:
@@ -164,9 +179,12 @@ class Rerun:
             nonlocal loss
             optimizer.zero_grad()
             set_lrs(optimizer, step.lrs)
-            losses = [self._backward(batch, len(step.batches)) for batch in step.batches]
-            loss = fmean(losses) if loss == math.inf else loss  # LBFGS evaluates it again
-            if not (math.isfinite(loss) and finite_gradients(optimizer)):
+            (now,) = self.processes.mean([self._backward(step.batches)])
+            loss = now if loss == math.inf else loss  # LBFGS evaluates it again
+            if not math.isfinite(now):
+                raise Diverged
+            self.processes.average_gradients(optimizer_params(optimizer))
+            if not finite_gradients(optimizer):
                 raise Diverged
             self.module.configure_gradient_clipping(
                 optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
@@ -177,23 +195,44 @@ class Rerun:
 
         try:
             optimizer.step(closure)
-        except Diverged:
+        except Exception:  # ends an arm, not the run
             return math.inf
         finally:
             self.step_taken()
         return loss
 
-    def _backward(self, batch: Indexed, of: int) -> float:
-        loss = self._forward(batch)
-        if loss is None:
-            raise Diverged
-        (loss / of).backward()
-        return float(loss.detach())
+    def _backward(self, batches: Sequence[Indexed]) -> float:
+        """The mean loss of a step's batches, whose gradients are added up; inf where one fails in this process."""
+        losses = []
+        try:
+            for batch in batches:
+                loss = self._forward(batch)
+                if loss is None:
+                    return math.inf
+                (loss / len(batches)).backward()
+                losses.append(float(loss.detach()))
+        except Exception:  # the other processes have to hear of it
+            return math.inf
+        return fmean(losses)
 
     def _forward(self, batch: Indexed) -> Tensor | None:
-        output = self.trainer.strategy.training_step(*batch[: 1 + self._takes_index])
+        """The loss of a batch. DDP's wrapper, which would wait for the other processes in `backward`, is passed by."""
+        with self.trainer.precision_plugin.train_step_context():
+            output = self.module.training_step(*batch[: 1 + self._takes_index])
         loss = output.get("loss") if isinstance(output, dict) else output
         return loss if isinstance(loss, Tensor) else None
+
+    def in_all(self, steps: Sequence[KeptStep]) -> list[KeptStep]:
+        """The steps that all processes have kept."""
+        if self.processes.alone:
+            return list(steps)
+        numbers = self.processes.from_all([step.number for step in steps])
+        common = set(numbers[0]).intersection(*numbers[1:])
+        return [step for step in steps if step.number in common]
+
+    def equalize(self) -> None:
+        """Gives all processes the weights and buffers of the first: random initial weights differ between them."""
+        self.processes.copy_from_first((*self.module.parameters(), *self.module.buffers()))
 
     @contextmanager
     def without_trace(self) -> Iterator[None]:

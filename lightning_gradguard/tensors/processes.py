@@ -98,6 +98,32 @@ class ProcessGroupInfo:
         torch.distributed.all_gather_object(box, value)
         return box
 
+    def replicas(self, params: Iterable[Tensor]) -> bool:
+        """Whether there are several processes, each with whole parameters, that communicate through torch."""
+        return not self.alone and self._add is None and not self.sharded(params)
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """The mean of each value over all processes; not finite where it is not in one of them."""
+        if self.alone:
+            return list(values)
+        return [float(total) / self.world for total in self.add(torch.tensor(values, dtype=torch.float64)).get()]
+
+    def average_gradients(self, params: Sequence[Tensor]) -> None:
+        """Makes every gradient its mean over all processes; 0 counts for a process that has none."""
+        if self.alone:
+            return
+        has = self.add(torch.tensor([p.grad is not None for p in params], dtype=torch.float64)).get()
+        for p in (p for p, count in zip(params, has, strict=True) if count):
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            torch.distributed.all_reduce(p.grad.div_(self.world))
+
+    @torch.no_grad()
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Gives tensors the values that they have in the first process."""
+        if not self.alone:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
+
     def add(self, values: Tensor) -> PendingAllReduce:
         """Starts the all-reduce of `values`."""
         values = values.to(self.device)
