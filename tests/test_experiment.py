@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -283,7 +283,8 @@ class Fake:
         nothing: Any = lambda *_: None  # noqa: E731
         self.looks: list[tuple[str, float]] = []
         self.checkup = Checkup(
-            save=nothing, apply=nothing, changed=nothing, ready=nothing, aside=nullcontext, trials=("all",),
+            save=nothing, apply=nothing, is_called_for=nothing, changed=nothing, ready=nothing, aside=nullcontext,
+            trials=("all",),
             total_steps=total_steps, rerun=SimpleNamespace(in_all=list),
             lr_factor=LRFactor(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),
         )  # fmt: skip
@@ -418,6 +419,34 @@ def test_what_is_clear_depends_on_the_reason(control: float, loss: float, schedu
     assert is_clear(found, ABOUT, math.nan) == asked
 
 
+def test_what_is_further_off_than_in_any_published_recipe_is_a_reason_of_its_own() -> None:
+    better, other = arm(0.05, name="far off"), arm(0.04)
+    found = Verdict(2.0, arm(0.1), [better], samples=1000, far_off=[better.candidate])
+    assert is_clear(found, SCHEDULED, math.nan)
+    assert not is_clear(replace(found, far_off=()), SCHEDULED, math.nan)
+    assert not is_clear(replace(found, arms=[other]), SCHEDULED, math.nan)
+
+
+@dataclass(frozen=True)
+class Faster(AbstractRemedy):
+    """Ten times the learning rate, for something that is far off or not."""
+
+    far_off: bool = True
+
+    def is_called_for(self, step: PendingStep) -> bool:
+        return self.far_off
+
+    def apply(self, finding: Finding, step: PendingStep) -> Action | None:
+        return ScaleLR(10).apply(finding, step)
+
+
+@pytest.mark.parametrize("far_off", [True, False])
+def test_a_run_whose_loss_falls_is_changed_only_by_what_repairs_something_far_off(far_off: bool) -> None:
+    guard = asking([ScaleLR(0.1)], [Faster(far_off)], [ScaleLR(10.1)], at=10**6)
+    seeded(Net, lambda params: torch.optim.Adam(params, lr=7e-4), guard, batches=400)
+    assert [(i.kind, i.actions) for i in guard.incidents] == [("no_progress", ("Faster",))] * far_off
+
+
 def test_an_arm_must_be_below_all_that_the_run_has_reached() -> None:
     found = verdict(1.9, arm(1.0))
     assert is_clear(found, ABOUT, 1.1)
@@ -513,7 +542,7 @@ def test_the_worst_arms_are_left_out_after_each_third() -> None:
     run = Scripted()
     made = run.experiment()
     settings = [i / 1000 for i in range(1, 13)]
-    found = made.run([run.candidate(setting) for setting in settings], arm(2.0), 2.0)
+    found = made.run([run.candidate(setting) for setting in settings], verdict(2.0))
     assert [one.candidate.remedies for one in found.arms if one.candidate] == settings[-3:]
     taken = {setting: run.log.count(setting) for setting in settings}
     assert list(taken.values()) == [10] * 4 + [20] * 5 + [30] * 3
@@ -525,7 +554,7 @@ def test_the_arms_that_are_left_and_the_control_go_on_from_where_they_stand() ->
     made = run.experiment()
     control = arm(2.0)
     control.end = made.begin(run.candidate(0.001))
-    found = made.run([run.candidate(0.01)], control, 2.0)
+    found = made.run([run.candidate(0.01)], Verdict(2.0, control, ()))
     run.log.clear()
     made.go_on(found)
     assert (run.log.count(0.001), run.log.count(0.01)) == (60, 60)  # three passes over two thirds
@@ -542,7 +571,7 @@ def test_an_untrained_model_stands_where_the_best_of_those_that_keep_the_optimiz
 def test_a_candidate_that_does_not_apply_is_passed_over() -> None:
     run = Scripted()
     made = run.experiment()
-    assert made.run([Candidate(1, "x", "x", lambda: ())], arm(2.0), 2.0).arms == []
+    assert made.run([Candidate(1, "x", "x", lambda: ())], verdict(2.0)).arms == []
     assert (made.tried, run.log) == ([], [])
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -270,3 +272,81 @@ def test_an_epsilon_that_is_too_large_is_reduced() -> None:
 def test_configuration_errors_quote_the_rule(make, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         make()
+
+
+def adam(**settings: float) -> Callable[..., torch.optim.Optimizer]:
+    return lambda params: torch.optim.AdamW(params, lr=0.01, **settings)
+
+
+@pytest.mark.parametrize(
+    ("remedy", "make", "called_for"),
+    [
+        (remedies.ReduceEps(), adam(eps=1e-3, weight_decay=0.0), False),
+        (remedies.ReduceEps(), adam(eps=0.1), True),
+        (remedies.ReduceEps(), lambda params: torch.optim.RMSprop(params, eps=1.0), False),
+        (remedies.ReduceMomentum(), lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.99), False),
+        (remedies.ReduceMomentum(), lambda params: torch.optim.SGD(params, lr=0.01, momentum=0.999), True),
+        (remedies.ReduceMomentum(), adam(betas=(0.999, 0.999)), True),
+        (remedies.RemoveWeightDecay(), adam(weight_decay=0.1), False),
+        (remedies.RemoveWeightDecay(), adam(weight_decay=1.0), True),
+        (remedies.ScaleLR(10), adam(), False),
+    ],
+)
+def test_settings_further_off_than_in_any_published_recipe_call_for_a_remedy(
+    remedy: AbstractRemedy, make: Callable[..., torch.optim.Optimizer], called_for: bool
+) -> None:
+    step = pending()
+    step.optimizer = make(nn.Linear(4, 2).parameters())
+    step.lr_factor = LRFactor(step.optimizer)
+    assert remedy.is_called_for(step) == called_for
+
+
+@pytest.mark.parametrize(
+    ("factor", "called_for"), [(0.0, False), (1e-4, True), (0.1, False), (1.0, False), (29.0, False), (31.0, True)]
+)
+def test_inputs_far_off_call_for_standardization(factor: float, called_for: bool) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    probe = ActivationProbe(net)
+    probe.open()
+    net(factor * torch.ones(16, 4)).sum().backward()
+    step = pending()
+    step.module, step.activation_stats = net, probe.read()
+    remedy = remedies.NormalizeInput()
+    assert remedy.is_called_for(step) == called_for
+    assert (remedy.apply(Finding("", 0), step) is not None) == called_for
+
+
+def test_words_counted_are_no_tiny_inputs() -> None:
+    net, probe = nn.Linear(5000, 2), None
+    probe = ActivationProbe(net)
+    probe.open()
+    net(nn.functional.one_hot(torch.arange(64), 5000).float()).sum().backward()
+    step = pending()
+    step.module, step.activation_stats = net, probe.read()
+    assert not remedies.NormalizeInput().is_called_for(step)
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "called_for"),
+    [
+        (nn.Linear(64, 64), lambda w: w, False),
+        (nn.Linear(64, 64), lambda w: w * 1e-4, True),
+        (nn.Linear(64, 64), lambda w: w * 0.0, False),
+        (nn.Linear(64, 64), lambda w: w * 0.0 + 0.1, True),
+        (nn.Conv2d(8, 8, 3), lambda w: w, False),
+        (nn.Conv2d(8, 8, 3), lambda w: torch.randn_like(w), True),
+        (nn.GRU(8, 8), lambda w: w * 0.0 + 0.1, True),
+        (nn.Linear(2, 2), lambda w: w * 1e-4, False),  # too few to tell
+        (nn.Embedding(64, 64), lambda w: w, False),
+    ],
+)
+def test_initial_weights_far_off_call_for_others(layer: nn.Module, change: Any, called_for: bool) -> None:
+    torch.manual_seed(0)
+    weight = next(p for p in layer.parameters() if p.ndim > 1)
+    with torch.no_grad():
+        weight.copy_(change(weight))
+    step = pending()
+    step.module = layer
+    assert remedies.Reinitialize().is_called_for(step) == called_for
+    weight.requires_grad_(False)
+    assert not remedies.Reinitialize().is_called_for(step)

@@ -51,6 +51,14 @@ class AbstractRemedy(ABC):
             What was done, see `did`; None when there was nothing to do.
         """
 
+    def is_called_for(self, step: PendingStep) -> bool:
+        """Whether what this remedy repairs is further off than in any published recipe.
+
+        If so, an experiment that it wins clearly changes a run whose loss falls, too. False by default: then a run is
+        changed only after a finding or without progress.
+        """
+        return False
+
     def did(self, summary: str) -> Action:
         """What this remedy has done, for `apply` to return.
 

@@ -10,6 +10,9 @@ from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
+#: Above this only RMSprop has been used. Chosen.
+FAR_ABOVE = 0.01
+
 
 @dataclass(frozen=True)
 class ReduceEps(AbstractRemedy):
@@ -30,6 +33,12 @@ class ReduceEps(AbstractRemedy):
     def __post_init__(self) -> None:
         require_number("ReduceEps(above=...)", self.above, above=0)
         require_number("ReduceEps(to=...)", self.to, above=0, at_most=self.above)
+
+    def is_called_for(self, step: PendingStep) -> bool:
+        """Whether an `eps` is above 0.01: published ones are at most 1e-3, but for RMSprop."""
+        return any(
+            "betas" in group and float(group.get("eps") or 0.0) > FAR_ABOVE for group in step.optimizer.param_groups
+        )
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
         reduced = []

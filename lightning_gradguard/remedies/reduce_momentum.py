@@ -10,6 +10,9 @@ from lightning_gradguard.findings import Action, Finding
 from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.pending_step import PendingStep
 
+#: Published recipes have at most this. Chosen.
+FAR_ABOVE = 0.99
+
 
 @dataclass(frozen=True)
 class ReduceMomentum(AbstractRemedy):
@@ -32,6 +35,13 @@ class ReduceMomentum(AbstractRemedy):
     def __post_init__(self) -> None:
         require_number("ReduceMomentum(above=...)", self.above, at_least=0, below=1)
         require_number("ReduceMomentum(to=...)", self.to, at_least=0, at_most=self.above)
+
+    def is_called_for(self, step: PendingStep) -> bool:
+        """Whether a momentum is above 0.99, the largest of published recipes."""
+        return any(
+            max(float(group.get("momentum", 0.0)), float(group.get("betas", (0.0,))[0])) > FAR_ABOVE
+            for group in step.optimizer.param_groups
+        )
 
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:
         changes = []

@@ -84,6 +84,7 @@ class Actor:
             self.checkup = Checkup(
                 save=lambda: SavedState(module, optimizer, self.lr_factor, self.adam),
                 apply=self._apply_aside,
+                is_called_for=self._is_called_for,
                 changed=model_changed,
                 ready=self._ready_aside,
                 aside=self._aside,
@@ -196,11 +197,19 @@ class Actor:
         if self.checkup is not None and self._stats is not None:
             self.checkup.keep(batches, self._stats.loss if self._stats.clean else None)
 
+    def _is_called_for(self, remedies: Sequence[Any]) -> bool:
+        """Whether what one of these remedies repairs is further off than in any published recipe."""
+        step = self._aside_step()
+        return any(remedy.is_called_for(step) for remedy in remedies)
+
+    def _aside_step(self) -> PendingStep:
+        """What remedies act through beside the run."""
+        assert self._stats is not None
+        return self._pending(self._stats, activation_stats=self.first_activation_stats or self.activation_stats)
+
     def _apply_aside(self, remedies: Sequence[Any], finding: Finding) -> list[Action]:
         """Applies remedies in an experiment; what they did, nothing if one of them has nothing to do."""
-        assert self._stats is not None
-        step = self._pending(self._stats, activation_stats=self.first_activation_stats or self.activation_stats)
-        actions = []
+        step, actions = self._aside_step(), []
         for remedy in remedies:
             action = applied(remedy, finding, step)
             if action is None:

@@ -36,6 +36,8 @@ GAIN, RELATIVE_GAIN = 0.15, 0.2
 PROMISING = 1 / 3
 #: Steps until it is asked again whether all processes have kept enough. Chosen.
 WAIT = 8
+#: Kind of what is wrong with a slow run that is helped by remedies without a cause, such as another optimizer.
+NAMELESS = "no_progress"
 #: Losses whose median tells where the run began. Chosen.
 EARLY = 8
 
@@ -58,14 +60,16 @@ class Question:
 class Checkup:
     """Keeps the first steps of a run, and examines the run by them when it is asked, and at a quarter of its steps.
 
-    The run is changed only where three things hold: there is a reason (a finding, or little progress), an arm is
-    clearly ahead of the run over its own first steps, and it still is after further passes over them, in which the
-    run goes on as well. Nothing is examined in the second half of a run: what begins again there has too few steps
-    left. Every experiment doubles the wait for the next one.
+    The run is changed only where three things hold: there is a reason (a finding, little progress, or something that
+    an arm repairs and that is further off than in any published recipe), an arm is clearly ahead of the run over its
+    own first steps, and it still is after further passes over them, in which the run goes on as well. Nothing is
+    examined in the second half of a run: what begins again there has too few steps left. Every experiment doubles the
+    wait for the next one.
 
     Args:
         save: Saves the state of model and optimizer as it is now.
         apply: Applies a set of remedies to the run as it is; what they did, empty if one has nothing to do.
+        is_called_for: Whether what a set of remedies repairs is so far off that it is a reason to change the run.
         changed: Called whenever modules may have been exchanged.
         ready: Called when the gradients of a step in an experiment are there.
         aside: Within it the optimizer's steps are not the run's.
@@ -81,6 +85,7 @@ class Checkup:
         *,
         save: Callable[[], SavedState],
         apply: Callable[[Sequence[Any], Finding], Sequence[Action]],
+        is_called_for: Callable[[Sequence[Any]], bool],
         changed: Callable[[], None],
         ready: Callable[[], None],
         aside: Callable[[], AbstractContextManager[None]],
@@ -90,7 +95,8 @@ class Checkup:
         lr_factor: LRFactor,
         keeps: bool = True,
     ) -> None:
-        self._save, self._apply, self._changed, self._ready, self._aside = save, apply, changed, ready, aside
+        self._save, self._apply, self._is_called_for = save, apply, is_called_for
+        self._changed, self._ready, self._aside = changed, ready, aside
         self._trials, self.rerun, self._lr_factor, self._keeps = trials, rerun, lr_factor, keeps
         self.last_step = math.inf if total_steps is None else total_steps // 2
         self.quarter: float = MOST if total_steps is None else round(SHARE * total_steps)
@@ -181,9 +187,10 @@ class Checkup:
             Candidate(
                 trial,
                 " + ".join(remedy.name for remedy in trial),
-                next((remedy.cause for remedy in reversed(trial) if remedy.cause), question.finding.kind),
+                next((r.cause for r in reversed(trial) if r.cause), question.finding.kind or NAMELESS),
                 partial(self._apply, trial, question.finding),
                 all(remedy.only_model for remedy in trial),
+                partial(self._is_called_for, trial),
             )
             for trial in question.trials
         ]
@@ -202,10 +209,13 @@ class Checkup:
         with self._aside(), experiment.beside_the_run():
             control = self._control(experiment)
             untrained = experiment.measure_untrained(candidates)
-            self.verdict = verdict = Verdict(untrained, control, (), experiment.samples)
+            far_off = experiment.called_for(candidates)
+            verdict = Verdict(untrained, control, (), experiment.samples, far_off)
             if keep and not has_reason(verdict, question):
-                return None
-            self.verdict = verdict = experiment.run(candidates, control, untrained)
+                candidates = far_off
+            if candidates:
+                verdict = experiment.run(candidates, verdict)
+            self.verdict = verdict
             if not keep or is_ahead(verdict, question, PROMISING):
                 self.verdict = verdict = experiment.go_on(verdict)
                 winner = verdict.best if keep and is_clear(verdict, question, best) else None
@@ -245,9 +255,14 @@ class Checkup:
         self.event = TrialEvent.from_dict(state["event"]) if state["event"] is not None else None
 
 
+def is_named(verdict: Verdict, question: Question) -> bool:
+    """Whether it is known what is wrong: by a finding, or because the best arm repairs what is far off."""
+    return bool(question.finding.kind) or (verdict.best is not None and verdict.best.candidate in verdict.far_off)
+
+
 def has_reason(verdict: Verdict, question: Question) -> bool:
-    """Whether there is a reason to change the run, beside an arm that is better: a finding, or little progress."""
-    if question.finding.kind or verdict.control.failed:
+    """Whether there is a reason to change the run, beside an arm that is better: a named one, or little progress."""
+    if is_named(verdict, question) or verdict.control.failed:
         return True
     return verdict.progress(verdict.control.loss) < (SLOW if verdict.samples >= FEW else NOWHERE)
 
@@ -257,8 +272,8 @@ def is_ahead(verdict: Verdict, question: Question, share: float = 1.0) -> bool:
     arm, control = verdict.best, verdict.control
     if arm is None:
         return False
-    relative = question.finding.kind and arm.loss <= control.loss - share * RELATIVE_GAIN * abs(control.loss)
-    return bool(relative) or verdict.gain(arm) >= share * GAIN
+    relative = is_named(verdict, question) and arm.loss <= control.loss - share * RELATIVE_GAIN * abs(control.loss)
+    return relative or verdict.gain(arm) >= share * GAIN
 
 
 def is_clear(verdict: Verdict, question: Question, best: float) -> bool:

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import TypeVar
 
@@ -48,6 +48,7 @@ class Candidate:
             not apply.
         only_model: Whether they leave the optimizer as it is, so that their loss before the first step tells where an
             untrained model of this run can stand.
+        is_called_for: Whether what they repair is so far off that it is a reason to change the run.
     """
 
     remedies: Hashable
@@ -55,6 +56,7 @@ class Candidate:
     cause: str
     apply: Callable[[], Sequence[Action]]
     only_model: bool = False
+    is_called_for: Callable[[], bool] = lambda: False
 
 
 @dataclass(eq=False)
@@ -97,12 +99,14 @@ class Verdict:
         control: The run itself, or the run continued over the same steps.
         arms: Those that applied, in the order of the candidates.
         samples: In the kept steps.
+        far_off: Candidates that repair what is further off than in any published recipe.
     """
 
     untrained: float
     control: Arm
     arms: Sequence[Arm]
     samples: int = 0
+    far_off: Sequence[Candidate] = ()
 
     @property
     def best(self) -> Arm | None:
@@ -205,13 +209,18 @@ class Experiment:
                 losses.append(fmean(self.rerun.losses(self.steps[:UNTRAINED])))
         return min(losses)
 
-    def run(self, candidates: Sequence[Candidate], control: Arm, untrained: float) -> Verdict:
+    def called_for(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that repair what is far off at the initial weights."""
+        self.initial.restore()
+        self.changed()
+        return [candidate for candidate in candidates if candidate.is_called_for()]
+
+    def run(self, candidates: Sequence[Candidate], verdict: Verdict) -> Verdict:
         """One pass over the steps for each candidate; the worst are left out after each third.
 
         Args:
             candidates: What to try, the simplest first.
-            control: The run itself.
-            untrained: See `measure_untrained`.
+            verdict: Without arms.
         """
         third, arms = len(self.steps) // 3, list[Arm]()
         for candidate in candidates:
@@ -224,7 +233,7 @@ class Experiment:
                 self._continue(arm, part)
             arms = leaders(arms, HALVINGS[1])
         left = sorted(arms, key=lambda arm: candidates.index(arm.candidate))
-        return Verdict(untrained, control, left, self.samples)
+        return replace(verdict, arms=left)
 
     def begin(self, candidate: Candidate) -> SavedState:
         """The initial weights with a candidate in force."""
