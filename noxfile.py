@@ -1,4 +1,4 @@
-"""Runs the test suite with the oldest supported and the newest Lightning: `nox`."""
+"""Runs the test suite with the oldest supported and the newest Lightning: `nox`. Builds the site: `nox -s docs`."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ def alone(session: nox.Session) -> None:
     """`pytorch-lightning` without `lightning`: tests that do not need the other namespace."""
     session.install(f"torch=={TORCH}", "pytorch-lightning", "-e", ".", "pytest", "pytest-timeout")
     session.run("python", "-m", "pytest", "tests/test_stats.py", "tests/test_loops.py", "tests/test_names.py")
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The documentation, with every link checked, in `build/site`."""
+    session.install("-c", "constraints.txt", "-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", *session.posargs)
