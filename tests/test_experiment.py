@@ -420,11 +420,12 @@ def test_what_is_clear_depends_on_the_reason(control: float, loss: float, schedu
 
 
 def test_what_is_further_off_than_in_any_published_recipe_is_a_reason_of_its_own() -> None:
-    better, other = arm(0.05, name="far off"), arm(0.04)
+    better, other = arm(0.089, name="far off"), arm(0.04)
     found = Verdict(2.0, arm(0.1), [better], samples=1000, far_off=[better.candidate])
     assert is_clear(found, SCHEDULED, math.nan)
     assert not is_clear(replace(found, far_off=()), SCHEDULED, math.nan)
     assert not is_clear(replace(found, arms=[other]), SCHEDULED, math.nan)
+    assert not is_clear(replace(found, arms=[replace(better, losses=[0.091] * 30)]), SCHEDULED, math.nan)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ FEW, NOWHERE = 500, 0.1
 #: An arm must be ahead of the control by the first share of the untrained loss, or, after a finding, by the second of
 #: the control's. Tuned likewise.
 GAIN, RELATIVE_GAIN = 0.15, 0.2
+#: The same share of the control's where an arm repairs what is further off than in any published recipe. Chosen.
+FAR_OFF_GAIN = 0.1
 #: Share of these gains that an arm must have after one pass, so that further ones are worth their time. Chosen.
 PROMISING = 1 / 3
 #: Steps until it is asked again whether all processes have kept enough. Chosen.
@@ -255,14 +257,17 @@ class Checkup:
         self.event = TrialEvent.from_dict(state["event"]) if state["event"] is not None else None
 
 
-def is_named(verdict: Verdict, question: Question) -> bool:
-    """Whether it is known what is wrong: by a finding, or because the best arm repairs what is far off."""
-    return bool(question.finding.kind) or (verdict.best is not None and verdict.best.candidate in verdict.far_off)
+def relative_gain(verdict: Verdict, question: Question) -> float:
+    """Share of the control's loss by which the best arm has to be ahead; inf where it is not known what is wrong."""
+    if question.finding.kind:
+        return RELATIVE_GAIN
+    repairs = verdict.best is not None and verdict.best.candidate in verdict.far_off
+    return FAR_OFF_GAIN if repairs else math.inf
 
 
 def has_reason(verdict: Verdict, question: Question) -> bool:
     """Whether there is a reason to change the run, beside an arm that is better: a named one, or little progress."""
-    if is_named(verdict, question) or verdict.control.failed:
+    if relative_gain(verdict, question) < math.inf or verdict.control.failed:
         return True
     return verdict.progress(verdict.control.loss) < (SLOW if verdict.samples >= FEW else NOWHERE)
 
@@ -272,8 +277,8 @@ def is_ahead(verdict: Verdict, question: Question, share: float = 1.0) -> bool:
     arm, control = verdict.best, verdict.control
     if arm is None:
         return False
-    relative = is_named(verdict, question) and arm.loss <= control.loss - share * RELATIVE_GAIN * abs(control.loss)
-    return relative or verdict.gain(arm) >= share * GAIN
+    by = share * relative_gain(verdict, question) * abs(control.loss)
+    return (not control.failed and control.loss - arm.loss >= by) or verdict.gain(arm) >= share * GAIN
 
 
 def is_clear(verdict: Verdict, question: Question, best: float) -> bool:
