@@ -74,6 +74,7 @@ def is_off(weight: Tensor) -> bool:
     Weights of zero are left alone (branches that begin with nothing), and so are fewer than 16.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> weight = nn.Linear(64, 64).weight.detach()  # uniform, RMS 0.072
         >>> [is_off(factor * weight) for factor in (1e-3, 0.1, 1, 3, 10)]
