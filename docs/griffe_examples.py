@@ -9,8 +9,9 @@ from griffe import Extension, Object
 
 
 class ExampleSections(Extension):
-    """Renames the section: only `Examples:` is known to the parser."""
+    """Renames the section: only `Examples:` is known to the parser, and `::` is no Markdown."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"^Example::$", "For example:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
