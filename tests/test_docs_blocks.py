@@ -105,3 +105,13 @@ def test_the_yaml_of_hydra_makes_a_guard() -> None:
     (block,) = yaml_blocks("callbacks")
     (guard,) = hydra.utils.instantiate(yaml.safe_load(block))["callbacks"]
     assert guard.policy.name == "cautious"
+
+
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    printed = ["".join(out.get("text", "") for out in cell.get("outputs", ())) for cell in notebook.cells]
+    assert any("[700, 701, 702]" in text for text in printed)
