@@ -103,7 +103,9 @@ def ladder(policy: Policy, kind: str) -> str:
     rungs, start, parts = policy.rungs.get(kind, ()), 1, list[str]()
     for rung, group in itertools.groupby(rungs):
         end = start + len(list(group)) - 1
-        where = f"from finding {start} on" if end == len(rungs) else f"findings {start} to {end}"
+        where = (
+            f"findings {start} to {end}" if end < len(rungs) else f"from finding {start} on" if start > 1 else "always"
+        )
         names = ", ".join(f"[`{name}`][lightning_gradguard.remedies.{name}]" for name in map(class_name, rung or ()))
         parts.append(f"{where.replace(f's {end} to {end}', f' {end}')}: {names or 'nothing'}")
         start = end + 1

@@ -46,6 +46,14 @@ def test_the_versions_are_those_of_the_package() -> None:
         assert re.search(rf"^\| {title}.* \| {re.escape(lower)} and later", page, re.M), name
 
 
+def test_every_public_name_is_in_the_reference() -> None:
+    import lightning_gradguard
+
+    reference = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    for name in set(lightning_gradguard.__all__) - {"__version__"}:
+        assert re.search(rf"\b{name}\b", reference), name
+
+
 @pytest.fixture(scope="module")
 def hooks() -> Any:
     pytest.importorskip("mkdocs")

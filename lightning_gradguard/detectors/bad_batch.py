@@ -22,8 +22,8 @@ class BadBatch(AbstractDetector):
     """Reports which samples of a batch contain NaN or Inf, or are far larger than the others, when a step goes wrong.
 
     The samples are measured only on a suspicious step: its loss or a gradient is not finite, or far above all earlier
-    ones. They are reported by their index in the batch, and in the dataset where that is known (no shuffling). With
-    gradient accumulation the losses show which micro-batch it was, but only the last one is still in memory. Of several
+    ones. They are reported by their index in the batch, and in the dataset where that is known. With gradient
+    accumulation the losses show which micro-batch it was, but only the last one is still in memory. Of several
     processes the one with the worst sample is reported. A replay reports nothing, because batches are not recorded.
 
     Args:
