@@ -23,6 +23,8 @@ from mkdocs.structure.files import File, Files
 import lightning_gradguard.detectors
 from lightning_gradguard import PROTECT, REPAIR, Policy, zoo
 from lightning_gradguard.detectors import AbstractDetector
+from lightning_gradguard.policy.presets import CURES
+from lightning_gradguard.remedies import list_remedies
 from lightning_gradguard.zoo.tables import WRAPPED_LINE
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +114,20 @@ def ladder(policy: Policy, kind: str) -> str:
     return "; ".join(parts) or "reports it"
 
 
+def remedies() -> str:
+    """Every remedy, the kinds whose ladders hold it in a preset, and whether experiments try it."""
+    rungs = [
+        (kind, rung) for kind, ladder in [*PROTECT.rungs.items(), *REPAIR.rungs.items()] for rung in ladder if rung
+    ]
+    tried = {class_name(remedy) for trial in CURES for remedy in trial}
+    rows = ["| remedy | answers | is tried in experiments |", "|---|---|---|"]
+    for name in list_remedies():
+        kinds = dict.fromkeys(f"`{kind}`" for kind, rung in rungs if name in map(class_name, rung))
+        link = f"[`{name}`][lightning_gradguard.remedies.{name}]"
+        rows.append(f"| {link} | {', '.join(kinds)} | {'yes' if name in tried else ''} |")
+    return "\n".join(rows)
+
+
 def class_name(value: object) -> str:
     return type(value).__name__
 
@@ -164,4 +180,4 @@ def results(name: str) -> str:
     return text.split(f"<!-- {name} -->\n")[1].split("<!-- end of")[0].strip()
 
 
-MACROS = {macro.__name__: macro for macro in (detectors, picture, cures, gallery, results)}
+MACROS = {macro.__name__: macro for macro in (detectors, remedies, picture, cures, gallery, results)}
