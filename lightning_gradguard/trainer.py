@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
 from lightning_gradguard import __version__
@@ -172,9 +173,15 @@ def split_loggers(trainer: Any, guard: str = "") -> tuple[list[Any], list[Any]]:
     others: list[Any] = []
     for logger in trainer.loggers:
         writer = getattr(logger, "experiment", None)
-        if is_summary_writer(writer):
+        if not is_summary_writer(writer):
+            others.append(logger)
+            continue
+        try:
             boards.append(board_writer(writer, guard))
-        else:
+        except Exception as error:  # whatever it is, it is about showing alone
+            rank_zero_warn(
+                f"GradGuard writes only its curves to TensorBoard ({type(error).__name__}: {error}); the run goes on."
+            )
             others.append(logger)
     return boards, others
 

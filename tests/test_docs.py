@@ -40,7 +40,7 @@ def test_commands_in_readme_exist() -> None:
 
 
 def test_the_two_commands_stand_in_readme() -> None:
-    assert "pip install -c constraints.txt '.[zoo]' && gradguard demo" in README
+    assert "pip install -c constraints.txt '.[cli,zoo]' && gradguard demo" in README
     assert "pip install -c constraints.txt '.[test]' && pytest" in README
     assert (ROOT / "constraints.txt").read_text().split() == ["torch==2.13.0"]
 

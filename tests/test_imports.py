@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "lightning_gradguard"
 
 #: Folders, and modules of the root, from the lowest to the highest.
 ORDER = (
-    "arguments", "renamed", "tensors", "modules", "plugins", "findings", "collect", "detectors", "fixes", "step",
-    "checkpoints", "remedies", "policy", "record", "protocols", "engine", "replay", "run_engine", "show",
+    "arguments", "extras", "renamed", "tensors", "modules", "plugins", "findings", "collect", "detectors", "fixes",
+    "step", "checkpoints", "remedies", "policy", "record", "protocols", "engine", "replay", "run_engine", "show",
     "tensorboard_plugin", "trainer", "callback", "examine", "zoo", "cli",
 )  # fmt: skip
 #: Who may import Lightning, and which files must import neither torch nor Lightning.

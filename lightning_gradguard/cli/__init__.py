@@ -7,6 +7,8 @@ import inspect
 import sys
 from collections.abc import Sequence
 
+from lightning_gradguard.extras import needed_for
+
 #: Command -> (module, function, what it does).
 COMMANDS = {
     "demo": ("cli.demo", "demo", "train on handwritten digits: healthy, with injected faults, and with GradGuard"),
@@ -37,11 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: list[str]) -> int:
     """Parses the arguments of one command, calls its function and returns the exit code."""
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=False, parse_optionals_as_positionals=False)
     module, function, summary = COMMANDS[name]
-    call = getattr(importlib.import_module(f"lightning_gradguard.{module}"), function)
+    try:
+        with needed_for("The command"):
+            from jsonargparse import ArgumentParser, set_parsing_settings
+
+            call = getattr(importlib.import_module(f"lightning_gradguard.{module}"), function)
+    except ImportError as error:
+        print(f"gradguard {name}: {error}", file=sys.stderr)
+        return 2
+    set_parsing_settings(docstring_parse_attribute_docstrings=False, parse_optionals_as_positionals=False)
     parser = ArgumentParser(
         prog=f"gradguard {name}", allow_abbrev=False, description=f"{summary[0].upper()}{summary[1:]}."
     )

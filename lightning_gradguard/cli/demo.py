@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_gradguard.callback import GradGuard
+from lightning_gradguard.extras import needed_for
 from lightning_gradguard.findings import shortlist
 
 #: How far the guarded run's validation accuracy may be below the healthy run's, as a fraction. Chosen, not measured.
@@ -101,10 +102,8 @@ def digits_loaders(seed: int, batch_size: int = 64) -> tuple[DataLoader[Any], Da
     Raises:
         ImportError: If scikit-learn is not installed. The extra `zoo` installs it.
     """
-    try:
+    with needed_for("The demo"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("The demo needs scikit-learn: pip install 'lightning-gradguard[zoo]'") from error
     images, digits = load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16, torch.tensor(digits)
     shuffle = torch.Generator().manual_seed(seed)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
+from tqdm import trange
 
 from lightning_gradguard.fixes.change import Change, Changes, recorded
 from lightning_gradguard.modules.tracing import call, eval_mode, trace
@@ -91,8 +91,7 @@ def train_rbm(
     momentum: float = 0.5,
     weight_cost: float = 2e-4,
     seed: int = 0,
-    progress: Progress | None = None,
-    label: str = "RBM",
+    progress: str = "",
 ) -> float:
     """Trains an RBM by CD-k with momentum and returns its final reconstruction error over the data's variance.
 
@@ -106,8 +105,7 @@ def train_rbm(
         momentum: Default as in Hinton 2010 for the first epochs.
         weight_cost: L2 penalty of the weights. Default as in Hinton 2010.
         seed: Of initial weights, order and sampling.
-        progress: A running `rich.progress.Progress` to which a bar is added.
-        label: Name of the bar.
+        progress: Name of a progress bar over the epochs; none is shown without one.
 
     Returns:
         The reconstruction error; the mean of the data alone has an error of 1.
@@ -125,8 +123,7 @@ def train_rbm(
     rbm.reset(data, generator)
     states = (rbm.weight, rbm.visible_bias, rbm.hidden_bias)
     speeds = [torch.zeros_like(state) for state in states]
-    task = progress.add_task(label, total=epochs) if progress else None
-    for _ in range(epochs):
+    for _ in trange(epochs, desc=progress, disable=not progress):
         order = torch.randperm(len(data), generator=generator, device=data.device)
         for batch in data[order].split(batch_size):
             gradients = list(rbm.divergence(batch, k, generator))
@@ -134,8 +131,6 @@ def train_rbm(
             for state, speed, gradient in zip(states, speeds, gradients, strict=True):
                 speed.mul_(momentum).add_(gradient, alpha=lr)
                 state.add_(speed)
-        if progress and task is not None:
-            progress.advance(task)
     return rbm.reconstruction_error(data)
 
 
@@ -189,24 +184,23 @@ def pretrain(
     seen = trace(model, inputs[:2])
     names = [n for n in seen.layers if _is_sigmoid_layer(model, n, seen.activation_of(n)) and n not in decoder.values()]
     changes = []
-    with Progress(disable=not progress) as bars:
-        for position, name in enumerate(names):
-            layer: Any = model.get_submodule(name)
-            data = _input_of(model, layer, inputs)
-            rbm = RBM(layer.in_features, layer.out_features, gaussian and position == 0).to(data.device)
-            with torch.no_grad():
-                rbm.reset(data, torch.Generator(data.device))
-                rbm.weight.copy_(layer.weight)
-                rbm.hidden_bias.copy_(layer.bias)
-                before = rbm.reconstruction_error(data)
-                after = train_rbm(rbm, data, progress=bars, label=f"RBM {name}", **settings)
-                layer.weight.copy_(rbm.weight)
-                layer.bias.copy_(rbm.hidden_bias)
-                if name in decoder:
-                    target: Any = model.get_submodule(decoder[name])
-                    target.weight.copy_(rbm.weight.T)
-                    target.bias.copy_(rbm.visible_bias)
-            changes.append(Change(name, f"reconstruction error {before:.3g}", f"{after:.3g} (RBM)"))
+    for position, name in enumerate(names):
+        layer: Any = model.get_submodule(name)
+        data = _input_of(model, layer, inputs)
+        rbm = RBM(layer.in_features, layer.out_features, gaussian and position == 0).to(data.device)
+        with torch.no_grad():
+            rbm.reset(data, torch.Generator(data.device))
+            rbm.weight.copy_(layer.weight)
+            rbm.hidden_bias.copy_(layer.bias)
+            before = rbm.reconstruction_error(data)
+            after = train_rbm(rbm, data, progress=f"RBM {name}" if progress else "", **settings)
+            layer.weight.copy_(rbm.weight)
+            layer.bias.copy_(rbm.hidden_bias)
+            if name in decoder:
+                target: Any = model.get_submodule(decoder[name])
+                target.weight.copy_(rbm.weight.T)
+                target.bias.copy_(rbm.visible_bias)
+        changes.append(Change(name, f"reconstruction error {before:.3g}", f"{after:.3g} (RBM)"))
     return recorded(changes, "pretrain(model)", "Linear layers followed by a hidden sigmoid")
 
 

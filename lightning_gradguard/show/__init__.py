@@ -6,6 +6,6 @@
 * `run_view`: one run, downsampled as a `FigureQuery` asks.
 * `figures`, `heatmap_figure`, `theme`: plotly figures of `RunView`s.
 * `html_report`, `terminal_summary`: reports without TensorBoard.
-* `heatmap_image`: the heatmap as a picture for TensorBoard's Images tab.
+* `heatmap_window`, `heatmap_image`: the heatmap as a picture for TensorBoard's Images tab.
 * `plotly_asset`: finds `plotly.min.js`.
 """

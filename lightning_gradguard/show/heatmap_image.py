@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lightning_gradguard.show.heatmap_window import HeatmapWindow
 from lightning_gradguard.show.metadata import NONFINITE_COLOR, VIRIDIS, ZERO_COLOR, rgb, viridis
 
 #: Size of the colored area in pixels, and the margins for layer names, title, color bar and steps.
@@ -18,32 +19,6 @@ MAX_LABELS = 18
 LEGEND = "input at the top; white line: incident; gray: zero; orange: NaN or inf"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 INK, PAPER = (32, 33, 36), (255, 255, 255)
-
-
-class HeatmapWindow:
-    """Columns of a heatmap, at most `max_columns` of them: a full window drops every second and doubles its stride.
-
-    Example:
-        >>> window = HeatmapWindow(max_columns=4)
-        >>> for x in range(9):
-        ...     window.add(x, np.zeros(2))
-        >>> window.steps
-        [0, 4, 8]
-    """
-
-    def __init__(self, max_columns: int = 320) -> None:
-        self.max_columns, self.stride, self.offered = max_columns, 1, 0
-        self.steps: list[int] = []
-        self.columns: list[NDArray[np.floating]] = []
-
-    def add(self, x: int, column: NDArray[np.floating]) -> None:
-        """Keeps the column `[L]` of step `x` if the stride falls on it."""
-        if len(self.columns) == self.max_columns:
-            self.steps, self.columns, self.stride = self.steps[::2], self.columns[::2], 2 * self.stride
-        if self.offered % self.stride == 0:
-            self.steps.append(x)
-            self.columns.append(column)
-        self.offered += 1
 
 
 def draw_heatmap(window: HeatmapWindow, names: Sequence[str], marks: Sequence[int], title: str) -> NDArray[np.uint8]:

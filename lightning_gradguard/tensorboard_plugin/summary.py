@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from lightning_gradguard.extras import needed_for
 from lightning_gradguard.findings import PREFIX, Incident, StepReport
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.heatmap_image import HeatmapWindow, draw_heatmap
+from lightning_gradguard.show.heatmap_window import HeatmapWindow
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -169,13 +170,17 @@ class RunWriter:
         content = self._introduce(metadata.END_TAG, metadata.END, {})
         self._write(x, metadata.text_value(metadata.END_TAG, json.dumps(end), content))
         self.summary_writer.add_text(f"{PREFIX}/report", as_code(str(report)), x)
-        for optimizer in self._windows:
-            self._picture(optimizer, x, str(report).splitlines()[0])
-        self.summary_writer.flush()
-        if self.closes:
-            self.summary_writer.close()
+        try:
+            for optimizer in self._windows:
+                self._picture(optimizer, x, str(report).splitlines()[0])
+        finally:
+            self.summary_writer.flush()
+            if self.closes:
+                self.summary_writer.close()
 
     def _picture(self, optimizer: str, x: int, title: str) -> None:
+        with needed_for("The picture of the heatmap"):
+            from lightning_gradguard.show.heatmap_image import draw_heatmap
         names, window = self._windows.get(optimizer, ((), None))
         if window is not None and window.columns:
             tag = f"{PREFIX}/{optimizer}/heatmap" if optimizer else f"{PREFIX}/heatmap"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_gradguard.extras import needed_for
 from lightning_gradguard.zoo.base import Case, Cure, Program, Symptom
 from lightning_gradguard.zoo.learner import Learner
 from lightning_gradguard.zoo.registry import get_case, list_cases
@@ -38,6 +39,7 @@ __all__ = [
 
 def show(case: Case | str) -> Any:
     """The description of a case, to be printed with rich: `rich.print(show("deep_sigmoid"))`."""
-    from lightning_gradguard.zoo.tables import card
+    with needed_for("`zoo.show`"):
+        from lightning_gradguard.zoo.tables import card
 
     return card(get_case(case) if isinstance(case, str) else case)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_gradguard.extras import needed_for
+
 
 @lru_cache
 def _bundled(name: str) -> tuple[Tensor, Tensor]:
     """Features and targets of `sklearn.datasets.load_NAME`, in one fixed random order."""
-    try:
+    with needed_for("The zoo"):
         from sklearn import datasets
-    except ImportError as error:
-        raise ImportError("The zoo needs scikit-learn: pip install 'lightning-gradguard[zoo]'") from error
     features, targets = getattr(datasets, f"load_{name}")(return_X_y=True)
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(7))
     x = torch.tensor(features, dtype=torch.float32)[order]

@@ -8,7 +8,8 @@ import pytest
 from lightning_gradguard.show.downsample import auto_depth, bin_steps, fold_layers, thin_curve
 from lightning_gradguard.show.figures import value_range
 from lightning_gradguard.show.heatmap_figure import MIN_DECADES, color_range
-from lightning_gradguard.show.heatmap_image import HEIGHT, HeatmapWindow, draw_heatmap
+from lightning_gradguard.show.heatmap_image import HEIGHT, draw_heatmap
+from lightning_gradguard.show.heatmap_window import HeatmapWindow
 from lightning_gradguard.show.run_reader import LayerSeries
 from lightning_gradguard.show.run_view import FigureQuery, RunView
 
