@@ -2,8 +2,9 @@
 
 python docs/pictures.py [name ...]    # needs chromium, chromedriver, and the extras [test] and [cli]
 
-Each picture has two runs side by side, with common axes: a zoo case as it is and with a cure, and a run with injected
-faults under "monitor" and under "protect".
+Pictures of runs have two side by side, with common axes: a zoo case as it is and with a cure; a run with injected
+faults under "monitor" and under "protect"; a zoo case under "monitor" and under "repair". The last one is an
+experiment.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import html
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -23,7 +25,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from lightning_gradguard import GradGuard, zoo
+from lightning_gradguard import GradGuard, doctor, zoo
 from lightning_gradguard.cli.demo import DigitsCNN, InjectFaults, digits_loaders
 from lightning_gradguard.show.figures import draw_figures
 from lightning_gradguard.show.html_report import read_runs
@@ -34,7 +36,8 @@ FLAGS = "--headless --no-sandbox --disable-gpu --no-first-run --disable-backgrou
 WIDTH, HEIGHT, SCALE = 400, 400, 1.5
 #: What is drawn below the heatmap.
 CURVES = ("grad_norm", "grad_norm_clipped", "grad_norm_limit", "loss")
-FAULTS = "injected_faults"
+#: The zoo case that is repaired and examined.
+SICK = "deep_sigmoid"
 #: Optimizer steps of the run with injected faults, as in `gradguard demo`.
 STEPS = 400
 
@@ -62,20 +65,40 @@ def train_with_faults(logdir: Path) -> dict[str, Path]:
     return {title: logdir / policy for policy, title in titles.items()}
 
 
+def train_repaired(logdir: Path) -> dict[str, Path]:
+    """The same program, only watched and repaired."""
+    for policy in ("monitor", "repair"):
+        zoo.run_case(SICK, policy=policy, accelerator="cpu", logdir=logdir / policy)  # type: ignore[arg-type]
+    titles = {"monitor": 'policy="monitor": nothing is done', "repair": 'policy="repair"'}
+    return {title: logdir / policy / SICK / "broken" for policy, title in titles.items()}
+
+
 def read(run: Path) -> RunView:
     """What is drawn of a run."""
     view = read_runs([run])[0][2][0]
     return replace(view, curves={name: curve for name, curve in view.curves.items() if name in CURVES})
 
 
-def page(titles: Sequence[str], views: Sequence[RunView]) -> str:
-    """Both figures side by side."""
-    figures = draw_figures(views, width=WIDTH, height=HEIGHT)
+def figures_of(runs: dict[str, Path]) -> dict[str, go.Figure]:
+    figures = draw_figures([read(run) for run in runs.values()], width=WIDTH, height=HEIGHT)
+    return dict(zip(runs, figures, strict=True))
+
+
+def experiment() -> dict[str, go.Figure]:
+    """What `doctor` has tried before a run."""
+    torch.manual_seed(0)
+    program = zoo.get_case(SICK).build(0)
+    diagnosis = doctor(program.module, program.train, max_steps=program.max_steps, accelerator="cpu")
+    return {"Every setting that was tried beside the run": diagnosis.figure().update_layout(width=2 * WIDTH)}
+
+
+def page(figures: dict[str, go.Figure]) -> str:
+    """The figures side by side, each below its title."""
     parts = [
-        f'<div style="width:{WIDTH}px"><b>{html.escape(title)}</b>'
+        f"<div><b>{html.escape(title)}</b>"
         + figure.to_html(full_html=False, include_plotlyjs=i == 0, config={"displayModeBar": False})
         + "</div>"
-        for i, (title, figure) in enumerate(zip(titles, figures, strict=True))
+        for i, (title, figure) in enumerate(figures.items())
     ]
     style = "display:flex;gap:8px;width:max-content;background:#fff;padding:4px;font:13px Roboto,system-ui,sans-serif"
     return f'<!doctype html><meta charset="utf-8"><main style="{style}">{"".join(parts)}</main>'
@@ -94,13 +117,20 @@ def photograph(driver: Any, source: Path, out: Path) -> None:
     Image.open(out).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(out, optimize=True)
 
 
+DRAWN: dict[str, Callable[[Path], dict[str, go.Figure]]] = {
+    **{case.name: lambda folder, case=case: figures_of(train_case(case, folder)) for case in zoo.list_cases()},
+    "injected_faults": lambda folder: figures_of(train_with_faults(folder)),
+    "repaired": lambda folder: figures_of(train_repaired(folder)),
+    "experiment": lambda folder: experiment(),
+}
+
+
 def main(names: Sequence[str]) -> None:
     driver = browser()
-    for name in names or [case.name for case in zoo.list_cases()] + [FAULTS]:
+    for name in names or DRAWN:
         with tempfile.TemporaryDirectory() as folder:
-            runs = train_with_faults(Path(folder)) if name == FAULTS else train_case(zoo.get_case(name), Path(folder))
             source = Path(folder) / "page.html"
-            source.write_text(page(list(runs), [read(run) for run in runs.values()]), encoding="utf-8")
+            source.write_text(page(DRAWN[name](Path(folder))), encoding="utf-8")
             photograph(driver, source, OUT / f"{name}.png")
     driver.quit()
 

@@ -7,11 +7,12 @@ import math
 from collections.abc import Sequence
 from string import Template
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lightning_gradguard.remedies import ScaleLR
-from lightning_gradguard.show.theme import LIGHT
+from lightning_gradguard.show.theme import LIGHT, robust_range
 from lightning_gradguard.step.experiment import Arm
 
 PAGE = Template("""<!doctype html>
@@ -48,8 +49,12 @@ def experiment_figure(control: Arm, arms: Sequence[Arm], best: Arm | None) -> go
     x, y = [factor for factor, _ in known], [loss for _, loss in known]
     figure.add_scatter(x=x, y=y, mode="lines+markers", line={"color": run}, showlegend=False, row=1, col=2)
     figure.update_xaxes(title="optimizer step", gridcolor=LIGHT.grid, row=1, col=1)
-    figure.update_xaxes(title="factor (1: the run as it is)", type="log", gridcolor=LIGHT.grid, row=1, col=2)
-    figure.update_yaxes(title="training loss", type=axis_type(control, arms), gridcolor=LIGHT.grid)
+    rates_axis = {"title": "factor (1: the run as it is)", "type": "log", "exponentformat": "power"}
+    figure.update_xaxes(**rates_axis, gridcolor=LIGHT.grid, row=1, col=2)
+    scale = axis_type(control, arms)
+    decades = {"dtick": 1, "exponentformat": "power"} if scale == "log" else {}
+    figure.update_yaxes(title="training loss", type=scale, gridcolor=LIGHT.grid, **decades)
+    figure.update_yaxes(range=loss_range(control, arms), row=1, col=1)
     return figure.update_layout(
         height=460, template="plotly_white", font={"color": LIGHT.text}, legend={"orientation": "h", "y": -0.2},
         margin={"t": 40, "r": 10},
@@ -78,6 +83,12 @@ def is_rate(arm: Arm) -> bool:
     """Whether a setting changes nothing but the learning rate."""
     remedies = arm.candidate.remedies if arm.candidate is not None else ()
     return isinstance(remedies, tuple) and len(remedies) == 1 and isinstance(remedies[0], ScaleLR)
+
+
+def loss_range(control: Arm, arms: Sequence[Arm]) -> tuple[float, float] | None:
+    """Limits of the loss axis, in the units of plotly: a setting that explodes does not flatten the others."""
+    losses = np.array([loss for arm in (control, *arms) for loss in arm.history if math.isfinite(loss)])
+    return robust_range(np.log10(losses) if axis_type(control, arms) == "log" else losses)
 
 
 def axis_type(control: Arm, arms: Sequence[Arm]) -> str:
