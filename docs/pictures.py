@@ -1,6 +1,6 @@
 """Trains the zoo's cases, and a run with injected faults, and draws the pictures of the symptoms in `docs/img/runs`.
 
-python docs/pictures.py [name ...]    # needs chromium, chromedriver, and the extras [test] and [cli]
+python docs/pictures.py [name ...]    # needs chromium, chromedriver, selenium, Pillow, [cli] and [zoo]
 
 Pictures of runs have two side by side, with common axes: a zoo case as it is and with a cure; a run with injected
 faults under "monitor" and under "protect"; a zoo case under "monitor" and under "repair". The last one is an

@@ -13,6 +13,7 @@ from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.remedies import AbstractRemedy
 
 ROOT = Path(__file__).parent.parent
+PAGES = (".md", ".ipynb")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -80,3 +81,9 @@ def test_contributing_names_every_folder_of_the_package() -> None:
     rooms = [p.name + "/" if p.is_dir() else p.name for p in (ROOT / "lightning_gradguard").iterdir()]
     for room in rooms:
         assert room.startswith("__") or room == "py.typed" or f"`{room}`" in page, room
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r"[\w./]+\.(?:md|ipynb)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*") if page.suffix in PAGES}
+    assert not pages - set(listed), "add these pages to `nav` in mkdocs.yml"
