@@ -56,6 +56,7 @@ def main() -> None:
     for incident in guard.incidents:
         sys.stdout.write(f"process {trainer.global_rank}: {incident}\n")  # one write, so that lines stay whole
         sys.stdout.flush()
+    torch.distributed.destroy_process_group()  # Lightning leaves gloo's threads running, which may abort the exit
 
 
 if __name__ == "__main__":
