@@ -24,6 +24,7 @@ _EXPORTS = {
     "Policy": "policy.ladders",
     "REPAIR": "policy.presets",
     "Report": "record.report",
+    "alerts": "alerts",
     "detectors": "detectors",
     "doctor": "examine",
     "fixes": "fixes",
@@ -32,7 +33,7 @@ _EXPORTS = {
     "remedies": "remedies",
     "zoo": "zoo",
 }
-_MODULES = {"detectors", "fixes", "policy", "remedies", "zoo"}
+_MODULES = {"alerts", "detectors", "fixes", "policy", "remedies", "zoo"}
 
 __all__ = [
     "MONITOR",
@@ -47,6 +48,7 @@ __all__ = [
     "Policy",
     "Report",
     "__version__",
+    "alerts",
     "detectors",
     "doctor",
     "fixes",
@@ -57,7 +59,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from lightning_gradguard import detectors, fixes, remedies, zoo
+    from lightning_gradguard import alerts, detectors, fixes, remedies, zoo
     from lightning_gradguard.callback import GradGuard
     from lightning_gradguard.checkpoints import load
     from lightning_gradguard.collect.stats import GradStats

@@ -13,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_gradguard.alerts import Alert, Announcer
 from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.batch_stats import BatchStats, find_bad_micro_batch, sample_sizes
@@ -94,10 +95,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         record: Whether to keep every step's statistics on disk for `gradguard replay`.
         save_bad_batches: A directory for the batches of the first 20 skipped steps, and for a list of the samples to
             exclude from the next run (`docs/bad_batches.md`); by default none are kept.
+        on_incident: What is called with an `Incident` and the Trainer when the incident begins and when it ends, in
+            every process: one callable or several, such as those of `lightning_gradguard.alerts`.
 
     Raises:
         ValueError: If `policy` is unknown or names a kind that no detector reports, if two detectors share a name, if
-            `clip` is no `AbstractClip`, or if a count is not a positive whole number.
+            `clip` is no `AbstractClip`, if a count is not a positive whole number, or if what `on_incident` holds
+            cannot be called.
 
     Attributes:
         findings: The last 10,000 findings.
@@ -121,6 +125,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         explain: bool = False,
         record: bool = True,
         save_bad_batches: str | Path | None = None,
+        on_incident: Alert | Sequence[Alert] | None = None,
     ) -> None:
         super().__init__()
         join_namespaces()
@@ -143,7 +148,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             save_bad_batches,
         )
         require(isinstance(explain, bool), "GradGuard(explain=...)", "must be True or False", explain)
-        self.explain = explain
+        given = () if on_incident is None else on_incident
+        alerts = tuple(given) if isinstance(given, Sequence) else (given,)
+        require(all(map(callable, alerts)), "GradGuard(on_incident=...)", "must be callable, or several", on_incident)
+        self.explain, self.on_incident = explain, alerts
         self.clip, self.name, self.record, self.save_bad_batches = clip, name, record, save_bad_batches
         # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
@@ -169,6 +177,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
+        self._announcer = Announcer(())
         self._reports: dict[str, StepReport] = {}  # the latest of each optimizer
         self._unfollow: Callable[[], None] = do_nothing
         self._acts, self._reduces_loss = True, False
@@ -230,6 +239,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 {"engines": self._load_engines, "incidents": self._load_incidents, "changes": self._load_changes},
             )
         self._seen.trackers = [engine.incidents for engine in self._engines.values()]
+        self._announcer = Announcer(self.on_incident, self._seen.incidents)
         self._seen.steps = max((engine.steps for engine in self._engines.values()), default=0)
         if getattr(trainer, "gradient_clip_val", None):
             rank_zero_warn(
@@ -327,12 +337,12 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if self._recent is not None and self._data is not None and self._losses:
             self._recent.add(self._data[0], self._batch_idx, self._losses[-1], divisor, report)
         self._losses = []
-        self._take_in(trainer, engine, report)
         if report.outcome.stop_reason:
             trainer.should_stop = True
         engine.keep(self._window)
         if self._bad_batches is not None:
             self._bad_batches.add(report, [batch for batch, _ in self._window])
+        self._take_in(trainer, engine, report)  # last, because an alert may raise
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._data = None
@@ -411,7 +421,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
             _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing,
-            _bad_batches=None, _window=[], _recent=None,
+            _bad_batches=None, _window=[], _recent=None, _announcer=Announcer(()),
         )  # fmt: skip
         return {**kept, **fresh, "_saved": self.state_dict()}
 
@@ -465,6 +475,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._seen.add(report, engine.changed, engine.states[LOSS_LEVEL])
         if self._logbook is not None:
             self._logbook.step(report, log_step(trainer), engine.changed)
+        if engine.changed and self.on_incident:
+            self._announcer.announce(engine.changed, trainer)
 
     def _take_in_restorations(self, trainer: Any) -> None:
         """What the engines have put back since their last step."""
