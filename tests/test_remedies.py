@@ -194,6 +194,16 @@ def test_normalize_input_standardizes_and_leaves_ordinary_input_alone() -> None:
     )
 
 
+@pytest.mark.parametrize(("p", "reduced", "called_for"), [(0.5, False, False), (0.7, True, False), (0.9, True, True)])
+def test_reduce_dropout(p: float, reduced: bool, called_for: bool) -> None:
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, 2), nn.Dropout1d(0.2))
+    step = repairing(net, torch.randn(64, 8), torch.optim.SGD(net.parameters(), lr=0.1))
+    assert remedies.ReduceDropout().is_called_for(step) == called_for
+    action = remedies.ReduceDropout().apply(Finding("x", 0), step)
+    assert (action is not None and action.summary) == (reduced and f"reduced dropout from {p} to 0.1 in 1 layers")
+    assert [net[2].p, net[4].p] == [0.1 if reduced else p, 0.2]
+
+
 def test_reduce_momentum_and_scale_lr() -> None:
     _, step = sigmoids()
     assert str(remedies.ReduceMomentum().apply(Finding("x", 0), step)) == "reduced momentum from 0.99 to 0.9"
@@ -264,6 +274,7 @@ def test_an_epsilon_that_is_too_large_is_reduced() -> None:
         (lambda: remedies.ScaleLR(1.0), "must not be 1"),
         (lambda: remedies.SwapActivation("Nothing"), "torch.nn"),
         (lambda: remedies.ReduceMomentum(above=0.8, to=0.9), "of at most 0.8"),
+        (lambda: remedies.ReduceDropout(above=0.3, to=0.4), "of at most 0.3"),
         (lambda: remedies.SwitchToAdam(0.0), "above 0"),
         (lambda: remedies.ReduceEps(above=1e-8, to=1e-6), "at most 1e-08"),
         (lambda: remedies.NormalizeInput(0.0), "above 0"),

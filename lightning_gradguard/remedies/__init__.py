@@ -13,6 +13,7 @@ from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
 from lightning_gradguard.remedies.increase_weight_decay import IncreaseWeightDecay
 from lightning_gradguard.remedies.insert_norm import InsertNorm
 from lightning_gradguard.remedies.normalize_input import NormalizeInput
+from lightning_gradguard.remedies.reduce_dropout import ReduceDropout
 from lightning_gradguard.remedies.reduce_eps import ReduceEps
 from lightning_gradguard.remedies.reduce_lr import ReduceLR
 from lightning_gradguard.remedies.reduce_momentum import ReduceMomentum
@@ -43,6 +44,7 @@ __all__ = [
     "InsertNorm",
     "NormalizeInput",
     "PendingStep",
+    "ReduceDropout",
     "ReduceEps",
     "ReduceLR",
     "ReduceMomentum",
