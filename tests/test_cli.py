@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import lightning_gradguard
 from lightning_gradguard.cli import COMMANDS, main
 from lightning_gradguard.cli.demo import demo
 
@@ -58,6 +59,9 @@ def test_report_and_replay_as_commands(demo_runs: Path, capsys: Any, tmp_path: P
         (["replay", "/nowhere"], "was the run trained with GradGuard"),
         (["report", "/nowhere"], "/nowhere"),
         (["dance"], "usage: gradguard COMMAND"),
+        (["dance"], "there is no command `dance`."),
+        (["raport", "runs"], "no command `raport`; did you mean `gradguard report`?"),
+        (["zoo", "lst"], "no command `zoo lst`; did you mean `gradguard zoo list`?"),
     ],
 )
 def test_wrong_arguments_get_a_one_line_message(arguments: list[str], message: str, capsys: Any) -> None:
@@ -65,8 +69,19 @@ def test_wrong_arguments_get_a_one_line_message(arguments: list[str], message: s
     assert message in capsys.readouterr().err
 
 
-def test_usage_names_every_command(capsys: Any) -> None:
-    assert main([]) == 0
+def test_an_error_of_the_operating_system_is_a_sentence(tmp_path: Path, capsys: Any) -> None:
+    assert main(["report", str(tmp_path), "--html", str(tmp_path / "no" / "folder" / "report.html")]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_version(capsys: Any) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gradguard {lightning_gradguard.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"], ["--help"]])
+def test_usage_names_every_command(arguments: list[str], capsys: Any) -> None:
+    assert main(arguments) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in COMMANDS)
 
@@ -74,7 +89,7 @@ def test_usage_names_every_command(capsys: Any) -> None:
 def test_no_deprecated_function_is_called(tmp_path: Path) -> None:
     environment = {**os.environ, "JSONARGPARSE_DEPRECATION_WARNINGS": "all"}
     for arguments in (["report", "nothing"], ["replay", "nothing", "--detectors+=Exploding", "--detectors.factor=9"]):
-        command = [sys.executable, "-W", "error", "-m", "lightning_gradguard.cli", *arguments]
+        command = [sys.executable, "-W", "error", "-m", "lightning_gradguard", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
         assert done.stderr.startswith(f"gradguard {arguments[0]}: ")

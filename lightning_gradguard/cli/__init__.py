@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import sys
 from collections.abc import Sequence
 
+from lightning_gradguard import __version__
 from lightning_gradguard.extras import needed_for
 
 #: Command -> (module, function, what it does).
@@ -31,10 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     if name is None:
-        asked = words in ([], ["-h"], ["--help"])
-        print(usage(), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        return answer(words)
     return run(name, words[len(name.split()) :])
+
+
+def answer(words: list[str]) -> int:
+    """Answers what is no command: with the version, the usage, or the command that was probably meant."""
+    if words in (["-V"], ["--version"]):
+        print(f"gradguard {__version__}")
+        return 0
+    if words in ([], ["-h"], ["--help"], ["help"]):
+        print(usage())
+        return 0
+    given = " ".join(words[:2] if words[0] == "zoo" else words[:1])
+    meant = difflib.get_close_matches(given, COMMANDS, n=1)
+    hint = f"; did you mean `gradguard {meant[0]}`?" if meant else "."
+    print(f"gradguard: there is no command `{given}`{hint}\n\n{usage()}", file=sys.stderr)
+    return 2
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -59,7 +74,7 @@ def run(name: str, arguments: list[str]) -> int:
     try:
         return int(call(**parser.instantiate(parser.parse_args(arguments)).as_dict()) or 0)
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
-        print(f"gradguard {name}: {error.args[0] if error.args else error}", file=sys.stderr)
+        print(f"gradguard {name}: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
 
 
@@ -67,7 +82,3 @@ def usage() -> str:
     """The list of commands, one per line."""
     lines = [f"  gradguard {name:<12} {summary}" for name, (_, _, summary) in COMMANDS.items()]
     return "\n".join(["usage: gradguard COMMAND [OPTIONS]", "", *lines, "", "See also: gradguard COMMAND --help"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Runs `gradguard` as `python -m lightning_gradguard.cli`."""
+"""Runs `gradguard` as `python -m lightning_gradguard`."""
 
 import sys
 
