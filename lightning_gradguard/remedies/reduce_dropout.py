@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_gradguard.arguments import require_number
 from lightning_gradguard.findings import Action, Finding
@@ -14,6 +13,8 @@ from lightning_gradguard.remedies.base import AbstractRemedy
 from lightning_gradguard.step.model_changes import NewModule
 from lightning_gradguard.step.pending_step import PendingStep
 
+#: What is looked for; a subclass may hold more than a probability.
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 #: Published recipes drop at most this share. Chosen.
 FAR_ABOVE = 0.8
 
@@ -54,9 +55,7 @@ class ReduceDropout(AbstractRemedy):
         return self.did(f"reduced dropout from {largest:.3g} to {self.to:g} in {len(high)} layers") if high else None
 
 
-def dropouts(module: nn.Module | None) -> dict[str, _DropoutNd]:
+def dropouts(module: nn.Module | None) -> dict[str, Any]:
     """The dropout modules of torch in a module, by their dotted name."""
     layers = module.named_modules() if module is not None else ()
-    return {
-        name: layer for name, layer in layers if isinstance(layer, _DropoutNd) and hasattr(nn, type(layer).__name__)
-    }
+    return {name: layer for name, layer in layers if type(layer) in DROPOUTS}
