@@ -75,7 +75,7 @@ class StopRun:
     kinds: Sequence[str] = ()
 
     def __call__(self, incident: Incident, trainer: Any) -> None:
-        if not self.kinds or incident.kind in self.kinds:
+        if incident.outcome == OPEN and (not self.kinds or incident.kind in self.kinds):
             trainer.should_stop = True
 
 

@@ -76,6 +76,12 @@ def test_stop_run_ends_training_at_its_kinds() -> None:
     assert fit(Net(), guard, Faults({10: NAN})).global_step == 40
 
 
+def test_stop_run_does_not_stop_when_an_incident_ends() -> None:
+    trainer = SimpleNamespace(should_stop=False)
+    StopRun()(Incident("nonfinite", 7, 7, outcome="resolved"), trainer)
+    assert not trainer.should_stop
+
+
 def test_an_incident_that_was_open_before_a_resume_does_not_begin_again() -> None:
     seen: list[str] = []
     known = Incident("nonfinite", 7, 7)
