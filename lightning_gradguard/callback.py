@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,13 +21,13 @@ from lightning_gradguard.collect.batch_stats import BatchStats, find_bad_micro_b
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.loss_level import LOSS_LEVEL
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
-from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.findings import PREFIX, Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, REPAIR, Policy, check_policy
 from lightning_gradguard.record.bad_batches import BadBatches
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.record.location import location_of
 from lightning_gradguard.record.logbook import Logbook
-from lightning_gradguard.record.report import Report
+from lightning_gradguard.record.report import OUTCOMES, Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
 from lightning_gradguard.run_engine import RunContext, RunEngine
@@ -43,6 +44,7 @@ from lightning_gradguard.trainer import (
     leave_training_data,
     log_step,
     logged_metrics,
+    metrics_of,
     origin_of,
     owns_the_step,
     planned_steps,
@@ -155,6 +157,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self.clip, self.name, self.record, self.save_bad_batches = clip, name, record, save_bad_batches
         # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
+        self._prefix = f"{PREFIX}/{name}" if name else PREFIX
         self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
         self._record: RunRecord | None = None  # of its own latest run
         self._shared = SharedRecord(RunRecord(FINDINGS_KEPT))
@@ -249,6 +252,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         one = len(self._engines) == 1 and pl_module.automatic_optimization
         self._reduces_loss = one and not processes.alone
         self._logbook = self._open_logbook(trainer)
+        self._publish(trainer)
         directory = location_of(self.save_bad_batches) if self.save_bad_batches is not None else None
         self._bad_batches = BadBatches(directory, trainer.global_rank) if directory is not None else None
 
@@ -355,8 +359,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 engine.put_right(at_end=True)
         self._take_in_restorations(trainer)
         self._notice_unseen_steps(pl_module)
-        if self._logbook is not None and should_log(trainer):
-            self._logbook.write()
+        if should_log(trainer):
+            self._publish(trainer)
+            if self._logbook is not None:
+                self._logbook.write()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         for engine in self._engines.values():
@@ -473,10 +479,26 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def _take_in(self, trainer: Any, engine: RunEngine, report: StepReport) -> None:
         """A step's report, or the last one with what followed it."""
         self._seen.add(report, engine.changed, engine.states[LOSS_LEVEL])
+        which = f"{self._prefix}{report.prefix.removeprefix(PREFIX)}/grad_norm"
+        metrics_of(trainer, "callback_metrics")[which] = as_tensor(report.stats.global_norm)
+        if engine.changed:
+            self._publish(trainer)
         if self._logbook is not None:
             self._logbook.step(report, log_step(trainer), engine.changed)
         if engine.changed and self.on_incident:
             self._announcer.announce(engine.changed, trainer)
+
+    def _publish(self, trainer: Any) -> None:
+        """Lets other callbacks monitor what the run has come to, and the progress bar count the incidents.
+
+        Not by `self.log`, which costs more than a step's measurements and would log the numbers, too.
+        """
+        report = self.report()
+        metrics = metrics_of(trainer, "callback_metrics")
+        metrics[f"{self._prefix}/outcome"] = as_tensor(OUTCOMES.index(report.outcome))
+        metrics[f"{self._prefix}/incidents"] = as_tensor(len(report.incidents))
+        if report.incidents:
+            metrics_of(trainer, "progress_bar_metrics")[f"{self._prefix}/incidents"] = len(report.incidents)
 
     def _take_in_restorations(self, trainer: Any) -> None:
         """What the engines have put back since their last step."""
@@ -511,6 +533,11 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
 def do_nothing() -> None:
     """Before `setup` and after the end."""
+
+
+def as_tensor(number: float) -> Tensor:
+    """A number as Lightning's callbacks expect it: a tensor of its own, because they keep it."""
+    return torch.tensor(number, dtype=torch.float32, device="cpu")
 
 
 def join_namespaces() -> None:

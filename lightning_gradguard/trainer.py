@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -155,6 +155,15 @@ def should_log(trainer: Any) -> bool:
     if connector is not None and hasattr(connector, "should_update_logs"):
         return bool(connector.should_update_logs)
     return bool(trainer.log_every_n_steps) and trainer.global_step % trainer.log_every_n_steps == 0
+
+
+def metrics_of(trainer: Any, which: Literal["callback_metrics", "progress_bar_metrics"]) -> dict[str, Any]:
+    """The Trainer's dictionary that other callbacks monitor, or the one that the progress bar shows, to write into.
+
+    The property of the same name would compute every metric behind `self.log` at each step.
+    """
+    metrics = getattr(getattr(trainer, "_logger_connector", None), f"_{which}", None)
+    return getattr(trainer, which) if metrics is None else metrics  # type: ignore[no-any-return]
 
 
 def log_step(trainer: Any) -> int:

@@ -10,6 +10,9 @@ from lightning_gradguard.collect.loss_level import Standing
 from lightning_gradguard.findings import DEGRADED, HEALTHY, OPEN, RECOVERED, UNRECOVERABLE, Incident
 from lightning_gradguard.step.model_changes import CodeChange
 
+#: Best first. The place of a run's outcome here is the number that other callbacks can monitor.
+OUTCOMES = (HEALTHY, RECOVERED, DEGRADED, UNRECOVERABLE)
+
 
 @dataclass(frozen=True)
 class Report:
