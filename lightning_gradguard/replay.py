@@ -18,7 +18,8 @@ from lightning_gradguard.policy import PRESETS, Policy
 from lightning_gradguard.policy.ladders import Rung
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
-from lightning_gradguard.record.step_log import FOLDER, RecordedStep, read_steps, recorded_optimizers
+from lightning_gradguard.record.step_format import FOLDER, recorded_optimizers
+from lightning_gradguard.record.step_log import RecordedStep, read_steps
 
 #: What an engine collects; the rest of `GradStats` it works out by itself.
 COLLECTED = [

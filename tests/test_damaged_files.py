@@ -29,7 +29,8 @@ from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.findings import Action, Finding, Incident, Response, StepOutcome, StepReport
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, append_incident, read_incidents
 from lightning_gradguard.record.report import Report
-from lightning_gradguard.record.step_log import FOLDER, Recorder
+from lightning_gradguard.record.step_format import FOLDER
+from lightning_gradguard.record.step_log import Recorder
 from lightning_gradguard.show.html_report import report_data, write_html
 from lightning_gradguard.tensorboard_plugin.plugin import GradGuardPlugin
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter

@@ -19,7 +19,8 @@ from lightning_gradguard import GradGuard, GradStats
 from lightning_gradguard.findings import StepReport
 from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import Report
-from lightning_gradguard.record.step_log import FOLDER, read_steps
+from lightning_gradguard.record.step_format import FOLDER
+from lightning_gradguard.record.step_log import read_steps
 from lightning_gradguard.show.html_report import report_data, write_html
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 

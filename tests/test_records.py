@@ -23,7 +23,8 @@ from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.record.homes import home_of, recorded_guards
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, IncidentLog, append_incident, read_incidents
 from lightning_gradguard.record.location import Location, location_of
-from lightning_gradguard.record.step_log import FOLDER, Recorder, read_steps, recorded_optimizers
+from lightning_gradguard.record.step_format import FOLDER, recorded_optimizers
+from lightning_gradguard.record.step_log import Recorder, read_steps
 from lightning_gradguard.replay import replay
 from lightning_gradguard.show.html_report import report_data
 from lightning_gradguard.show.run_reader import list_tags

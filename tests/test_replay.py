@@ -14,7 +14,8 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors import DETECTORS, Exploding
 from lightning_gradguard.findings import StepOutcome, StepReport
 from lightning_gradguard.policy.presets import PROTECT
-from lightning_gradguard.record.step_log import FOLDER, RecordedStep, Recorder, read_steps
+from lightning_gradguard.record.step_format import FOLDER
+from lightning_gradguard.record.step_log import RecordedStep, Recorder, read_steps
 from lightning_gradguard.remedies import Rollback
 from lightning_gradguard.replay import replay, replay_steps
 

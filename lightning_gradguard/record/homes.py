@@ -10,7 +10,7 @@ import os
 from urllib.parse import quote, unquote
 
 from lightning_gradguard.record.location import Location
-from lightning_gradguard.record.step_log import FOLDER, recorded_optimizers
+from lightning_gradguard.record.step_format import FOLDER, recorded_optimizers
 
 
 def home_of(run: str | os.PathLike[str], guard: str = "") -> Location:

@@ -68,6 +68,10 @@ class Location:
         paths = (path for path in self.fs.find(self.path) if any(fnmatch(path.rpartition("/")[2], p) for p in patterns))
         return [Location(path if self.is_local else self.fs.unstrip_protocol(path)) for path in sorted(paths)]
 
+    def size(self, name: str) -> int:
+        """Bytes in a file of this directory; 0 where there is no such file."""
+        return int((self / name).fs.size((self / name).path) or 0) if (self / name).exists() else 0
+
     def read(self) -> bytes:
         """A file's content; nothing where there is no file."""
         try:

@@ -16,7 +16,8 @@ from lightning_gradguard.record.console import Console
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, IncidentLog
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
-from lightning_gradguard.record.step_log import FOLDER, Recorder
+from lightning_gradguard.record.step_format import FOLDER, write_end
+from lightning_gradguard.record.step_log import Recorder
 
 
 class RunWriter(Protocol):
@@ -147,6 +148,8 @@ class Logbook:
             self._quietly(type(logger).__name__, log_incident_table, logger, report)
         for recorder in self.recorders.values():
             self._quietly("the record of steps", recorder.close)
+        for recorder in list(self.recorders.values())[:1]:  # they share a folder
+            self._quietly("the record of steps", write_end, recorder.folder, report.end)
 
     def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
         try:

@@ -53,6 +53,13 @@ class Report:
         return RECOVERED if outcomes else HEALTHY
 
     @property
+    def end(self) -> dict[str, int | str]:
+        """What the tab shows of a run that has ended."""
+        return {
+            "steps": self.steps, "incidents": len(self.incidents), "outcome": self.outcome, "verdict": self.verdict,
+        }  # fmt: skip
+
+    @property
     def _losses(self) -> list[str]:
         return [
             f"The median loss is {standing.now:.3g}, {standing.best:.3g} at its best; "

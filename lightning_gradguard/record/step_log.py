@@ -39,20 +39,34 @@ from lightning_gradguard.modules.activations import Traits
 from lightning_gradguard.record.conforming import conforms
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.packing import pack, unpack
+from lightning_gradguard.record.step_format import (
+    CANCELLED,
+    FIELDS,
+    GRADIENT,
+    KNOWN_GOOD,
+    LOSS_KNOWN,
+    OVERFLOW,
+    RATIO,
+    SNAPSHOT,
+    TRAINABLE,
+    VERSION,
+    WEIGHT,
+    is_header,
+    number_of,
+    read_header,
+    recorded_files,
+    sound_rows,
+    stem_of,
+    whole_rows,
+)
 from lightning_gradguard.tensors.norms import Floats
 
-FOLDER = "gradguard"
-VERSION = 3
 #: Bytes after which a run is recorded no further: 1,000 layers for 33,000 steps, 20 layers for 1.3 million. Chosen.
 MOST_BYTES = 256 * 2**20
 #: Rows that are kept in memory while they cannot be written. Chosen.
 MOST_WAITING = 10_000
 #: Rows in one file of an object store. Chosen.
 REMOTE_ROWS = 1000
-#: A row begins with these; then the layers' values, whose meaning `what` tells, and the buffers' norms.
-FIELDS = ("step", "what", "loss", "lr", "flags")
-GRADIENT, WEIGHT, RATIO, TRAINABLE = 0, 1, 2, 3
-OVERFLOW, LOSS_KNOWN, CANCELLED, SNAPSHOT, KNOWN_GOOD = 1, 2, 4, 8, 16
 #: What is recorded of an outcome by name, beside its flags and responses.
 TOLD = ("restored", "model_changed", "objective_changed", "trial", "stopped_by", "stop_reason", "restoration")
 NOTHING_DONE = StepOutcome()
@@ -82,7 +96,7 @@ class Recorder:
     """
 
     def __init__(self, folder: str | os.PathLike[str], optimizer: str = "") -> None:
-        self.folder, self.stem = Location(folder), f"steps{optimizer and '-'}{optimizer}"
+        self.folder, self.stem = Location(folder), stem_of(optimizer)
         self.written = 0
         self._key: tuple[Any, ...] = ()  # what one file is about
         self._header = ""
@@ -127,17 +141,6 @@ class Recorder:
     def _new_name(self) -> str:
         taken = [number_of(name) for name in self.folder.names(f"{self.stem}.*")]
         return f"{self.stem}.{max(taken, default=-1) + 1:04d}"
-
-
-def number_of(name: str) -> int:
-    """Number of a file of steps; -1 if it is none.
-
-    Example:
-        >>> number_of("steps.0003.f64"), number_of("steps-1.0012.jsonl"), number_of("steps.old.f64")
-        (3, 12, -1)
-    """
-    number = name.split(".")[1]
-    return int(number) if number.isascii() and number.isdigit() else -1
 
 
 def header_of(stats: GradStats) -> str:
@@ -190,24 +193,19 @@ def read_steps(folder: str | os.PathLike[str], optimizer: str = "") -> list[Reco
         FileNotFoundError: If nothing was recorded there.
         ValueError: If the recording has another format.
     """
-    folder, stem = Location(folder), f"steps{optimizer and '-'}{optimizer}"
-    files = sorted((n for n in folder.names(f"{stem}.*.f64") if number_of(n) >= 0), key=number_of)
+    folder = Location(folder)
+    files = recorded_files(folder, optimizer)
     steps = {step.stats.step: step for name in files for step in reversed(list(_read_file(folder, name)))}
     if not steps:
-        raise FileNotFoundError(f"No recorded steps `{stem}.*.f64` in {folder}; was the run trained with GradGuard?")
+        pattern = f"{stem_of(optimizer)}.*.f64"
+        raise FileNotFoundError(f"No recorded steps `{pattern}` in {folder}; was the run trained with GradGuard?")
     return [steps[number] for number in sorted(steps)]
-
-
-def recorded_optimizers(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the optimizers with recorded steps."""
-    stems = {name.split(".")[0] for name in Location(folder).names("steps*.f64")}
-    return sorted(stem.partition("-")[2] for stem in stems)
 
 
 def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
     """The steps of one file, last first: a step's samples follow it."""
     head, _, body = (folder / name).read().partition(b"\n")
-    header = _read_header(head)
+    header = read_header(head)
     if header.get("version", VERSION) != VERSION:
         raise ValueError(f"{folder / name} has format {header['version']}, this release reads {VERSION}.")
     if not is_header(header):
@@ -216,12 +214,11 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
     layers = Layers(tuple(header["layers"]), np.array(header["numel"]), np.array(header["matrix"], bool))
     count, buffers = len(layers), tuple(header["buffers"])
     fixed = {name: header[name] for name in ("total_steps", "multiple_optimizers")}
-    width = len(FIELDS) + count + len(buffers)
-    whole = len(body) // (8 * width)
+    rows = whole_rows(body, header)
     extras = _read_extras(folder / f"{name.removesuffix('.f64')}.jsonl")
     samples: dict[int, Floats] = {}
-    for row in reversed(np.frombuffer(body[: 8 * width * whole]).reshape(whole, width)):
-        if not is_row(row):
+    for row, sound in zip(rows[::-1], sound_rows(rows)[::-1], strict=True):
+        if not sound:
             samples = {}
             continue
         step, what, loss, lr = int(row[0]), int(row[1]), float(row[2]), float(row[3])
@@ -243,32 +240,6 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
         samples = {}
         flagged = StepOutcome(cancelled=bool(flags & CANCELLED), snapshot=bool(flags & SNAPSHOT))
         yield RecordedStep(stats, replace(flagged, **extra.outcome), extra.origin)
-
-
-def _read_header(head: bytes) -> dict[str, Any]:
-    """The first line of a file; empty if it is torn or something else wrote it."""
-    try:
-        header = json.loads(head)
-    except (ValueError, RecursionError):
-        return {}
-    return header if isinstance(header, dict) else {}
-
-
-def is_header(header: dict[str, Any]) -> bool:
-    """Whether a file's first line is such as `header_of` writes."""
-    types = {
-        "layers": tuple[str, ...], "numel": tuple[int, ...], "matrix": tuple[bool, ...], "buffers": tuple[str, ...],
-        "total_steps": int | None, "multiple_optimizers": bool,
-    }  # fmt: skip
-    plain = unpack(header)
-    sound = all(name in plain and conforms(plain[name], hint) for name, hint in types.items())
-    return sound and len(plain["layers"]) == len(plain["numel"]) == len(plain["matrix"])
-
-
-def is_row(row: Floats) -> bool:
-    """Whether the first fields of a row are such as `rows_of` writes."""
-    step, what, _, _, flags = row[: len(FIELDS)].tolist()
-    return 0 <= step < 2**53 and step % 1 == 0 and what in range(4) and flags in range(32)
 
 
 class Extras(NamedTuple):

@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_gradguard.show.run_reader import LayerSeries
+from lightning_gradguard.show.layer_series import Curve, LayerSeries
 
-Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
 #: Most rows before layers are folded into modules, most columns of a heatmap, and most points of a curve: about what
 #: a screen can resolve.
 MAX_ROWS, MAX_COLUMNS, MAX_POINTS = 120, 600, 1200

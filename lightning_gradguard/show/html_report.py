@@ -1,7 +1,7 @@
 """Reports without TensorBoard: a self-contained HTML file, and plain data for scripts.
 
-The data is read from the run's event files, as the GradGuard tab reads it. A run without a TensorBoard logger has only
-its `incidents.jsonl`.
+The data is read as the GradGuard tab reads it: every step from the recording in the run's directory, whatever its
+logger, and the rest from TensorBoard's event files.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from tensorboard import context
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 
-from lightning_gradguard.record.incident_log import INCIDENT_LOG, read_incidents
+from lightning_gradguard.record.incident_log import INCIDENT_LOG
 from lightning_gradguard.record.location import Location
-from lightning_gradguard.record.step_log import FOLDER
+from lightning_gradguard.record.step_format import FOLDER, RECORDINGS
 from lightning_gradguard.show.event_files import EVENTS, read_event_files
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import RunReader, trials_of, worst_outcome, worst_state
+from lightning_gradguard.show.recording import Recording, find_recordings
+from lightning_gradguard.show.run_reader import RunReader, natural, trials_of, worst_outcome, worst_state
 from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, malformed_view, read_view
 
 #: Size of a figure in pixels: two fit side by side on a wide screen.
@@ -170,11 +171,10 @@ def read_runs(paths: Sequence[Run]) -> list[tuple[str, Location, list[RunView]]]
 
 
 def read_views(provider: MultiplexerDataProvider, name: str, folder: Location) -> list[RunView]:
-    """One view for each optimizer of a run; only the incident log where the event files have no GradGuard data."""
+    """One view for each optimizer of a run; only the incident log where there are neither events nor recorded steps."""
     try:
-        reader = RunReader(provider, context.RequestContext(), "", name)
-        optimizers = sorted({*reader.index.statistics, *reader.index.curves})
-        views = [read_view(reader, FigureQuery(optimizer=optimizer)) for optimizer in optimizers]
+        reader = RunReader(provider, context.RequestContext(), "", name, folder=folder)
+        views = [read_view(reader, FigureQuery(optimizer=optimizer)) for optimizer in reader.statistics]
         return views or [view_of_log(name, folder, reader.index.problems)]
     except Exception as error:  # whatever it is, it is about this run alone
         return [malformed_view(name, FigureQuery(), error)]
@@ -182,19 +182,10 @@ def read_views(provider: MultiplexerDataProvider, name: str, folder: Location) -
 
 def view_of_log(name: str, folder: Location, problems: Sequence[str]) -> RunView:
     """A run of which only the incident log is known."""
-    log = folder / INCIDENT_LOG
-    incidents = [
-        {
-            **incident.to_dict(),
-            "x": incident.first_step,
-            "x_last": incident.last_step,
-            "text": str(incident),
-            "trials": [trial.to_dict() for trial in incident.best_trials],
-        }
-        for incident in read_incidents(log)
-    ]
+    log, incidents = folder / INCIDENT_LOG, Recording(folder).incidents()
     last = max((incident["x_last"] for incident in incidents), default=0)
-    missing = f"{folder} has no event file with GradGuard's data" + (f", only {INCIDENT_LOG}." if log.exists() else ".")
+    missing = f"{folder} has neither recorded steps nor an event file with GradGuard's data"
+    missing += f", only {INCIDENT_LOG}." if log.exists() else "."
     return RunView(
         name, FigureQuery(), None, [], {}, incidents, (0, last), state=worst_outcome(incidents),
         headline=headline(incidents, None, last) if log.exists() else "no GradGuard data.",
@@ -208,13 +199,15 @@ def find_runs(path: Run) -> list[Location]:
     Raises:
         FileNotFoundError: If there is no run.
     """
-    folders = {str(file.parent): file.parent for file in Location(path).find(EVENTS, INCIDENT_LOG)}
+    root = Location(path)
+    folders = {str(file.parent): file.parent for file in root.find(EVENTS, INCIDENT_LOG)}
+    folders |= {str(folder): folder for folder in find_recordings(root).values()}
     if not folders:
         raise FileNotFoundError(
-            f"There is no run in {path}: it contains neither TensorBoard event files nor {INCIDENT_LOG}. "
-            "Give the directory that the logger wrote, such as lightning_logs/version_0."
+            f"There is no run in {path}: it contains neither TensorBoard event files nor {INCIDENT_LOG} nor "
+            f"{FOLDER}/{RECORDINGS}. Give the directory that the logger wrote, such as lightning_logs/version_0."
         )
-    return [folders[name] for name in sorted(folders)]
+    return [folders[name] for name in sorted(folders, key=natural)]
 
 
 def unique_names(folders: Sequence[Location]) -> list[str]:

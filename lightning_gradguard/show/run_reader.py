@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 from tensorboard.data.provider import DataProvider, RunTagFilter
 
 from lightning_gradguard.record.conforming import conforms
+from lightning_gradguard.record.location import Location
 from lightning_gradguard.show import metadata
+from lightning_gradguard.show.layer_series import Curve, LayerSeries, merge_series
+from lightning_gradguard.show.recording import STATISTICS, Recording
 
 #: Passed as TensorBoard's `downsample`; the writer keeps far fewer samples of a tag, so all of them are read.
 ALL_SAMPLES = 1_000_000
@@ -22,9 +26,9 @@ OUTCOMES = ("healthy", "resolved", "recovered", "open", "degraded", "unrecoverab
 #: State of a run whose data cannot be read.
 MALFORMED = "malformed"
 STATES = (*OUTCOMES, MALFORMED)
-#: Layer statistics kept in memory: as many as runs are shown side by side. Each takes 27 MB for 1,000 layers and
-#: 100,000 steps.
-CACHE_SIZE = 4
+#: Layer statistics and sets of curves kept in memory: as many as runs are shown side by side. A statistic takes 40 MB
+#: for 1,000 layers and 10,000 steps.
+CACHE_SIZE = 12
 #: What the tab reads of an incident.
 INCIDENT = {
     "kind": str, "optimizer": str, "x": int, "x_last": int | None, "outcome": str, "text": str,
@@ -32,24 +36,8 @@ INCIDENT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class LayerSeries:
-    """One statistic of one optimizer's layers over the steps.
-
-    Args:
-        names: The layers, `[L]`, in the order of registration.
-        steps: Steps, `[T]`, ascending.
-        log10: Log10 of the statistic, `[T, L]` float32. NaN means "not recorded", inf means "NaN or inf", and -inf
-            means "zero".
-    """
-
-    names: tuple[str, ...]
-    steps: NDArray[np.int64]
-    log10: NDArray[np.float32]
-
-
-#: (experiment, run, statistic, optimizer) -> times of the last writes, and the series.
-Cache = dict[tuple[str, ...], tuple[list[float], "LayerSeries | None"]]
+#: (experiment, run, what, optimizer) -> what tells a later state of the files from this one, and what was read.
+Cache = dict[tuple[str, ...], tuple[Any, Any]]
 
 
 @dataclass
@@ -70,50 +58,114 @@ class RunIndex:
 
 
 class RunReader:
-    """Reads one run on demand.
+    """Reads one run on demand: every step from its recording, and from its event files what is not recorded.
 
     Args:
         provider: TensorBoard's data provider.
         context: The request's context.
         experiment: The experiment's id.
         run: The run's name.
-        cache: Layer statistics read before. The tab keeps it between requests, which makes zooming fast.
+        cache: What was read before. The tab keeps it between requests, which makes zooming fast.
+        folder: The run's directory; None where it is not known.
     """
 
     def __init__(
-        self, provider: DataProvider, context: Any, experiment: str, run: str, cache: Cache | None = None
+        self,
+        provider: DataProvider,
+        context: Any,
+        experiment: str,
+        run: str,
+        cache: Cache | None = None,
+        folder: Location | None = None,
     ) -> None:
         self.provider, self.context, self.experiment, self.run = provider, context, experiment, run
         self.cache = {} if cache is None else cache
+        self.recording = Recording(folder) if folder is not None else None
         self.tags = list_tags(provider, context, experiment, [run]).get(run, {})
         self.index = read_index(self.tags)
+
+    @property
+    def statistics(self) -> dict[str, list[str]]:
+        """The statistics that each optimizer may have."""
+        names = {name: set(tags) for name, tags in self.index.statistics.items()}
+        names |= {name: set() for name in self.index.curves if name not in names}
+        for optimizer in self.recording.optimizers if self.recording is not None else ():
+            names[optimizer] = names.get(optimizer, set()) | set(STATISTICS)
+        return {optimizer: sorted(names[optimizer]) for optimizer in sorted(names)}
 
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer over all steps; None where the run does not have it."""
         tags = self.index.statistics.get(optimizer, {}).get(statistic, {})
-        key, written = (self.experiment, self.run, statistic, optimizer), [self.tags[tag].max_wall_time for tag in tags]
-        known = self.cache.get(key)
-        if known is not None and known[0] == written:
-            return known[1]
-        data = self._read(list(tags))
-        parts = [to_series(data.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
-        series = merge_series([part for part in parts if len(part.steps)])
-        self.cache[key] = (written, series)
-        for oldest in list(self.cache)[:-CACHE_SIZE]:
-            self.cache.pop(oldest, None)
+        state = [[self.tags[tag].max_wall_time for tag in tags], self._recorded_bytes(optimizer)]
+        series: LayerSeries | None = self._cached(
+            state, lambda: self._read_layers(tags, statistic, optimizer), statistic, optimizer
+        )
         return series
 
-    def curves(self, optimizer: str = "") -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
-        """Steps `[T]`, and each scalar `[T]` by its name."""
+    def _read_layers(self, tags: Mapping[str, list[str]], statistic: str, optimizer: str) -> LayerSeries | None:
+        data = self._read(list(tags))
+        written = merge_series(
+            [to_series(data.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
+        )
+        recording = self._recording_of(optimizer)
+        recorded = recording.layers(statistic, optimizer) if recording is not None else None
+        if recorded is None or written is None:
+            return recorded or written
+        return merge_series([recorded, written.after(int(recorded.steps[-1]))])
+
+    def curves(self, optimizer: str = "") -> dict[str, Curve]:
+        """Each scalar by its name, over all steps that have it."""
+        tag, _ = self.index.curves.get(optimizer, ("", []))
+        state = [self.tags[tag].max_wall_time if tag else None, self._recorded_bytes(optimizer)]
+        curves: dict[str, Curve] = self._cached(state, lambda: self._read_curves(optimizer), "curves", optimizer)
+        return curves
+
+    def _read_curves(self, optimizer: str) -> dict[str, Curve]:
+        written = self._written_curves(optimizer)
+        recorded = self._recorded_curves(optimizer) if self._recording_of(optimizer) is not None else {}
+        return {**written, **{name: continued(curve, written.get(name)) for name, curve in recorded.items()}}
+
+    def _written_curves(self, optimizer: str) -> dict[str, Curve]:
+        """The curves in the event files."""
         tag, names = self.index.curves.get(optimizer, ("", []))
         if not tag:
-            return np.zeros(0, np.int64), {}
+            return {}
         steps, rows = unique_steps(self._read([tag]).get(tag, []), len(names), self.index.problems)
-        return steps, dict(zip(names, rows.astype(np.float64).T, strict=True))
+        return {name: (steps, column) for name, column in zip(names, rows.astype(np.float64).T, strict=True)}
+
+    def _recording_of(self, optimizer: str) -> Recording | None:
+        """The recording of an optimizer's steps, if they are counted as in the event files.
+
+        A recording counts the optimizer's steps, TensorBoard those of the Trainer. They are the same if both have the
+        same curve.
+        """
+        recorded, written = self._recorded_curves(optimizer), self._written_curves(optimizer)
+        usable = recorded and ("grad_norm" not in written or agree(recorded["grad_norm"], written["grad_norm"]))
+        return self.recording if usable else None
+
+    def _recorded_curves(self, optimizer: str) -> dict[str, Curve]:
+        state, recording = self._recorded_bytes(optimizer), self.recording
+        if not state or recording is None:
+            return {}
+        curves: dict[str, Curve] = self._cached(state, lambda: recording.curves(optimizer), "recorded", optimizer)
+        return curves
+
+    def _recorded_bytes(self, optimizer: str) -> tuple[int, ...]:
+        return self.recording.size(optimizer) if self.recording is not None else ()
+
+    def _cached(self, state: Any, read: Callable[[], Any], what: str, optimizer: str) -> Any:
+        key = (self.experiment, self.run, what, optimizer)
+        known = self.cache.pop(key, None)
+        self.cache[key] = known if known is not None and known[0] == state else (state, read())
+        for oldest in list(self.cache)[:-CACHE_SIZE]:
+            self.cache.pop(oldest, None)
+        return self.cache[key][1]
 
     def incidents(self) -> list[dict[str, Any]]:
         """The latest state of every incident, ordered by first step and kind."""
         latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+        if not self.index.incidents and self.recording is not None:
+            return self.recording.incidents()
         for incident in self._texts(self.index.incidents):
             if wrong := [name for name, hint in INCIDENT.items() if not conforms(incident.get(name), hint)]:
                 self.index.problems.append(f"An incident is not readable: wrong type of {', '.join(wrong)}.")
@@ -123,7 +175,8 @@ class RunReader:
 
     def end(self) -> dict[str, Any] | None:
         """How the run ended; None while it is running and after an interruption."""
-        return next(iter(reversed(list(self._texts([metadata.END_TAG])))), None)
+        written = next(iter(reversed(list(self._texts([metadata.END_TAG])))), None)
+        return written if written is not None or self.recording is None else self.recording.end()
 
     def _read(self, tags: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         data: Mapping[str, Mapping[str, Sequence[Any]]] = self.provider.read_tensors(
@@ -147,12 +200,22 @@ class RunReader:
 
 
 def list_runs(provider: DataProvider, context: Any, experiment: str) -> list[str]:
-    """Every run with GradGuard data, sorted, and every run whose tags cannot be listed."""
+    """Every run with GradGuard data, and every run whose tags cannot be listed."""
     try:
-        return sorted(list_tags(provider, context, experiment))
+        return list(list_tags(provider, context, experiment))
     except Exception:  # of one run; which one, each run has to tell
         runs = [run.run_name for run in provider.list_runs(context, experiment_id=experiment)]
-        return sorted(run for run in runs if might_have_data(provider, context, experiment, run))
+        return [run for run in runs if might_have_data(provider, context, experiment, run)]
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort key under which `version_2` comes before `version_10`.
+
+    Example:
+        >>> sorted(["version_10", "version_2"], key=natural)
+        ['version_2', 'version_10']
+    """
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def might_have_data(provider: DataProvider, context: Any, experiment: str, run: str) -> bool:
@@ -192,6 +255,20 @@ def read_index(tags: Mapping[str, Any]) -> RunIndex:
     return index
 
 
+def continued(curve: Curve, other: Curve | None) -> Curve:
+    """A curve, and after its end another one."""
+    if other is None or not len(curve[0]):
+        return curve if other is None else other
+    rest = int(np.searchsorted(other[0], curve[0][-1], side="right"))
+    return np.concatenate([curve[0], other[0][rest:]]), np.concatenate([curve[1], other[1][rest:]])
+
+
+def agree(one: Curve, other: Curve) -> bool:
+    """Whether two curves have steps in common, and the same values there."""
+    _, here, there = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
+    return len(here) > 0 and bool(np.allclose(one[1][here], other[1][there], rtol=1e-4, equal_nan=True))
+
+
 def unique_steps(
     data: Sequence[Any], width: int, problems: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
@@ -215,20 +292,6 @@ def to_series(data: Sequence[Any], names: Sequence[str], problems: list[str]) ->
     log10 = rows.astype(np.float32)
     log10[np.isnan(log10)] = math.inf
     return LayerSeries(tuple(names), steps, log10)
-
-
-def merge_series(parts: Sequence[LayerSeries]) -> LayerSeries | None:
-    """Merges series with different layers: the layers of the latest one first, then those that it no longer has."""
-    if len(parts) <= 1:
-        return parts[0] if parts else None
-    latest_first = sorted(parts, key=lambda part: -part.steps[-1])
-    names = tuple(dict.fromkeys(name for part in latest_first for name in part.names))
-    steps = np.unique(np.concatenate([part.steps for part in parts]))
-    log10 = np.full((len(steps), len(names)), np.nan, np.float32)
-    for part in reversed(latest_first):
-        columns = np.array([names.index(name) for name in part.names], np.intp)
-        log10[np.ix_(np.searchsorted(steps, part.steps), columns)] = part.log10
-    return LayerSeries(names, steps, log10)
 
 
 def trials_of(incident: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_gradguard.show.downsample import (
-    Curve,
     auto_depth,
     bin_steps,
     fold_layers,
@@ -19,7 +18,8 @@ from lightning_gradguard.show.downsample import (
     step_slice,
     thin_curve,
 )
-from lightning_gradguard.show.run_reader import MALFORMED, LayerSeries, RunReader, state_of
+from lightning_gradguard.show.layer_series import Curve, LayerSeries
+from lightning_gradguard.show.run_reader import MALFORMED, RunReader, state_of
 
 DEFAULT_STATISTIC = "grad_norm"
 
@@ -83,10 +83,10 @@ class RunView:
 def read_view(reader: RunReader, query: FigureQuery) -> RunView:
     """Reads what `query` selects from a run, downsampled."""
     layers = reader.layers(query.statistic, query.optimizer)
-    steps, scalars = reader.curves(query.optimizer)
+    scalars = reader.curves(query.optimizer)
     incidents = [i for i in reader.incidents() if str(i.get("optimizer", "")) == query.optimizer]
-    curves = {name: thin_curve(steps, values, query.low, query.high) for name, values in scalars.items()}
-    extent = full_extent([steps, *([layers.steps] if layers else [])])
+    curves = {name: thin_curve(steps, values, query.low, query.high) for name, (steps, values) in scalars.items()}
+    extent = full_extent([*(steps for steps, _ in scalars.values()), *([layers.steps] if layers else [])])
     heatmap: LayerSeries | None = None
     layer_counts: list[int] = []
     steps_per_column = 1

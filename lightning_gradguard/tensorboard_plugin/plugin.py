@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from tensorboard.context import from_environ
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response, wrappers
 
+from lightning_gradguard.record.location import Location
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.plotly_asset import plotly_js
-from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, state_of, trials_of
+from lightning_gradguard.show.recording import find_recordings
+from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, natural, state_of, trials_of
 from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, malformed_view, read_view
 from lightning_gradguard.show.theme import kind_symbols
 
@@ -28,6 +31,8 @@ STATIC = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css"}
 #: Most runs side by side: two fit on a laptop's screen, four on a wide one.
 MAX_RUNS = 4
+#: Seconds after which the log directory is searched for new recordings. Chosen.
+SEARCH_EVERY = 5.0
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +43,9 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._provider = context.data_provider
+        self._root = Location(context.logdir) if context.logdir else None
         self._cache: Cache = {}
+        self._found: tuple[float, dict[str, Location]] = (-math.inf, {})
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """The routes. All paths are exact, so that no request can read another file."""
@@ -51,8 +58,8 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         }
 
     def is_active(self) -> bool:
-        """False: TensorBoard asks the data provider itself whether there is data for this plugin."""
-        return False
+        """Whether a run has recorded steps. Whether one has events, TensorBoard asks the data provider itself."""
+        return bool(self._recordings())
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
         """The tab's name and the module of its page."""
@@ -60,17 +67,29 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def runs_impl(self, context: Any, experiment: str) -> list[dict[str, Any]]:
         """Every run with GradGuard data: its optimizers, statistics, state and what could not be read."""
-        return [self._describe(context, experiment, run) for run in list_runs(self._provider, context, experiment)]
+        return [self._describe(context, experiment, run) for run in self._runs(context, experiment)]
+
+    def _runs(self, context: Any, experiment: str) -> list[str]:
+        return sorted({*list_runs(self._provider, context, experiment), *self._recordings()}, key=natural)
+
+    def _recordings(self) -> dict[str, Location]:
+        """The runs with recorded steps; the log directory is searched again after some seconds."""
+        if self._root is not None and time.monotonic() - self._found[0] > SEARCH_EVERY:
+            self._found = time.monotonic(), find_recordings(self._root)
+        return self._found[1]
+
+    def _reader(self, context: Any, experiment: str, run: str) -> RunReader:
+        return RunReader(self._provider, context, experiment, run, self._cache, self._recordings().get(run))
 
     def _describe(self, context: Any, experiment: str, run: str) -> dict[str, Any]:
         try:
-            return describe_run(RunReader(self._provider, context, experiment, run))
+            return describe_run(self._reader(context, experiment, run))
         except Exception as error:  # whatever it is, it is about this run alone
             return describe_malformed(malformed_view(run, FigureQuery(), error))
 
     def _view(self, context: Any, experiment: str, run: str, query: FigureQuery) -> RunView:
         try:
-            return read_view(RunReader(self._provider, context, experiment, run, self._cache), query)
+            return read_view(self._reader(context, experiment, run), query)
         except Exception as error:
             return malformed_view(run, query, error)
 
@@ -80,7 +99,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         """For each run its figure, rows, incidents and headline."""
         from lightning_gradguard.show.figures import draw_safely
 
-        known = list_runs(self._provider, context, experiment)
+        known = self._runs(context, experiment)
         missing = [run for run in runs if run not in known]
         if missing:
             raise LookupError(f"There is no GradGuard data in run {missing[0]!r}.")
@@ -197,14 +216,14 @@ def parse_number(args: Mapping[str, str], name: str, default: float) -> float:
 
 def describe_run(reader: RunReader) -> dict[str, Any]:
     """A run in the list of runs."""
-    index, incidents = reader.index, reader.incidents()
+    incidents = reader.incidents()
     return {
         "run": reader.run,
-        "optimizers": {name: sorted(statistics) for name, statistics in sorted(index.statistics.items())},
+        "optimizers": reader.statistics,
         "state": state_of(incidents, reader.end()),
         "incidents": len(incidents),
         "ended": reader.end() is not None,
-        "problems": index.problems,
+        "problems": reader.index.problems,
     }
 
 

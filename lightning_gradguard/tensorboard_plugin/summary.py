@@ -161,14 +161,8 @@ class RunWriter:
             report: The run's report.
             x: The loggers' step.
         """
-        end = {
-            "steps": report.steps,
-            "incidents": len(report.incidents),
-            "outcome": report.outcome,
-            "verdict": report.verdict,
-        }
         content = self._introduce(metadata.END_TAG, metadata.END, {})
-        self._write(x, metadata.text_value(metadata.END_TAG, json.dumps(end), content))
+        self._write(x, metadata.text_value(metadata.END_TAG, json.dumps(report.end), content))
         self.summary_writer.add_text(f"{PREFIX}/report", as_code(str(report)), x)
         try:
             for optimizer in self._windows:

@@ -11,14 +11,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard import context
+from tensorboard.backend.application import TensorBoardWSGI
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
 from torch import nn
+from werkzeug.test import Client
 
 from lightning_gradguard import GradGuard
 from lightning_gradguard.detectors import LossSpike, NonFinite
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.run_reader import RunReader
+from lightning_gradguard.tensorboard_plugin.plugin import GradGuardPlugin
 
 STEPS, BAD = 160, range(80, 86)
 
@@ -77,6 +81,18 @@ def open_provider() -> Callable[[Path], MultiplexerDataProvider]:
 def open_run(open_provider: Callable[[Path], MultiplexerDataProvider]) -> Callable[[Path, str], RunReader]:
     """Reads one run of a log directory."""
     return lambda logdir, run=".": RunReader(open_provider(logdir), context.RequestContext(), "", run)
+
+
+@pytest.fixture
+def client_of(open_provider: Callable[[Path], MultiplexerDataProvider]) -> Callable[[Path], Client]:
+    """Creates an HTTP client of a TensorBoard that serves a log directory."""
+
+    def start(logdir: Path) -> Client:
+        provider = open_provider(logdir)
+        plugin = GradGuardPlugin(TBContext(data_provider=provider, logdir=str(logdir)))
+        return Client(TensorBoardWSGI([plugin], data_provider=provider))
+
+    return start
 
 
 @pytest.fixture(scope="session")

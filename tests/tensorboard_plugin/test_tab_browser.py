@@ -154,11 +154,10 @@ def tab(driver: webdriver.Chrome, address: str) -> Tab:
     return tab
 
 
-def test_it_draws_the_recorded_run(tab, open_run, trained):
+def test_it_draws_the_recorded_run(tab):
     tab.choose("guarded")
-    expected = open_run(trained, "guarded").layers("grad_norm")
     heatmap = tab.heatmap()
-    assert (heatmap["type"], heatmap["rows"], heatmap["columns"]) == ("heatmap", 3, len(expected.steps))
+    assert (heatmap["type"], heatmap["rows"], heatmap["columns"]) == ("heatmap", 3, 160)
     assert heatmap["labels"] == ["encoder.0", "encoder.2", "head"]
     assert tab.texts(".state") == ["DEGRADED"]
     assert tab.errors() == []

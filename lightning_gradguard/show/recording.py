@@ -1,0 +1,114 @@
+"""Reads the steps that a guard recorded in a run's directory, whatever the run's logger is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_gradguard.record.incident_log import INCIDENT_LOG, read_incidents
+from lightning_gradguard.record.location import Location
+from lightning_gradguard.record.step_format import (
+    FIELDS,
+    FOLDER,
+    GRADIENT,
+    LOSS_KNOWN,
+    RATIO,
+    RECORDINGS,
+    WEIGHT,
+    read_end,
+    recorded_files,
+    recorded_optimizers,
+    tables,
+)
+from lightning_gradguard.show.layer_series import Curve, LayerSeries, merge_series
+
+#: The statistics of layers that a step may have, and the rows that hold them.
+STATISTICS = {"grad_norm": GRADIENT, "update_ratio": RATIO, "param_norm": WEIGHT}
+
+
+class Recording:
+    """The recorded steps and the incident log of one run.
+
+    Args:
+        run: The run's directory; of a guard with a name, the guard's.
+    """
+
+    def __init__(self, run: Location) -> None:
+        self.run, self.folder = run, run / FOLDER
+
+    @property
+    def optimizers(self) -> list[str]:
+        """Names of the optimizers with recorded steps."""
+        return recorded_optimizers(self.folder)
+
+    def size(self, optimizer: str) -> tuple[int, ...]:
+        """Bytes in each of an optimizer's files: they change when there are new steps."""
+        return tuple(self.folder.size(name) for name in recorded_files(self.folder, optimizer))
+
+    def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
+        """A statistic of every layer at every step that has it; None where no step has."""
+        what = STATISTICS.get(statistic, -1)
+        parts = (to_series(names, rows[rows[:, 1] == what]) for names, rows in tables(self.folder, optimizer))
+        return merge_series(list(parts))
+
+    def curves(self, optimizer: str = "") -> dict[str, Curve]:
+        """Loss, learning rate and global gradient norm of every step."""
+        parts = [curves_of(names, rows[rows[:, 1] == GRADIENT]) for names, rows in tables(self.folder, optimizer)]
+        whole = np.concatenate(parts) if parts else np.zeros((0, 4))
+        steps, last = last_of_each(whole[:, 0])
+        return {
+            name: (steps, whole[last, i]) for i, name in enumerate(("loss", "lr", "grad_norm"), start=1) if len(steps)
+        }
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """Every incident of the log."""
+        return [
+            {
+                **incident.to_dict(), "x": incident.first_step, "x_last": incident.last_step, "text": str(incident),
+                "trials": [trial.to_dict() for trial in incident.best_trials],
+            }
+            for incident in read_incidents(self.run / INCIDENT_LOG)
+        ]  # fmt: skip
+
+    def end(self) -> dict[str, Any] | None:
+        """How the run ended; None while it is running and after an interruption."""
+        return read_end(self.folder)
+
+
+def find_recordings(root: Location) -> dict[str, Location]:
+    """The directories of all runs below `root` with recorded steps, by their paths below it; `.` is `root` itself."""
+    runs = {file.parent.parent.path: file.parent.parent for file in root.find(RECORDINGS) if file.parent.name == FOLDER}
+    start = len(root.path.rstrip("/")) + 1
+    return {path[start:] or ".": run for path, run in runs.items()}
+
+
+def to_series(names: list[str], rows: NDArray[np.float64]) -> LayerSeries:
+    """Rows of one statistic as a series; of a step that was taken twice the later row counts."""
+    steps, last = last_of_each(rows[:, 0])
+    values = rows[:, len(FIELDS) : len(FIELDS) + len(names)]
+    values = values if len(last) == len(values) and (last[1:] > last[:-1]).all() else values[last]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        log10 = np.log10(values, dtype=np.float64).astype(np.float32)
+    log10[np.isnan(log10)] = math.inf
+    return LayerSeries(tuple(names), steps, log10)
+
+
+def curves_of(names: list[str], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Step, loss, learning rate and global gradient norm of each row, `[N, 4]`."""
+    values = rows[:, len(FIELDS) : len(FIELDS) + len(names)]
+    peak = np.max(values, axis=1, initial=0.0, where=np.isfinite(values))
+    unit = np.where(peak > 0, peak, 1.0)[:, None]  # squares stay within float64
+    with np.errstate(invalid="ignore", over="ignore"):
+        norm = unit[:, 0] * np.sqrt(np.square(values / unit).sum(axis=1))
+    norm[~np.isfinite(values).all(axis=1)] = math.nan
+    known = rows[:, FIELDS.index("flags")].astype(int) & LOSS_KNOWN
+    return np.stack([rows[:, 0], np.where(known, rows[:, 2], math.nan), rows[:, 3], norm], axis=1)
+
+
+def last_of_each(steps: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """The distinct steps, ascending, and where each occurs last."""
+    distinct, place = np.unique(steps[::-1], return_index=True)
+    return distinct.astype(np.int64), len(steps) - 1 - place
