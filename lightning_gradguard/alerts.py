@@ -54,7 +54,7 @@ class RaiseOnUnrecoverable:
 
     def __call__(self, incident: Incident, trainer: Any) -> None:
         if incident.outcome == UNRECOVERABLE:
-            raise UnrecoverableError(str(incident))
+            raise UnrecoverableError(incident.message)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class WandbAlert:
             run = first_logger(trainer, "WandbLogger", lambda logger: hasattr(logger.experiment, "alert")).experiment
             levels = {RESOLVED: "INFO", UNRECOVERABLE: "ERROR"}
             title = f"GradGuard: {incident.kind} {incident.outcome}"
-            run.alert(title=title, text=str(incident), level=levels.get(incident.outcome, "WARN"))
+            run.alert(title=title, text=incident.message, level=levels.get(incident.outcome, "WARN"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class MLflowTag:
         if trainer.is_global_zero:
             logger = first_logger(trainer, "MLFlowLogger", lambda logger: hasattr(logger.experiment, "set_tag"))
             logger.experiment.set_tag(logger.run_id, f"gradguard.{incident.kind}", incident.outcome)
-            logger.experiment.set_tag(logger.run_id, "gradguard.incident", str(incident)[:500])
+            logger.experiment.set_tag(logger.run_id, "gradguard.incident", incident.message[:500])
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Webhook:
     def __call__(self, incident: Incident, trainer: Any) -> None:
         if trainer.is_global_zero:
             run = "".join(f" {logger.name}/{logger.version}" for logger in trainer.loggers[:1])
-            outbox().put(functools.partial(self._send, f"GradGuard{run}: {incident}"), self.timeout)
+            outbox().put(functools.partial(self._send, f"GradGuard{run}: {incident.message}"), self.timeout)
 
     def _send(self, text: str) -> None:
         headers = {"Content-Type": "application/json"}

@@ -33,7 +33,7 @@ from lightning_gradguard.findings import (
     StepOutcome,
     StepReport,
 )
-from lightning_gradguard.policy import Policy, decide
+from lightning_gradguard.policy import PROTECT, REPAIR, Policy, decide
 from lightning_gradguard.policy.ladders import LadderState, LadderStates, Rung
 from lightning_gradguard.protocols import Acting, Source
 from lightning_gradguard.record.incident_tracker import IncidentTracker
@@ -85,6 +85,7 @@ class StepEngine:
         self.changed: list[Incident] = []
         self._states_at: dict[int, dict[str, State]] = {}  # at the steps of the snapshots
         self._pause, self._next_look = FIRST_PAUSE, 0  # of comparisons with a snapshot
+        self._stats: GradStats | None = None  # of the last step
         self._restored = False  # whether the last step ended with a rollback
         self._index_detectors()
 
@@ -114,6 +115,7 @@ class StepEngine:
             stats, chosen = self._doubt(stats, chosen, ladders)
         due = self.actor.snapshot_is_due(stats.step)
         outcome = self.actor.act(stats, chosen, due and self._is_sound, self.loss if due else math.nan)
+        self._stats = stats
         self._follow(stats, outcome, before)
         return self._record(stats, findings, chosen, outcome)
 
@@ -265,10 +267,26 @@ class StepEngine:
         known = answered or self.incidents.incidents
         self.changed = []
         if known:
-            losses = self._reference, self.loss
-            self.changed = self.incidents.update(answered, event, self._has_ended_well, outcome.stopped_by, *losses)
+            self.changed = self.incidents.update(
+                answered, event, self._has_ended_well, outcome.stopped_by, self._reference, self.loss,
+                self._advise,
+            )  # fmt: skip
         limit = max([self.states[name]["limit"] for name in self._limited], default=math.nan)
         return StepReport(stats=stats, findings=findings, outcome=outcome, limit=limit, optimizer=self.name)
+
+    def _advise(self, finding: Finding) -> str:
+        """What to change by hand about the first finding of an incident, and where more is said."""
+        stats, detector = self._stats, next((d for d in self.detectors if d.kind == finding.kind), None)
+        if stats is None or detector is None:
+            return ""
+        try:
+            advice = detector.advise(finding, stats)
+        except Exception as error:
+            self._switch_off(detector, error)
+            return ""
+        if not stats.multiple_optimizers and not self.policy.rung(finding.kind, 0):
+            advice += "".join(f"; {answer}" for answer in answers_of_presets(finding.kind) if advice)
+        return advice + (f" (docs/symptoms/{detector.page}.md)" if advice and detector.page else "")
 
     def _is_over(self, kind: str) -> bool:
         """Whether a kind has not been reported for as many healthy steps as end its incident."""
@@ -313,7 +331,7 @@ class StepEngine:
         """What a restoration means for incidents and detectors."""
         restored = restoration.step is not None
         answered = [(restoration.finding, (Rollback().name,) if restored else ())]
-        self.changed = self.incidents.update(answered, before=self._reference)
+        self.changed = self.incidents.update(answered, before=self._reference, advise=self._advise)
         if restoration.step is not None:
             self._forget_since(restoration.step, self.steps)
             self._restored = True
@@ -416,6 +434,21 @@ def warn_other_form(detector: str, wanted: State, found: State) -> None:
 def is_far_above(comparison: tuple[float, float] | None) -> bool:
     """Whether the loss with the present weights is at least twice that with the weights of a snapshot."""
     return comparison is not None and comparison[1] < comparison[0] - abs(comparison[0]) / 2
+
+
+def answers_of_presets(kind: str) -> list[str]:
+    """What the mildest policy does first about a kind, for a run whose own does nothing; empty when none does anything.
+
+    Example:
+        >>> answers_of_presets("nonfinite"), answers_of_presets("vanishing"), answers_of_presets("unused")
+        (['GradGuard("protect") answers with SkipStep'], ['GradGuard("repair") tries remedies beside the run'], [])
+    """
+    for policy in (PROTECT, REPAIR):
+        if rung := policy.rung(kind, 0):
+            searches = any(remedy.uses_search for remedy in rung)
+            does = "tries remedies beside the run" if searches else f"answers with {', '.join(r.name for r in rung)}"
+            return [f'GradGuard("{policy.name}") {does}']
+    return []
 
 
 def leads_back(rung: Rung) -> bool:

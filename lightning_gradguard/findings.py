@@ -206,7 +206,7 @@ class Incident:
             once, so that an incident stays small however long it lasts.
         symptoms: Further findings on the same steps, which the same actions answered; the first `MOST_SYMPTOMS`.
         trials: Sets of remedies that were tried beside the run, with their losses, at most a thousand.
-        advice: What is left for the user to do, when none of them was clearly better.
+        advice: What to change by hand: what the detector advises, or the experiment where there was one.
         outcome: `"resolved"`, `"open"`, `"degraded"` or `"unrecoverable"`.
         loss_before: The median loss before the incident; NaN when it is not known.
         loss_after: The median loss after it; NaN while it is open.
@@ -246,13 +246,18 @@ class Incident:
 
     @classmethod
     def start(
-        cls, finding: Finding, actions: Iterable[str] = (), optimizer: str = "", loss_before: float = math.nan
+        cls,
+        finding: Finding,
+        actions: Iterable[str] = (),
+        optimizer: str = "",
+        loss_before: float = math.nan,
+        advice: str = "",
     ) -> Incident:
         """Opens an incident with its first finding."""
         return cls(
             finding.kind, finding.step, finding.step, finding.layers, tuple(actions), loss_before=loss_before,
             value=finding.value, limit=finding.limit, detail=finding.detail, optimizer=optimizer,
-            samples=finding.samples,
+            samples=finding.samples, advice=advice,
         )  # fmt: skip
 
     def extended(self, finding: Finding, actions: Iterable[str] = ()) -> Incident:
@@ -274,7 +279,8 @@ class Incident:
         trials = (*self.trials, *event.trials)[-MOST_TRIALS:]
         new = event.kind == KEPT and self.actions[-1:] != (event.remedies,)
         actions = (*self.actions, event.remedies) if new else self.actions
-        return replace(self, trials=trials, actions=actions, advice=event.advice)
+        advice = event.advice or ("" if event.kind == KEPT else self.advice)
+        return replace(self, trials=trials, actions=actions, advice=advice)
 
     @property
     def best_trials(self) -> tuple[Trial, ...]:
@@ -326,9 +332,14 @@ class Incident:
         what += "".join(f"; also {first[kind]}" for kind in dict.fromkeys(symptom.kind for symptom in self.symptoms))
         times = f", {self.count} findings" if self.count > 1 else ""
         where = f"optimizer {self.optimizer}, " if self.optimizer else ""
-        done = [", ".join(self.actions) or "no action", *filter(None, [self.advice and f"advice: {self.advice}"])]
+        done = ", ".join(self.actions) or "no action"
         lasting = f" (loss {self.loss_after:.3g}, was {self.loss_before:.3g})" if self.outcome == DEGRADED else ""
-        return f"{where}{steps}: {what}{times}; {'; '.join(done)}; {self.outcome}{lasting}"
+        return f"{where}{steps}: {what}{times}; {done}; {self.outcome}{lasting}"
+
+    @property
+    def message(self) -> str:
+        """The incident, and what to change by hand."""
+        return f"{self}; advice: {self.advice}" if self.advice else str(self)
 
 
 def as_json(number: float) -> float | str:

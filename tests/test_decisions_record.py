@@ -88,7 +88,7 @@ def test_the_table_of_an_experiment_is_kept_by_its_incident() -> None:
     first = (Trial("a", UNDONE, 2.0), Trial("b", UNDONE, math.inf))
     found = incident(1.0).tried(TrialEvent(EXHAUSTED, "a", trials=first, advice="train longer"))
     assert (found.trials, found.actions) == (first, ())
-    assert str(found) == "step 0: a: value is 1.0; no action; advice: train longer; open"
+    assert found.message == "step 0: a: value is 1.0; no action; open; advice: train longer"
     kept = found.tried(TrialEvent(KEPT, "a", "b", trials=(Trial("b", KEPT, 0.5),)))
     assert kept.tried(TrialEvent(KEPT, "a", "b")).actions == ("b",)
     assert (len(kept.trials), kept.trials[-1].outcome, kept.actions, kept.advice) == (3, KEPT, ("b",), "")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, require, times
+from lightning_gradguard.detectors.base import AbstractDetector, State, advise_on_samples, require, times
 from lightning_gradguard.findings import Finding, shortlist
 from lightning_gradguard.renamed import renamed_fields
 
@@ -51,6 +51,7 @@ class BadBatch(AbstractDetector):
     """
 
     kind: ClassVar[str] = "bad_batch"
+    page: ClassVar[str] = "nonfinite"
     asks_for_batch_stats: ClassVar[bool] = True
     limit: float = 1e3
     factor: float = 10.0
@@ -63,6 +64,9 @@ class BadBatch(AbstractDetector):
             require(getattr(self, field) > 1, f"BadBatch({field}=...)", "must be above 1", getattr(self, field))
         for field in ("warmup", "patience"):
             require(getattr(self, field) >= 1, f"BadBatch({field}=...)", "must be at least 1", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return advise_on_samples(stats) or "look at the samples of this batch"
 
     def init(self) -> State:
         return {"norm": 0.0, "loss": 0.0, "steps": 0, "suspicious": 0}

@@ -19,6 +19,10 @@ from lightning_gradguard.tensors.norms import Floats
 State = dict[str, Any]
 
 
+#: Largest absolute value of a sample over that of the median sample, from which on advice is about samples. Chosen, as
+#: in `BadBatch`.
+TOO_LARGE = 1e3
+
 #: Old names of what a detector may define.
 RENAMED = {
     "skips_cancelled": "ignore_cancelled", "waits": "only_on_extra_stats", "wants_batch": "wants_batch_stats",
@@ -40,6 +44,7 @@ class AbstractDetector(ABC):
         asks_for_recheck: Whether `wants_recheck` need be called at every step.
         only_about_loss: Whether a finding says no more than that the loss is too high, so that a snapshot is only worth
             going back to if the loss of the same batches is lower there.
+        page: The page of `docs/symptoms` about the symptom; empty for none.
         name: Key of the detector's state. Two detectors of one class need different names.
     """
 
@@ -53,6 +58,7 @@ class AbstractDetector(ABC):
     asks_for_batch_stats: ClassVar[bool] = False
     asks_for_recheck: ClassVar[bool] = False
     only_about_loss: ClassVar[bool] = False
+    page: ClassVar[str] = ""
     name: str
 
     @abstractmethod
@@ -91,6 +97,33 @@ class AbstractDetector(ABC):
         Two keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the gradient
         norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone wrong.
         """
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        """What to change by hand, as a request with a number where one is known; by default nothing.
+
+        Args:
+            finding: The first finding of an incident.
+            stats: The step it was found on.
+        """
+        return ""
+
+
+def lower_lr(stats: GradStats, factor: float = 0.1) -> str:
+    """The advice to lower the learning rate.
+
+    Example:
+        >>> lower_lr(GradStats.of({"a": 1.0}, lr=0.5))
+        'lower the learning rate from 0.5 to about 0.05'
+    """
+    rate = stats.lr * factor
+    return "lower the learning rate" + (f" from {stats.lr:.2g} to about {rate:.1g}" if 0 < rate < math.inf else "")
+
+
+def advise_on_samples(stats: GradStats) -> str:
+    """The advice where samples of the step's batch are not finite, or far larger than the others; else nothing."""
+    batch = stats.batch_stats
+    bad = batch is not None and not (batch.size <= TOO_LARGE).all()
+    return "clean the samples that are named, or exclude them from the data" if bad else ""
 
 
 def median(values: Iterable[float]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from lightning_gradguard.collect.activation_stats import MIN_SPREAD, ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
-from lightning_gradguard.detectors.base import State, require
+from lightning_gradguard.detectors.base import State, lower_lr, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.renamed import renamed_fields
 
@@ -42,6 +42,7 @@ class Collapsed(ActivationDetector):
     """
 
     kind: ClassVar[str] = "collapsed"
+    page: ClassVar[str] = "dead_units"
     spread: float = MIN_SPREAD
     patience: int = 2
     name: str = "collapsed"
@@ -49,6 +50,9 @@ class Collapsed(ActivationDetector):
     def __post_init__(self) -> None:
         for field in ("spread", "patience"):
             require(getattr(self, field) > 0, f"Collapsed({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"{lower_lr(stats)}, and draw other initial weights (fixes.he, fixes.glorot)"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         constant = sample.constant_layers(self.spread)

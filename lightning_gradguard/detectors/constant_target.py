@@ -41,6 +41,7 @@ class ConstantTarget(AbstractDetector):
     """
 
     kind: ClassVar[str] = "constant_target"
+    page: ClassVar[str] = "data_and_loss"
     samples: int = 3
     same: int = 20
     name: str = "constant_target"
@@ -48,6 +49,9 @@ class ConstantTarget(AbstractDetector):
     def __post_init__(self) -> None:
         for field in ("samples", "same"):
             require(getattr(self, field) >= 1, f"ConstantTarget({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "shuffle the data (DataLoader(shuffle=True)), and print the targets of a few batches"
 
     def init(self) -> State:
         return {"seen": 0, "first": -1, "differ": False, "other": False}

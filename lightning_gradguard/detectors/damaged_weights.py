@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, lower_lr, median, require
 from lightning_gradguard.findings import Finding
 
 #: Share of the first loss that is no spread: a model that has learned all its samples has a loss of exactly 0. Chosen.
@@ -49,6 +49,7 @@ class DamagedWeights(AbstractDetector):
     """
 
     kind: ClassVar[str] = "damaged_weights"
+    page: ClassVar[str] = "exploding"
     asks_for_recheck: ClassVar[bool] = True
     factor: float = 10.0
     suspicious: float = 5.0
@@ -58,6 +59,9 @@ class DamagedWeights(AbstractDetector):
     def __post_init__(self) -> None:
         for field in ("factor", "suspicious", "window"):
             require(getattr(self, field) > 0, f"DamagedWeights({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"go back to a checkpoint from before step {finding.step}; if it comes again, {lower_lr(stats)}"
 
     def init(self) -> State:
         return {"losses": [], "first": 0.0}

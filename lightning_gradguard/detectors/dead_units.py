@@ -10,7 +10,7 @@ import numpy as np
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
-from lightning_gradguard.detectors.base import State, require
+from lightning_gradguard.detectors.base import State, lower_lr, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.renamed import renamed_fields
 
@@ -52,6 +52,7 @@ class DeadUnits(ActivationDetector):
     """
 
     kind: ClassVar[str] = "dead_units"
+    page: ClassVar[str] = "dead_units"
     share: float = 0.9
     patience: int = 3
     rows: int = 20
@@ -61,6 +62,9 @@ class DeadUnits(ActivationDetector):
         require(0 < self.share <= 1, "DeadUnits(share=...)", "must be in (0, 1]", self.share)
         for field in ("patience", "rows"):
             require(getattr(self, field) >= 1, f"DeadUnits({field}=...)", "must be at least 1", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"use LeakyReLU or ELU (fixes.replace_activations) with He's weights (fixes.he), and {lower_lr(stats)}"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         after: State = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State
+from lightning_gradguard.detectors.base import AbstractDetector, State, lower_lr
 from lightning_gradguard.findings import Finding
 
 
@@ -33,7 +33,11 @@ class Diverging(AbstractDetector):
     only_on_extra_stats: ClassVar[bool] = True
     only_about_loss: ClassVar[bool] = True
     kind: ClassVar[str] = "diverging"
+    page: ClassVar[str] = "learning_rate"
     name: str = "diverging"
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"{lower_lr(stats)}, or warm it up (torch.optim.lr_scheduler.LinearLR)"
 
     def init(self) -> State:
         return {}

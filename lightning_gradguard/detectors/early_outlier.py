@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, median, require, times
+from lightning_gradguard.detectors.base import AbstractDetector, State, lower_lr, median, require, times
 from lightning_gradguard.findings import Finding
 
 
@@ -37,6 +37,7 @@ class EarlyOutlier(AbstractDetector):
     """
 
     kind: ClassVar[str] = "early_outlier"
+    page: ClassVar[str] = "exploding"
     ignore_cancelled: ClassVar[bool] = True
     factor: float = 1e3
     warmup: int = 10
@@ -45,6 +46,9 @@ class EarlyOutlier(AbstractDetector):
     def __post_init__(self) -> None:
         require(self.factor > 1, "EarlyOutlier(factor=...)", "must be above 1", self.factor)
         require(self.warmup >= 3, "EarlyOutlier(warmup=...)", "must be at least 3", self.warmup)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"warm the learning rate up (torch.optim.lr_scheduler.LinearLR), or {lower_lr(stats)}"
 
     def init(self) -> State:
         return {"norms": []}

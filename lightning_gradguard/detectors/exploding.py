@@ -12,9 +12,11 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import (
     AbstractDetector,
     State,
+    advise_on_samples,
     decades_above,
     empty_record,
     highest_so_far,
+    lower_lr,
     median,
     require,
     times,
@@ -70,6 +72,7 @@ class Exploding(AbstractDetector):
     """
 
     kind: ClassVar[str] = "exploding"
+    page: ClassVar[str] = "exploding"
     factor: float = 1e3
     warmup: int = 20
     window: int = 100
@@ -81,6 +84,14 @@ class Exploding(AbstractDetector):
         require(self.factor > 1, "Exploding(factor=...)", "must be above 1", self.factor)
         for field in ("warmup", "window", "sustained", "patience"):
             require(getattr(self, field) >= 1, f"Exploding({field}=...)", "must be at least 1", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        if advice := advise_on_samples(stats):
+            return advice
+        if not finding.limit > 0:
+            return f"{lower_lr(stats)}, or draw smaller initial weights (fixes.he, fixes.glorot)"
+        constant = f"Trainer(gradient_clip_val={finding.limit:.2g})"
+        return f"clip at every step: {constant}, or GradGuard(clip=ZClip()), which follows the run"
 
     def init(self) -> State:
         return {"record": empty_record(), "norms": [], "losses": [], "flagged": 0, "grown": 0, "limit": math.nan}

@@ -48,6 +48,7 @@ class ExplodingBuffer(AbstractDetector):
     """
 
     kind: ClassVar[str] = "exploding_buffer"
+    page: ClassVar[str] = "exploding"
     factor: float = 100.0
     warmup: int = 20
     name: str = "exploding_buffer"
@@ -55,6 +56,9 @@ class ExplodingBuffer(AbstractDetector):
     def __post_init__(self) -> None:
         require(self.factor > 1, "ExplodingBuffer(factor=...)", "must be above 1", self.factor)
         require(self.warmup >= 1, "ExplodingBuffer(warmup=...)", "must be at least 1", self.warmup)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"look at the batch of step {finding.step}, whose values are far larger than usual"
 
     def init(self) -> State:
         return empty_record()

@@ -28,8 +28,12 @@ class InvalidLR(AbstractDetector):
     """
 
     kind: ClassVar[str] = "invalid_lr"
+    page: ClassVar[str] = "learning_rate"
     ignore_cancelled: ClassVar[bool] = True
     name: str = "invalid_lr"
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"look at what the schedule of the learning rate does at step {finding.step}"
 
     def init(self) -> State:
         return {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, lower_lr, median, require
 from lightning_gradguard.findings import Finding
 
 
@@ -47,6 +47,7 @@ class LossIncrease(AbstractDetector):
 
     only_about_loss: ClassVar[bool] = True
     kind: ClassVar[str] = "loss_increase"
+    page: ClassVar[str] = "learning_rate"
     sustained: int = 20
     share: float = 0.7
     window: int = 100
@@ -55,6 +56,9 @@ class LossIncrease(AbstractDetector):
     def __post_init__(self) -> None:
         for field in ("sustained", "share", "window"):
             require(getattr(self, field) > 0, f"LossIncrease({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"{lower_lr(stats, 0.3)}, or let a schedule lower it during the run"
 
     def init(self) -> State:
         return {"first": [], "losses": [], "high": [], "hold_snapshots": False}

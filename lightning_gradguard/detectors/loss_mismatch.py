@@ -42,11 +42,15 @@ class LossMismatch(AbstractDetector):
     """
 
     kind: ClassVar[str] = "loss_mismatch"
+    page: ClassVar[str] = "data_and_loss"
     outside: float = 0.05
     name: str = "loss_mismatch"
 
     def __post_init__(self) -> None:
         require(0 < self.outside < 1, "LossMismatch(outside=...)", "must be between 0 and 1", self.outside)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "change how the loss function is called; no policy can"
 
     def init(self) -> State:
         return {"detail": ""}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, advise_on_samples, median, require
 from lightning_gradguard.findings import Finding
 
 
@@ -43,6 +43,7 @@ class LossSpike(AbstractDetector):
     """
 
     kind: ClassVar[str] = "loss_spike"
+    page: ClassVar[str] = "exploding"
     factor: float = 50.0
     warmup: int = 20
     window: int = 100
@@ -52,6 +53,10 @@ class LossSpike(AbstractDetector):
         require(self.factor > 1, "LossSpike(factor=...)", "must be above 1", self.factor)
         for field in ("warmup", "window"):
             require(getattr(self, field) >= 1, f"LossSpike({field}=...)", "must be at least 1", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        clip = "clip at every step (GradGuard(clip=ZClip()))"
+        return advise_on_samples(stats) or f"look at the batch of step {finding.step}, and {clip}"
 
     def init(self) -> State:
         return {"losses": [], "seen": 0, "highest": float("-inf")}

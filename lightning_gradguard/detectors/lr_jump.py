@@ -45,6 +45,7 @@ class LRJump(AbstractDetector):
     """
 
     kind: ClassVar[str] = "lr_jump"
+    page: ClassVar[str] = "learning_rate"
     factor: float = 10.0
     update_ratio: float = 0.1
     warmup: int = 20
@@ -54,6 +55,10 @@ class LRJump(AbstractDetector):
         require(self.factor > 1, "LRJump(factor=...)", "must be above 1", self.factor)
         require(self.update_ratio > 0, "LRJump(update_ratio=...)", "must be positive", self.update_ratio)
         require(self.warmup >= 1, "LRJump(warmup=...)", "must be at least 1", self.warmup)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        highest = f"; the highest rate before was {finding.limit:.3g}" if finding.limit > 0 else ""
+        return f"look at what the schedule of the learning rate does at step {finding.step}{highest}"
 
     def init(self) -> State:
         return {"highest": 0.0, "last": 0.0, "ratio_per_lr": 0.0, "seen": 0}

@@ -11,6 +11,9 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, require
 from lightning_gradguard.findings import Finding
 
+#: Largest update-to-weight ratio times planned steps that healthy runs have at least (`NoProgress`).
+ENOUGH = 0.7
+
 
 @dataclass(frozen=True)
 class NoProgress(AbstractDetector):
@@ -40,11 +43,17 @@ class NoProgress(AbstractDetector):
     ignore_cancelled: ClassVar[bool] = True
     only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "no_progress"
+    page: ClassVar[str] = "no_progress"
     travel: float = 0.3
     name: str = "no_progress"
 
     def __post_init__(self) -> None:
         require(self.travel >= 0, "NoProgress(travel=...)", "must not be negative", self.travel)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        if finding.limit == self.travel and finding.value > 0 and stats.lr > 0:
+            return f"raise the learning rate from {stats.lr:.2g} to about {stats.lr * ENOUGH / finding.value:.1g}"
+        return "try another learning rate, or Adam (doctor(module, loader) measures both before a run)"
 
     def init(self) -> State:
         return {"ratio": None}

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State
+from lightning_gradguard.detectors.base import AbstractDetector, State, advise_on_samples
 from lightning_gradguard.findings import Finding
 
 
@@ -36,7 +36,15 @@ class NonFinite(AbstractDetector):
 
     only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "nonfinite"
+    page: ClassVar[str] = "nonfinite"
     name: str = "nonfinite"
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        if advice := advise_on_samples(stats):
+            return advice
+        if not stats.loss_finite:
+            return "look for log(0), a division by 0 or exp of a large number on the way to the loss"
+        return "look for sqrt or a norm at 0, whose gradient is infinite, and for an overflow in half precision"
 
     def init(self) -> State:
         return {}

@@ -33,7 +33,12 @@ class NonFiniteState(AbstractDetector):
 
     only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "nonfinite_state"
+    page: ClassVar[str] = "nonfinite"
     name: str = "nonfinite_state"
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        before = f"go back to a checkpoint from before step {finding.step}"
+        return f"{before}, and look at what writes into weights and optimizer state besides the optimizer"
 
     def init(self) -> State:
         return {}

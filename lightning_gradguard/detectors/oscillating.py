@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, median, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, lower_lr, median, require
 from lightning_gradguard.findings import Finding
 
 
@@ -41,6 +41,7 @@ class Oscillating(AbstractDetector):
     """
 
     kind: ClassVar[str] = "oscillating"
+    page: ClassVar[str] = "learning_rate"
     window: int = 100
     swings: int = 5
     share: float = 0.5
@@ -50,6 +51,9 @@ class Oscillating(AbstractDetector):
         require(self.window >= 20, "Oscillating(window=...)", "must be at least 20", self.window)
         require(self.swings >= 2, "Oscillating(swings=...)", "must be at least 2", self.swings)
         require(self.share > 0, "Oscillating(share=...)", "must be positive", self.share)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return f"{lower_lr(stats, 0.3)}, or use a larger batch (Trainer(accumulate_grad_batches=4))"
 
     def init(self) -> State:
         return {"first": [], "block": [], "smooth": [], "ranges": [], "lowest": float("inf"), "count": 0}

@@ -8,9 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors.base import AbstractDetector, State, require
+from lightning_gradguard.detectors.base import AbstractDetector, State, lower_lr, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.renamed import renamed_fields
+
+#: Update-to-weight ratio that is advised: a healthy GAN under Adam begins with it (`python benchmarks/repair`).
+ADVISED = 0.01
 
 
 @renamed_fields(playing="multi_optimizer_limit")
@@ -42,6 +45,7 @@ class Overshooting(AbstractDetector):
 
     only_on_extra_stats: ClassVar[bool] = True
     kind: ClassVar[str] = "overshooting"
+    page: ClassVar[str] = "learning_rate"
     limit: float = 100.0
     multi_optimizer_limit: float = 1.0
     name: str = "overshooting"
@@ -49,6 +53,9 @@ class Overshooting(AbstractDetector):
     def __post_init__(self) -> None:
         for field in ("limit", "multi_optimizer_limit"):
             require(getattr(self, field) > 0, f"Overshooting({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return lower_lr(stats, ADVISED / finding.value)
 
     def init(self) -> State:
         return {}

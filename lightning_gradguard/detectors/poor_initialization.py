@@ -47,6 +47,7 @@ class PoorInitialization(ActivationDetector):
     """
 
     kind: ClassVar[str] = "poor_initialization"
+    page: ClassVar[str] = "vanishing"
     decades: float = 4.0
     spread: float = MIN_SPREAD
     name: str = "poor_initialization"
@@ -65,6 +66,9 @@ class PoorInitialization(ActivationDetector):
 
     def renew(self, state: State, improved: bool) -> State:
         return {"explodes": False, "layers": []}  # a re-initialized model is not judged again
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "draw other initial weights: fixes.he for ReLU and ELU, fixes.glorot for tanh and sigmoid"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         if state:

@@ -50,6 +50,7 @@ class Saturated(ActivationDetector):
     """
 
     kind: ClassVar[str] = "saturated"
+    page: ClassVar[str] = "dead_units"
     share: float = 0.9
     patience: int = 3
     name: str = "saturated"
@@ -57,6 +58,9 @@ class Saturated(ActivationDetector):
     def __post_init__(self) -> None:
         require(0 < self.share <= 1, "Saturated(share=...)", "must be in (0, 1]", self.share)
         require(self.patience >= 1, "Saturated(patience=...)", "must be at least 1", self.patience)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "standardize the inputs (fixes.normalize_inputs), and draw smaller initial weights (fixes.glorot)"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         hidden = [a for a in sample.activations if a.traits.saturating and a.layer != sample.layers[-1]]

@@ -44,6 +44,7 @@ class Stalled(AbstractDetector):
     """
 
     kind: ClassVar[str] = "stalled"
+    page: ClassVar[str] = "no_progress"
     patience: int = 20
     converged: float = 0.01
     name: str = "stalled"
@@ -51,6 +52,15 @@ class Stalled(AbstractDetector):
     def __post_init__(self) -> None:
         require(self.patience >= 1, "Stalled(patience=...)", "must be at least 1", self.patience)
         require(0 <= self.converged < 1, "Stalled(converged=...)", "must be in [0, 1)", self.converged)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        if stats.scaler_overflow:
+            return 'train in Trainer(precision="bf16-mixed"), which needs no GradScaler'
+        if stats.lr == 0:
+            return "let the schedule of the learning rate last as long as the run"
+        if stats.global_norm == 0:
+            return "look for a detach, a constant loss, or units that are all dead or saturated"
+        return 'keep the weights in float32 (precision="bf16-mixed", not "bf16-true"), or raise the learning rate'
 
     def init(self) -> State:
         return {"first": None, "overflows": 0, "zero_gradients": 0, "zero_updates": 0, "zero_lr": 0}

@@ -42,6 +42,7 @@ class VanishingThroughTime(ActivationDetector):
     """
 
     kind: ClassVar[str] = "vanishing_through_time"
+    page: ClassVar[str] = "through_time"
     decades: float = 5.0
     patience: int = 3
     name: str = "vanishing_through_time"
@@ -50,6 +51,9 @@ class VanishingThroughTime(ActivationDetector):
         for field in ("decades", "patience"):
             value = getattr(self, field)
             require(value > 0, f"VanishingThroughTime({field}=...)", "must be positive", value)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "use an LSTM or GRU (fixes.replace_rnn) whose gate begins open (fixes.set_forget_bias)"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         return count_above(state, {layer: -decades_through_time(g) for layer, g in sample.time.items()}, self.decades)
@@ -87,6 +91,7 @@ class ExplodingThroughTime(ActivationDetector):
     """
 
     kind: ClassVar[str] = "exploding_through_time"
+    page: ClassVar[str] = "through_time"
     decades: float = 4.0
     patience: int = 3
     name: str = "exploding_through_time"
@@ -95,6 +100,9 @@ class ExplodingThroughTime(ActivationDetector):
         for field in ("decades", "patience"):
             value = getattr(self, field)
             require(value > 0, f"ExplodingThroughTime({field}=...)", "must be positive", value)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "clip at every step (GradGuard(clip=ZClip())), and begin with fixes.orthogonal_recurrent"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         return count_above(state, {layer: decades_through_time(g) for layer, g in sample.time.items()}, self.decades)

@@ -41,11 +41,15 @@ class UnnormalizedInput(ActivationDetector):
     """
 
     kind: ClassVar[str] = "unnormalized_input"
+    page: ClassVar[str] = "data_and_loss"
     limit: float = 30.0
     name: str = "unnormalized_input"
 
     def __post_init__(self) -> None:
         require(self.limit > 0, "UnnormalizedInput(limit=...)", "must be positive", self.limit)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "standardize the inputs with the mean and deviation of the training data (fixes.normalize_inputs)"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         rms = np.hypot(sample.input_mean, sample.input_std)

@@ -39,11 +39,15 @@ class UnnormalizedTarget(ActivationDetector):
     """
 
     kind: ClassVar[str] = "unnormalized_target"
+    page: ClassVar[str] = "data_and_loss"
     limit: float = 30.0
     name: str = "unnormalized_target"
 
     def __post_init__(self) -> None:
         require(self.limit > 0, "UnnormalizedTarget(limit=...)", "must be positive", self.limit)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "train on (target - mean) / deviation, with the mean and deviation of the training data"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         scale = max((c.target_scale for c in sample.losses if c.function in REGRESSION), default=math.nan)

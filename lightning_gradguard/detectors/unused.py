@@ -49,6 +49,7 @@ class Unused(AbstractDetector):
     """
 
     kind: ClassVar[str] = "unused"
+    page: ClassVar[str] = "no_progress"
     steps: int = 1000
     min_steps: int = 100
     name: str = "unused"
@@ -56,6 +57,9 @@ class Unused(AbstractDetector):
     def __post_init__(self) -> None:
         for field in ("steps", "min_steps"):
             require(getattr(self, field) >= 1, f"Unused({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "call the layers in forward, freeze them (requires_grad_(False)), or remove them"
 
     def init(self) -> State:
         return {"missed": np.zeros(0), "trainable": None, "used": False}

@@ -48,6 +48,7 @@ class Vanishing(AbstractDetector):
     """
 
     kind: ClassVar[str] = "vanishing"
+    page: ClassVar[str] = "vanishing"
     decades: float = 2.0
     floor: float = 1e-7
     patience: int = 50
@@ -57,6 +58,9 @@ class Vanishing(AbstractDetector):
     def __post_init__(self) -> None:
         for field in ("decades", "floor", "patience", "window"):
             require(getattr(self, field) > 0, f"Vanishing({field}=...)", "must be positive", getattr(self, field))
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        return "use ReLU or ELU with He's initial weights (fixes.he), or residual connections (fixes.add_residual)"
 
     def init(self) -> State:
         return {"losses": [], "stuck": False, "frozen": False, "steps": 0}

@@ -19,6 +19,10 @@ from lightning_gradguard.tensors.norms import Floats
 _STEP, _WEIGHT, _COUNT, _LOG_GRAD, _LOSS = range(5)
 
 
+#: Factors of e by which the advised weight decay shrinks a weight within the run. Chosen, as in `IncreaseWeightDecay`.
+DECAYED = 5.0
+
+
 @renamed_fields(effort="grad_growth", slowly="loss_drop")
 @dataclass(frozen=True)
 class WeightGrowth(AbstractDetector):
@@ -67,6 +71,7 @@ class WeightGrowth(AbstractDetector):
     """
 
     kind: ClassVar[str] = "weight_growth"
+    page: ClassVar[str] = "no_progress"
     growth: float = 1.5
     pace: float = 0.88
     grad_growth: float = 2.7
@@ -78,6 +83,11 @@ class WeightGrowth(AbstractDetector):
             require(getattr(self, field) > 1, f"WeightGrowth({field}=...)", "must be above 1", getattr(self, field))
         require(self.pace > 0, "WeightGrowth(pace=...)", "must be positive", self.pace)
         require(0 < self.loss_drop < 1, "WeightGrowth(loss_drop=...)", "must be between 0 and 1", self.loss_drop)
+
+    def advise(self, finding: Finding, stats: GradStats) -> str:
+        reach = stats.lr * (stats.total_steps or math.nan)  # of the run, for a decay of 1
+        decay = f" of about {DECAYED / reach:.1g}" if reach > 0 else ""
+        return f"use a weight decay{decay} (torch.optim.AdamW), and look at the labels of samples with a high loss"
 
     def init(self) -> State:
         return {"rows": np.zeros((0, 5)), "sums": [0, 0.0, 0.0], "first": None, "now": None, "samples": 0}

@@ -46,6 +46,7 @@ class Console:
             changed: Incidents that began, changed or ended.
         """
         news = {incident.kind for incident in changed if incident.outcome in (OPEN, UNRECOVERABLE)}
+        begun = {i.kind: f"; advice: {i.advice}" for i in changed if i.first_step == report.stats.step and i.advice}
         done = {response.kind: ", ".join(map(str, response.actions)) for response in report.outcome.responses}
         trial = report.outcome.trial
         first = trial is not None and trial.kind != EXHAUSTED  # the first finding tells of the experiment
@@ -57,9 +58,12 @@ class Console:
             count = self._findings[key]
             if finding.kind in news or count & (count - 1) == 0:
                 times = f", {count} findings" if count > 1 else ""
-                tell(report, f"{finding.summary}{times}; {done.get(finding.kind) or 'no action'}")
+                advice = begun.get(finding.kind, "")
+                tell(report, f"{finding.summary}{times}; {done.get(finding.kind) or 'no action'}{advice}")
         if trial is not None:
-            tell(report, f"{trial.about or trial.cause}: {trial}")
+            tell(
+                report, f"{trial.about or trial.cause}: {trial}" + (f"; advice: {trial.advice}" if trial.advice else "")
+            )
         for incident in changed:
             if incident.outcome != OPEN:
                 self._findings.pop((incident.optimizer, incident.kind), None)

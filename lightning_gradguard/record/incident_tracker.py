@@ -44,6 +44,7 @@ class IncidentTracker:
         stopped_by: str = "",
         before: float = math.nan,
         now: float = math.nan,
+        advise: Callable[[Finding], str] = lambda finding: "",
     ) -> list[Incident]:
         """Takes in one step.
 
@@ -55,6 +56,7 @@ class IncidentTracker:
             stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
             before: Where the loss should come back to.
             now: Where the loss stands.
+            advise: What to change by hand about the first finding of an incident.
 
         Returns:
             The incidents that began, changed their actions, trials or outcome, or ended in the step.
@@ -65,7 +67,7 @@ class IncidentTracker:
         symptoms = [f for f, actions in answered if main and not actions and f.kind not in own]
         for finding, actions in answered:
             if finding not in symptoms:
-                self._add(finding, actions, before)
+                self._add(finding, actions, before, advise)
         if main is not None:
             self.incidents[main] = self.incidents[main].with_symptoms(symptoms)
         origin = self.origin() if self.incidents.keys() - known.keys() else Origin()
@@ -79,10 +81,12 @@ class IncidentTracker:
         over = [kind for kind, incident in self.incidents.items() if is_over(incident)]
         return [*changed, *(self.incidents.pop(kind).closed(RESOLVED, now) for kind in over)]
 
-    def _add(self, finding: Finding, actions: tuple[str, ...], before: float) -> None:
+    def _add(self, finding: Finding, actions: tuple[str, ...], before: float, advise: Callable[[Finding], str]) -> None:
         known = self.incidents.get(finding.kind)
         self.incidents[finding.kind] = (
-            known.extended(finding, actions) if known else Incident.start(finding, actions, self.optimizer, before)
+            known.extended(finding, actions)
+            if known
+            else Incident.start(finding, actions, self.optimizer, before, advise(finding))
         )
 
     def close(self, outcome_of: Callable[[Incident], str], now: float = math.nan) -> list[Incident]:

@@ -168,7 +168,7 @@ def log_incident_table(logger: Any, report: Report) -> None:
     if not report.incidents:
         return
     if hasattr(logger, "log_text"):
-        rows = [[i.steps, i.kind, ", ".join(i.actions), i.outcome, str(i)] for i in report.incidents]
+        rows = [[i.steps, i.kind, ", ".join(i.actions), i.outcome, i.message] for i in report.incidents]
         logger.log_text(key="gradguard/incidents", columns=["steps", "kind", "done", "outcome", "incident"], data=rows)
     elif hasattr(logger, "run_id") and hasattr(logger.experiment, "log_text"):
         logger.experiment.log_text(logger.run_id, f"{report}\n", "gradguard/incidents.txt")

@@ -75,7 +75,16 @@ class Report:
         total = ": " + ", ".join(f"{times} {kind}" for kind, times in kinds.most_common()) if kinds else ""
         lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s){total}; {self.outcome}."]
         lines += [f"  {incident}" for incident in self.incidents]
-        return "\n".join([*lines, *self._losses, *filter(None, [self.verdict]), *self.notes, *self._code()])
+        lines += [*self._advice(), *self._losses, *filter(None, [self.verdict]), *self.notes, *self._code()]
+        return "\n".join(lines)
+
+    def _advice(self) -> Iterator[str]:
+        """What to change by hand, each advice once."""
+        kinds: dict[str, dict[str, None]] = {}
+        for incident in self.incidents:
+            if incident.advice:
+                kinds.setdefault(incident.advice, {})[incident.kind] = None
+        yield from (f"  advice ({', '.join(names)}): {advice}" for advice, names in kinds.items())
 
     def _code(self) -> Iterator[str]:
         """What to write into the module, method by method."""

@@ -67,7 +67,7 @@ class Recording:
         """Every incident of the log."""
         return [
             {
-                **incident.to_dict(), "x": incident.first_step, "x_last": incident.last_step, "text": str(incident),
+                **incident.to_dict(), "x": incident.first_step, "x_last": incident.last_step, "text": incident.message,
                 "trials": [trial.to_dict() for trial in incident.best_trials],
             }
             for incident in read_incidents(self.run / INCIDENT_LOG)

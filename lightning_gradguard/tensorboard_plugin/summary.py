@@ -146,10 +146,10 @@ class RunWriter:
             "layers": incident.layers[:MAX_LAYERS],
             "layer_count": len(incident.layers),
         }
-        packed = json.dumps({**plain, "x": first_x, "x_last": first_x + lasted, "text": str(incident)})
+        packed = json.dumps({**plain, "x": first_x, "x_last": first_x + lasted, "text": incident.message})
         tag = metadata.incidents_tag(incident.optimizer, incident.kind)
         self._write(x, metadata.text_value(tag, packed, self._introduce(tag, metadata.INCIDENTS, {})))
-        self.summary_writer.add_text(f"{PREFIX}/incidents/{incident.kind}", as_code(str(incident)), x)
+        self.summary_writer.add_text(f"{PREFIX}/incidents/{incident.kind}", as_code(incident.message), x)
         if started and self._pictures < MAX_PICTURES:
             self._pictures += 1
             self._picture(incident.optimizer, x, str(incident))
