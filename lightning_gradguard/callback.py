@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from html import escape
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -25,6 +26,7 @@ from lightning_gradguard.findings import PREFIX, Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, REPAIR, Policy, check_policy
 from lightning_gradguard.record.bad_batches import BadBatches
 from lightning_gradguard.record.homes import home_of
+from lightning_gradguard.record.incident_table import Incidents
 from lightning_gradguard.record.location import location_of
 from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import OUTCOMES, Report
@@ -55,6 +57,10 @@ from lightning_gradguard.trainer import (
     training_indices,
     versions,
 )
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects as go
 
 #: Findings kept for `guard.findings`, and closed incidents for `guard.incidents`. Chosen.
 FINDINGS_KEPT = 10_000
@@ -164,7 +170,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._reset()
 
     def __repr__(self) -> str:
-        return f"GradGuard(policy={self.policy.name!r}, {len(self.detectors)} detectors, clip={self.clip!r})"
+        name = f", name={self.name!r}" if self.name else ""
+        return f"GradGuard(policy={self.policy.name!r}, {len(self.detectors)} detectors, clip={self.clip!r}{name})"
 
     def _reset(self) -> None:
         """Before a run: nothing is left of the last one."""
@@ -199,8 +206,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         return tuple(self._seen.findings)
 
     @property
-    def incidents(self) -> tuple[Incident, ...]:
-        """Closed incidents, then the open ones."""
+    def incidents(self) -> Incidents:
+        """Closed incidents, then the open ones: a tuple, which a notebook shows as a table."""
         return self._seen.incidents
 
     @property
@@ -214,8 +221,43 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         return self._seen.last_report
 
     def report(self) -> Report:
-        """The run so far; `print(guard.report())`."""
+        """The run so far; `print(guard.report())`. A notebook shows it as a table."""
         return self._seen.report()
+
+    def plot(self, optimizer: str = "", dark: bool = False) -> go.Figure:
+        """The figure of the TensorBoard tab, as a plotly figure: layers by step, and the curves with the incidents.
+
+        It is drawn from the files in the run's directory, so the Trainer needs a logger.
+
+        Args:
+            optimizer: The optimizer's index, e.g. `"0"`, when there are several.
+            dark: Whether the page is dark.
+
+        Raises:
+            ValueError: If no steps of this optimizer are recorded.
+        """
+        from lightning_gradguard.show.notebook import draw_run
+
+        return draw_run(self._seen.home, optimizer, dark)
+
+    def to_pandas(self, optimizer: str = "") -> pandas.DataFrame:
+        """Loss, learning rate, gradient norm, and one column `grad_norm/<layer>` for each layer, by step.
+
+        It is read from the files in the run's directory, so the Trainer needs a logger.
+
+        Args:
+            optimizer: The optimizer's index, e.g. `"0"`, when there are several.
+
+        Raises:
+            ValueError: If no steps of this optimizer are recorded.
+            ImportError: If pandas is not installed.
+        """
+        from lightning_gradguard.show.notebook import read_table
+
+        return read_table(self._seen.home, optimizer)
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>{self.report()._repr_html_()}"
 
     # ---------------------------------------------------------------- Lightning's hooks
 
@@ -441,9 +483,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         recorded = [engine.name for engine in self._engines.values()] if self.record else []
         boards = split_loggers(trainer, guard)
         home = None if run is None else home_of(run, guard)
+        self._seen.home = "" if home is None else str(home)
         logbook = Logbook(home, *boards, recorded, guard, versions())
         layers = sum(len(engine.table.layers) for engine in self._engines.values())
-        logbook.console.begin(layers, self.policy.name, "" if home is None else str(home))
+        logbook.console.begin(layers, self.policy.name, self._seen.home)
         return logbook
 
     def _batch_stats(self, trainer: Any, pl_module: Any) -> BatchStats | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 INSTALLS = {
     "PIL": "pillow",
     "jsonargparse": "lightning-gradguard[cli]",
+    "pandas": "pandas",
     "plotly": "plotly",
     "rich": "lightning-gradguard[cli]",
     "sklearn": "lightning-gradguard[zoo]",

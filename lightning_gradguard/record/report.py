@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 
 from lightning_gradguard.collect.loss_level import Standing
 from lightning_gradguard.findings import DEGRADED, HEALTHY, OPEN, RECOVERED, UNRECOVERABLE, Incident
+from lightning_gradguard.record.incident_table import incident_table
 from lightning_gradguard.step.model_changes import CodeChange
 
 #: Best first. The place of a run's outcome here is the number that other callbacks can monitor.
@@ -68,15 +70,27 @@ class Report:
             if standing.is_degraded
         ]
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """Steps, number of incidents of each kind, and outcome."""
         if self.outcome == HEALTHY:
             return f"GradGuard: {self.steps} steps, no incident."
         kinds = Counter(incident.kind for incident in self.incidents)
         total = ": " + ", ".join(f"{times} {kind}" for kind, times in kinds.most_common()) if kinds else ""
-        lines = [f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s){total}; {self.outcome}."]
-        lines += [f"  {incident}" for incident in self.incidents]
-        lines += [*self._advice(), *self._losses, *filter(None, [self.verdict]), *self.notes, *self._code()]
-        return "\n".join(lines)
+        return f"GradGuard: {self.steps} steps, {len(self.incidents)} incident(s){total}; {self.outcome}."
+
+    def __str__(self) -> str:
+        incidents = [f"  {incident}" for incident in self.incidents]
+        return "\n".join([self.headline, *incidents, *self._advice(), *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        table = incident_table(self.incidents) if self.incidents else ""
+        remarks = escape("\n".join(self._remarks()))
+        return f"<p>{escape(self.headline)}</p>{table}" + (f"<pre>{remarks}</pre>" if remarks else "")
+
+    def _remarks(self) -> list[str]:
+        """What is said of the run as a whole."""
+        return [*self._losses, *filter(None, [self.verdict]), *self.notes, *self._code()]
 
     def _advice(self) -> Iterator[str]:
         """What to change by hand, each advice once."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_gradguard.collect.loss_level import standing_of
 from lightning_gradguard.findings import OPEN, Finding, Incident, StepReport
+from lightning_gradguard.record.incident_table import Incidents
 from lightning_gradguard.record.incident_tracker import IncidentTracker
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.step.model_changes import CodeChange
@@ -27,12 +28,13 @@ class RunRecord:
         self.last_report: StepReport | None = None
         self.changes: list[CodeChange] = []  # those that are in force in the model
         self.steps, self.stop_reason = 0, ""
+        self.home = ""  # the directory with the run's files; empty where none are written
 
     @property
-    def incidents(self) -> tuple[Incident, ...]:
+    def incidents(self) -> Incidents:
         """Closed incidents, then the open ones."""
         known = (incident for tracker in self.trackers for incident in tracker.incidents.values())
-        return (*self.closed, *(incident for incident in known if incident.outcome == OPEN))
+        return Incidents((*self.closed, *(incident for incident in known if incident.outcome == OPEN)))
 
     def add(self, report: StepReport, changed: list[Incident], level: dict[str, Any]) -> None:
         """One more step, or more about the last one.
