@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.collect.forward_state import ForwardState
-from lightning_gradguard.collect.layers import ParamTable, clean_parameters
+from lightning_gradguard.collect.layers import ParamTable, clean_parameters, module_types
 from lightning_gradguard.tensors.copies import chunk_slices, copied, optimizer_params
 from lightning_gradguard.tensors.norms import Floats, foreach_norm, read_norms
 from lightning_gradguard.tensors.processes import PendingAllReduce, ProcessGroupInfo
@@ -60,7 +60,8 @@ class Collector:
     def rebuild(self) -> None:
         """Reads the optimizer's parameters again: a group was added, or modules were exchanged."""
         owned = optimizer_params(self.optimizer)
-        self.table = ParamTable(clean_parameters(self.module), owned, self.processes.shapes)
+        types = module_types(self.module)
+        self.table = ParamTable(clean_parameters(self.module), owned, self.processes.shapes, types)
         self.sharded = self.processes.sharded(self.table.params)
         self.sample = self._before = self._local_norms = None  # of other layers
         order = {id(p): i for i, p in enumerate(owned)}

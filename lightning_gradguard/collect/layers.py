@@ -6,8 +6,8 @@ A *layer* is a module that owns parameters directly: `encoder.0.linear` stands f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -31,11 +31,13 @@ class Layers:
         names: Name of each layer, `[L]`.
         numel: Number of trainable elements in each layer, `[L]`.
         matrix: Whether the layer has a weight of two or more dimensions, `[L]`; only these count for the depth.
+        types: Class names of the layers and of the modules that contain them, by path, as far as known.
     """
 
     names: tuple[str, ...]
     numel: NDArray[np.int64]
     matrix: NDArray[np.bool_]
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,6 +107,17 @@ def clean_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield f"{clean[path]}.{last}".lstrip("."), p
 
 
+def module_types(module: nn.Module) -> dict[str, str]:
+    """The class name of every submodule by its path without wrappers, whose names are left out.
+
+    Example:
+        >>> module_types(nn.Sequential(nn.Linear(1, 1)))
+        {'': 'Sequential', '0': 'Linear'}
+    """
+    clean = clean_paths(module)
+    return {clean[path]: type(part).__name__ for path, part in module.named_modules()}  # what is wrapped comes later
+
+
 class ParamTable:
     """The parameters of one optimizer, grouped by layer; built once and read at every step.
 
@@ -112,6 +125,7 @@ class ParamTable:
         named_parameters: All names and parameters of the module, in registration order.
         owned: The optimizer's parameters; others are ignored, so that the optimizers of a GAN are kept apart.
         shapes: Full shapes of the tensors that a parameter holds (it may be sharded); by default its own shape.
+        types: The module's `module_types`.
     """
 
     def __init__(
@@ -119,6 +133,7 @@ class ParamTable:
         named_parameters: Iterable[tuple[str, Tensor]],
         owned: Sequence[Tensor],
         shapes: Callable[[Tensor], Sequence[torch.Size]] = lambda p: (p.shape,),
+        types: Mapping[str, str] | None = None,
     ) -> None:
         mine = {id(p) for p in owned}
         named = [(clean_name(n), p) for n, p in named_parameters if id(p) in mine]
@@ -133,7 +148,9 @@ class ParamTable:
         for i, p in zip(self.layer_of, self.params, strict=True):
             numel[i] += sum(shape.numel() for shape in shapes(p))
             matrix[i] |= any(len(shape) >= 2 for shape in shapes(p))
-        self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix)
+        paths = {path for name in position for path in (name, *parents(name))}
+        known_types = {path: name for path, name in (types or {}).items() if path in paths}
+        self.layers = Layers(tuple(position), np.maximum(numel, 1), matrix, known_types)
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """The parameters with the names of their layers."""
@@ -153,6 +170,17 @@ class ParamTable:
         parts = norms if unit == 1.0 else norms / unit
         whole = np.sqrt(np.bincount(self.layer_of, parts * parts, minlength=len(self.layers)))
         return whole if unit == scale else np.asarray(whole * (unit / scale))
+
+
+def parents(name: str) -> Iterator[str]:
+    """The modules that contain a layer, innermost first.
+
+    Example:
+        >>> list(parents("encoder.layer.0"))
+        ['encoder.layer', 'encoder']
+    """
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def layer_name(parameter: str) -> str:

@@ -107,12 +107,12 @@ def sound_rows(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(whole & np.isin(what, range(4)) & np.isin(flags, range(32)))
 
 
-def tables(folder: Location, optimizer: str = "") -> Iterator[tuple[list[str], NDArray[np.float64]]]:
-    """Layer names and sound rows of each file of one optimizer; files that cannot be read are left out."""
+def tables(folder: Location, optimizer: str = "") -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
+    """Header and sound rows of each file of one optimizer; files that cannot be read are left out."""
     for name in recorded_files(folder, optimizer):
         head, _, body = (folder / name).read().partition(b"\n")
         header = read_header(head)
         if header.get("version") == VERSION and is_header(header):
             rows = whole_rows(body, header)
             sound = sound_rows(rows)
-            yield header["layers"], rows if sound.all() else rows[sound]
+            yield header, rows if sound.all() else rows[sound]

@@ -151,6 +151,7 @@ def header_of(stats: GradStats) -> str:
             "layers": list(stats.layers.names),
             "numel": stats.layers.numel.tolist(),
             "matrix": stats.layers.matrix.tolist(),
+            "types": dict(stats.layers.types),
             "buffers": list(stats.buffers),
             "total_steps": stats.total_steps,
             "multiple_optimizers": stats.multiple_optimizers,

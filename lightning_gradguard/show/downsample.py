@@ -162,3 +162,18 @@ def thin_curve(
     inside = np.stack([smallest, largest, finite.argmin(axis=1)], axis=1)  # the last: the first non-finite value
     keep = np.unique(np.minimum(inside + per_bin * np.arange(len(padded))[:, None], len(x) - 1))
     return x[keep], y[keep]
+
+
+def with_gaps(x: NDArray[np.int64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A step-shaped curve that ends before each step without a value, instead of one step earlier.
+
+    Example:
+        >>> x, y = with_gaps(np.arange(4), np.array([1.0, 2.0, np.nan, 4.0]))
+        >>> x.tolist(), y.tolist()
+        ([0.0, 1.0, 1.49, 2.0, 3.0], [1.0, 2.0, 2.0, nan, 4.0])
+    """
+    ends = 1 + np.flatnonzero(np.isfinite(y[:-1]) & ~np.isfinite(y[1:]))
+    # Just before the middle, so that a rounded step on hover is still the earlier one.
+    return np.insert(x.astype(float), ends, x[ends] - 0.51), np.insert(
+        np.where(np.isfinite(y), y, np.nan), ends, y[ends - 1]
+    )

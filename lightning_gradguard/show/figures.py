@@ -12,21 +12,23 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from lightning_gradguard.show.downsample import with_gaps
 from lightning_gradguard.show.heatmap_figure import add_heatmap, color_range, heatmap_title
 from lightning_gradguard.show.run_view import RunView, malformed_view
 from lightning_gradguard.show.theme import (
     DARK,
     LIGHT,
+    UNITS,
     Theme,
     kind_symbols,
     robust_range,
     short_label,
     statistic_title,
 )
+from lightning_gradguard.show.time_line import add_time_line, counts_by_kind, time_line_title
 
-#: Incidents whose start is drawn as a line through all panels: more lines would hide the curves.
+#: Most incidents whose starts are drawn as lines through all panels: more would hide the curves.
 MAX_INCIDENT_LINES = 60
 #: plotly's dashes, as text for the titles.
 DASHES = {"solid": "\u2014", "dash": "- -", "dot": "\u00b7\u00b7\u00b7"}
@@ -38,12 +40,14 @@ class Panel:
 
     Args:
         title: What it shows.
+        unit: The title of its value axis.
         curves: For each curve its name, its label in the title, and its dash.
         log: Whether the value axis is logarithmic.
         include: Values that are always inside the axis limits, so that a nearly constant curve looks constant.
     """
 
     title: str
+    unit: str
     curves: tuple[tuple[str, str, str], ...]
     log: bool = False
     include: tuple[float, ...] = ()
@@ -55,12 +59,18 @@ NORM = (
 )  # fmt: skip
 FACTORS = (("clip_coefficient", "clip coefficient", "solid"), ("lr_factor", "LR factor", "dash"))
 PANELS = (
-    Panel("global gradient norm", NORM, log=True),
-    Panel("loss", (("loss", "", "solid"),)),
-    Panel("multipliers", FACTORS, include=(0, 1)),
-    Panel("effective learning rate", (("lr", "", "solid"),), include=(0,)),
-    Panel("depth slope, decades per layer", (("depth_slope", "", "solid"),), include=(-0.1, 0.1)),
+    Panel("global gradient norm", "L2 norm", NORM, log=True),
+    Panel("training loss", "loss", (("loss", "", "solid"),)),
+    Panel("multipliers", "factor", FACTORS, include=(0, 1)),
+    Panel("effective learning rate", "rate", (("lr", "", "solid"),), include=(0,)),
+    Panel("depth slope", "decades/layer", (("depth_slope", "", "solid"),), include=(-0.1, 0.1)),
 )
+#: Curves that are 0 where the optimizer's step was skipped: drawn as a gap, because nothing was clipped there.
+GAP_AT_ZERO = ("clip_coefficient", "grad_norm_clipped")
+#: Share of the values at each end of a panel's axis that may lie outside it.
+CUT = 0.05
+#: Pixels between two panels, and around all of them.
+GAP, TOP, BOTTOM, RIGHT = 24, 20, 36, 62
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class FigureLayout:
         color_range: Log10 at both ends of the color scale.
         step_range: Limits of the step axis.
         symbols: The symbol of each kind of incident.
+        most: Incidents in the highest bar of the time line.
     """
 
     theme: Theme
@@ -84,15 +95,32 @@ class FigureLayout:
     color_range: tuple[float, float]
     step_range: list[float]
     symbols: dict[str, tuple[str, str]]
+    most: int
 
     @property
     def left(self) -> int:
         """Left margin for the row labels, in pixels."""
         return int(min(max(0.16 * self.width, 80), 190))
 
+    @property
+    def parts(self) -> list[float]:
+        """Relative heights: of the heatmap, of the time line where there are incidents, and of the panels."""
+        return [3.4, *([0.6] if self.symbols else []), *(1.0 for _ in self.panels)]
+
+    @property
+    def domains(self) -> list[tuple[float, float]]:
+        """Where each part begins and ends, as shares of the plot's height, from below."""
+        inside = self.height - TOP - BOTTOM
+        unit = (inside - GAP * (len(self.parts) - 1)) / sum(self.parts)
+        ends = inside - np.cumsum([0.0, *(part * unit + GAP for part in self.parts[:-1])])
+        return [
+            (max((end - part * unit) / inside, 0.0), end / inside)
+            for end, part in zip(ends.tolist(), self.parts, strict=True)
+        ]
+
 
 def draw_figures(
-    views: Sequence[RunView], *, dark: bool = False, width: int = 960, height: int = 720
+    views: Sequence[RunView], *, dark: bool = False, width: int = 960, height: int = 720, full: bool = False
 ) -> list[go.Figure]:
     """Draws one figure for each run, with common panels, axes and color scale.
 
@@ -101,12 +129,16 @@ def draw_figures(
         dark: Whether the page is dark.
         width: Width of each figure, in pixels.
         height: Height of each figure, in pixels.
+        full: Whether every value lies inside the axes of the panels, also what would flatten the rest.
     """
-    limits = [(panel, value_range(panel, views)) for panel in (*layer_panels(views), *PANELS)]
+    cut = 0.0 if full else CUT
+    limits = [(panel, value_range(panel, views, cut)) for panel in (*layer_panels(views), *PANELS)]
     panels = [(panel, span) for panel, span in limits if span is not None]
     symbols = kind_symbols(incident["kind"] for view in views for incident in view.incidents)
-    theme = DARK if dark else LIGHT
-    layout = FigureLayout(theme, width, height, panels, color_range(views), step_range(views), symbols)
+    theme, steps = DARK if dark else LIGHT, step_range(views)
+    kinds = sorted(symbols)
+    most = max(int(counts_by_kind(view, steps, kinds).sum(axis=0).max()) for view in views)
+    layout = FigureLayout(theme, width, height, panels, color_range(views), steps, symbols, most)
     return [draw_figure(view, layout) for view in views]
 
 
@@ -137,56 +169,70 @@ def drawable(view: RunView, style: dict[str, Any]) -> RunView:
 
 
 def draw_figure(view: RunView, layout: FigureLayout) -> go.Figure:
-    """Draws the figure of one run."""
-    rows = 1 + len(layout.panels)
-    heights = [3.4, *(1.0 for _ in layout.panels)]
-    figure = make_subplots(rows, 1, shared_xaxes=True, row_heights=heights, vertical_spacing=22 / layout.height)
+    """Draws the figure of one run: all panels on one step axis."""
+    figure = go.Figure()
     style_axes(figure, layout)
-    add_heatmap(figure, view, layout.theme, layout.color_range, layout.left // 7, layout.symbols)
-    for row, (panel, span) in enumerate(layout.panels, start=2):
-        add_panel(figure, view, panel, row, span, layout.theme)
-    add_incident_lines(figure, view.incidents, layout.theme)
-    panel_titles = (panel_title(panel, layout.theme) for panel, _ in layout.panels)
-    add_titles(figure, [heatmap_title(view, layout.width // 6), *panel_titles], layout)  # about 6 pixels a character
+    low, high = layout.domains[0]
+    inside = layout.height - TOP - BOTTOM
+    add_heatmap(figure, view, layout.theme, layout.color_range, layout.left, int((high - low) * inside), layout.symbols)
+    titles = [heatmap_title(view, layout.width // 6)]  # about 6 pixels a character
+    if layout.symbols:
+        kinds = sorted(layout.symbols)
+        add_time_line(figure, view, layout.theme, layout.step_range, kinds, layout.most)
+        titles.append(time_line_title(kinds, layout.theme, layout.width // 6))
+    for panel, span in layout.panels:
+        add_panel(figure, view, panel, f"y{len(titles) + 1}", span, layout.theme)
+        titles.append(panel_title(panel, layout.theme))
+    add_incident_lines(figure, [i for i in view.incidents if is_shown(i, layout.step_range)], layout.theme)
+    add_titles(figure, titles, layout)
     return figure
 
 
 def style_axes(figure: go.Figure, layout: FigureLayout) -> None:
     """Sets axes, margins and colors."""
-    theme = layout.theme
-    figure.update_xaxes(
-        range=layout.step_range, gridcolor=theme.grid, zeroline=False, tickformat=",d", showspikes=True,
-        spikemode="across", spikethickness=1, spikecolor=theme.muted, spikedash="solid", spikesnap="cursor", ticks="",
-    )  # fmt: skip
-    figure.update_xaxes(title={"text": "step", "standoff": 2}, row=1 + len(layout.panels), col=1)
-    figure.update_yaxes(gridcolor=theme.grid, zeroline=False, tickfont={"size": 10}, fixedrange=True)
+    theme, last = layout.theme, len(layout.domains)
+    axis = {"gridcolor": theme.grid, "zeroline": False, "tickfont": {"size": 10}, "fixedrange": True}
+    for i, domain in enumerate(layout.domains, start=1):
+        figure.layout[f"yaxis{i}" if i > 1 else "yaxis"] = {**axis, "domain": domain, "anchor": "x"}
     figure.update_layout(
-        width=layout.width, height=layout.height, margin={"l": layout.left, "r": 52, "t": 20, "b": 36},
+        xaxis={
+            "range": layout.step_range, "gridcolor": theme.grid, "zeroline": False, "tickformat": ",d", "ticks": "",
+            "title": {"text": "training step", "standoff": 2}, "anchor": f"y{last}" if last > 1 else "y",
+            "showspikes": True, "spikemode": "across", "spikethickness": 1, "spikecolor": theme.muted,
+            "spikedash": "solid", "spikesnap": "cursor",
+        },
+        width=layout.width, height=layout.height, margin={"l": layout.left, "r": RIGHT, "t": TOP, "b": BOTTOM},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", template=None, hovermode="closest",
         font={"color": theme.text, "size": 11, "family": "Roboto, system-ui, sans-serif"}, dragmode="zoom",
+        barmode="stack", bargap=0, spikedistance=-1,
     )  # fmt: skip
 
 
-def add_panel(figure: go.Figure, view: RunView, panel: Panel, row: int, span: list[float], theme: Theme) -> None:
-    """Draws the curves of one panel."""
+def add_panel(figure: go.Figure, view: RunView, panel: Panel, axis: str, span: list[float], theme: Theme) -> None:
+    """Draws the curves of one panel, step-shaped: a value holds until the next one."""
     for (name, title, dash), color in zip(panel.curves, theme.series, strict=False):
-        x, y = view.curves.get(name, (np.zeros(0, np.int64), np.zeros(0)))
+        steps, values = view.curves.get(name, (np.zeros(0, np.int64), np.zeros(0)))
+        x, y = with_gaps(steps, np.where(values == 0, np.nan, values) if name in GAP_AT_ZERO else values)
+        label = title or panel.title
         figure.add_scatter(
-            x=x, y=np.where(np.isfinite(y), y, np.nan), mode="lines", name=title or panel.title, showlegend=False,
-            line={"color": color, "width": 1.5, "dash": dash}, hovertemplate="step %{x}: %{y:.4g}", row=row, col=1,
+            x=x, y=y, yaxis=axis, mode="lines", name=label, showlegend=False,
+            line={"color": color, "width": 1.5, "dash": dash, "shape": "hv"},
+            hovertemplate=f"step %{{x:,d}}<br>{label} %{{y:.4~g}} ({panel.unit})<extra></extra>",
         )  # fmt: skip
     decades: dict[str, Any] = {
         "type": "log",
         "exponentformat": "power",
         "dtick": max(1, round((span[1] - span[0]) / 3)),
     }
-    figure.update_yaxes(**(decades if panel.log else {"nticks": 4}), range=span, row=row, col=1)
+    title_font = {"size": 10, "color": theme.muted}
+    style = {**(decades if panel.log else {"nticks": 4}), "range": span}
+    figure.layout[f"yaxis{axis[1:]}"].update(**style, title={"text": panel.unit, "standoff": 2, "font": title_font})
 
 
 def add_incident_lines(figure: go.Figure, incidents: Sequence[dict[str, Any]], theme: Theme) -> None:
     """Draws a line through all panels at the start of each incident, and shades the steps that it lasted."""
     across, shaded = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1}, -math.inf
-    for incident in incidents[:MAX_INCIDENT_LINES]:
+    for incident in incidents if len(incidents) <= MAX_INCIDENT_LINES else ():
         color, first = theme.outcome(incident.get("outcome")), incident["x"]
         figure.add_shape(type="line", x0=first, x1=first, line={"color": color, "width": 1, "dash": "dot"}, **across)
         last, first = max(first, incident.get("x_last") or first), max(first, shaded)
@@ -196,6 +242,11 @@ def add_incident_lines(figure: go.Figure, incidents: Sequence[dict[str, Any]], t
         figure.add_shape(
             type="rect", x0=first, x1=last, fillcolor=color, opacity=0.10, line={"width": 0}, layer="below", **across
         )
+
+
+def is_shown(incident: dict[str, Any], steps: Sequence[float]) -> bool:
+    """Whether an incident lies in the shown steps."""
+    return bool(incident["x"] <= steps[1] and max(incident["x"], incident.get("x_last") or 0) >= steps[0])
 
 
 def add_titles(figure: go.Figure, titles: Sequence[str], layout: FigureLayout) -> None:
@@ -223,7 +274,8 @@ def layer_panels(views: Sequence[RunView]) -> list[Panel]:
     """The panel of the chosen layer, where any run has it."""
     query = views[0].query
     title = f"{statistic_title(query.statistic)} of {short_label(query.layer, 60)}"
-    return [Panel(title, (("layer", "", "solid"),), log=True)] if any("layer" in v.curves for v in views) else []
+    unit = UNITS.get(query.statistic, "value")
+    return [Panel(title, unit, (("layer", "", "solid"),), log=True)] if any("layer" in v.curves for v in views) else []
 
 
 def step_range(views: Sequence[RunView]) -> list[float]:
@@ -234,12 +286,18 @@ def step_range(views: Sequence[RunView]) -> list[float]:
     return [low, max(high, low + 1)]
 
 
-def value_range(panel: Panel, views: Sequence[RunView]) -> list[float] | None:
-    """Limits of a panel's value axis over all runs, as log10 on a log axis; None if there is nothing to draw."""
+def value_range(panel: Panel, views: Sequence[RunView], cut: float = CUT) -> list[float] | None:
+    """Limits of a panel's value axis over all runs, as log10 on a log axis; None if there is nothing to draw.
+
+    Args:
+        panel: The panel.
+        views: The runs.
+        cut: Share of the values at each end that may lie outside; 0 shows all of them.
+    """
     curves = [v.curves[name][1] for v in views for name, _, _ in panel.curves if name in v.curves]
     values = np.concatenate([*curves, np.zeros(0)])
     values = values[np.isfinite(values)]
-    span = robust_range(np.log10(values[values > 0]) if panel.log else values)
+    span = robust_range(np.log10(values[values > 0]) if panel.log else values, cut=cut)
     if span is None:
         return None
     low, high = min(span[0], *panel.include, math.inf), max(span[1], *panel.include, -math.inf)

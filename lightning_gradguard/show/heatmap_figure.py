@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.downsample import module_of
 from lightning_gradguard.show.run_view import RunView
 from lightning_gradguard.show.theme import (
+    UNITS,
     Theme,
     robust_range,
     row_labels,
+    row_titles,
     shared_prefix,
     short_label,
     statistic_title,
@@ -26,52 +29,101 @@ Symbols = dict[str, tuple[str, str]]
 MAX_MARKED_LAYERS = 64
 #: Least span of the color scale, in decades, so that the noise of a healthy run does not fill it.
 MIN_DECADES = 4.0
-#: Values that have no logarithm: name, test, and a color outside the scale.
+#: Pixels that the label of a row needs.
+LABEL_HEIGHT = 12
+#: Colors of the scale in each decade: between them plotly interpolates linearly.
+COLORS_PER_DECADE = 12
+#: Below every float32, and the float32 nearest to infinity.
+TINY, HUGE = 1e-46, 3.4e38
+#: Values outside the scale: name, test of their logarithm, and color.
 SPECIAL = (("zero", np.isneginf, metadata.ZERO_COLOR), ("NaN or inf", np.isposinf, metadata.NONFINITE_COLOR))
 
 
 def add_heatmap(
-    figure: go.Figure, view: RunView, theme: Theme, scale: tuple[float, float], label_length: int, symbols: Symbols
+    figure: go.Figure, view: RunView, theme: Theme, scale: tuple[float, float], left: int, height: int, symbols: Symbols
 ) -> None:
-    """Draws a run's heatmap and incidents into the first row of a figure.
+    """Draws a run's heatmap and incidents on the axes `x` and `y` of a figure.
+
+    Cells hold plain values, so that hovering shows them. The color scale is logarithmic.
 
     Args:
         figure: The figure.
         view: The run.
         theme: The colors.
         scale: Log10 at both ends of the color scale.
-        label_length: Most characters of a row label.
+        left: Margin for the row labels, in pixels.
+        height: Height of the heatmap, in pixels.
         symbols: The symbol of each kind of incident.
     """
     if view.heatmap is None or not len(view.heatmap.steps) or not view.heatmap.names:
+        figure.update_layout(yaxis={"showticklabels": False, "showgrid": False})
         return
-    steps, z = view.heatmap.steps, view.heatmap.log10.T
-    labels = row_labels(view.heatmap.names, view.layer_counts, label_length)
-    hover = f"%{{y}}<br>step %{{x}}<br>{statistic_title(view.query.statistic)} 10^%{{z:.2f}}<extra></extra>"
+    steps, log10 = view.heatmap.steps, view.heatmap.log10.T
+    rows = row_titles(view.heatmap.names, view.layer_counts, view.heatmap.types)
+    what, when = statistic_title(view.query.statistic), "step %{x:,d}"
+    unit = UNITS.get(view.query.statistic, "value")
+    if view.steps_per_column > 1:
+        what, when = f"largest {what}", f"{when} and up to {view.steps_per_column - 1} more"
+    common = {"x": steps, "y": rows, "hoverongaps": False, "showscale": False}
     figure.add_heatmap(
-        x=steps, y=labels, z=np.where(np.isfinite(z), z, np.nan), zmin=scale[0], zmax=scale[1], name="heatmap",
-        colorscale=list(metadata.VIRIDIS), hovertemplate=hover, colorbar=color_bar(figure, theme, scale), row=1, col=1,
+        **common, z=cell_values(log10), zmin=0, zmax=10 ** scale[1], colorscale=log_colors(scale), name="heatmap",
+        hovertemplate=f"%{{y}}<br>{when}<br>{what} %{{z:.4~g}} ({unit})<extra></extra>",
     )  # fmt: skip
-    for name, test, color in SPECIAL:
-        if test(z).any():
-            figure.add_heatmap(
-                x=steps, y=labels, z=np.where(test(z), np.float32(1), np.float32(np.nan)), name=name,
-                colorscale=[color, color], showscale=False,
-                hovertemplate=f"%{{y}}<br>step %{{x}}<br>{name}<extra></extra>", row=1, col=1,
-            )  # fmt: skip
-    add_markers(figure, view, dict(zip(view.heatmap.names, labels, strict=True)), theme, symbols)
-    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], type="category", ticks="", showgrid=False, row=1, col=1)
+    broken = np.isposinf(log10)
+    if broken.any():
+        figure.add_heatmap(
+            **common, z=np.where(broken, np.float32(1), np.float32(np.nan)), name="NaN or inf",
+            colorscale=[metadata.NONFINITE_COLOR] * 2, hovertemplate=f"%{{y}}<br>{when}<br>NaN or inf<extra></extra>",
+        )  # fmt: skip
+    add_color_bar(figure, view, theme, scale)
+    add_markers(figure, view, dict(zip(view.heatmap.names, rows, strict=True)), theme, symbols)
+    labels = row_labels(view.heatmap.names, view.layer_counts, left // 7)
+    every = -(-len(rows) * LABEL_HEIGHT // max(height, 1))
+    figure.update_layout(
+        yaxis={
+            "type": "category", "range": [len(rows) - 0.5, -0.5], "ticks": "", "showgrid": False,
+            "tickvals": rows[::every], "ticktext": labels[::every],
+        }
+    )  # fmt: skip
 
 
-def color_bar(figure: go.Figure, theme: Theme, scale: tuple[float, float]) -> dict[str, Any]:
+def cell_values(log10: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values from their logarithms; NaN where there is none, or none that is finite."""
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.power(np.float32(10), log10)
+    values[np.isposinf(values) & np.isfinite(log10)] = HUGE
+    values[(values == 0) & np.isfinite(log10)] = np.float32(1e-45)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def log_colors(scale: tuple[float, float]) -> list[list[Any]]:
+    """A color scale from 0 to `10 ** scale[1]` that is logarithmic from `10 ** scale[0]`; 0 itself is gray."""
+    count = round(COLORS_PER_DECADE * (scale[1] - scale[0])) + 1
+    colors = [f"rgb({r},{g},{b})" for r, g, b in metadata.viridis(np.linspace(0, 1, count)).tolist()]
+    places = 10.0 ** (np.linspace(*scale, count) - scale[1])
+    nothing = TINY / 10 ** scale[1]
+    return [
+        [0.0, metadata.ZERO_COLOR], [nothing, metadata.ZERO_COLOR], [1.01 * nothing, colors[0]],
+        *map(list, zip(places[:-1].tolist(), colors[:-1], strict=True)), [1.0, colors[-1]],
+    ]  # fmt: skip
+
+
+def add_color_bar(figure: go.Figure, view: RunView, theme: Theme, scale: tuple[float, float]) -> None:
     """A narrow color bar beside the heatmap, labeled in powers of ten."""
     ticks = np.unique(np.round(np.linspace(scale[0], scale[1], 6)).astype(int))
-    length = figure.layout.yaxis.domain[1] - figure.layout.yaxis.domain[0]
-    return {
-        "thickness": 10, "len": length, "y": 1, "yanchor": "top", "x": 1.0, "xpad": 6, "ypad": 0, "outlinewidth": 0,
-        "tickvals": ticks, "ticktext": [f"10<sup>{t}</sup>" for t in ticks],
+    low, high = figure.layout.yaxis.domain
+    bar = {
+        "thickness": 10, "len": high - low, "y": high, "yanchor": "top", "x": 1.0, "xpad": 6, "ypad": 0,
+        "outlinewidth": 0, "tickvals": ticks, "ticktext": [f"10<sup>{t}</sup>" for t in ticks],
         "tickfont": {"color": theme.muted, "size": 10},
+        "title": {"text": UNITS.get(view.query.statistic, ""), "side": "right", "font": {"size": 10}},
     }  # fmt: skip
+    shown = {"cmin": scale[0], "cmax": scale[1], "colorscale": list(metadata.VIRIDIS), "colorbar": bar}
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", hoverinfo="skip", showlegend=False, name="scale",
+        marker={"color": [0.0], **shown},
+    )  # fmt: skip
 
 
 def add_markers(figure: go.Figure, view: RunView, row_of: dict[str, str], theme: Theme, symbols: Symbols) -> None:
@@ -87,7 +139,7 @@ def add_markers(figure: go.Figure, view: RunView, row_of: dict[str, str], theme:
         outline = {"line": {"color": "#ffffff", "width": 1.5}, "opacity": 1}
         figure.add_scatter(
             x=columns["x"], y=columns["y"], mode="markers", name="incidents", hovertext=columns["text"],
-            hoverinfo="text", showlegend=False, cliponaxis=False, row=1, col=1,
+            hoverinfo="text", showlegend=False, cliponaxis=False,
             marker={key: columns[key] for key in ("symbol", "color", "size")} | outline,
         )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ class LayerSeries:
         steps: Steps, `[T]`, ascending.
         log10: Log10 of the statistic, `[T, L]` float32. NaN means "not recorded", inf means "NaN or inf", and -inf
             means "zero".
+        types: Class names of layers and modules by path, as far as they were recorded.
     """
 
     names: tuple[str, ...]
     steps: NDArray[np.int64]
     log10: NDArray[np.float32]
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def after(self, step: int) -> LayerSeries:
         """The part after a step."""
@@ -50,4 +52,5 @@ def merge_series(parts: Sequence[LayerSeries]) -> LayerSeries | None:
     for part in earliest_first:
         columns = np.array([column[name] for name in part.names], np.intp)
         log10[np.ix_(np.searchsorted(steps, part.steps), columns)] = part.log10
-    return LayerSeries(names, steps, log10)
+    types = {path: name for part in earliest_first for path, name in part.types.items()}
+    return LayerSeries(names, steps, log10, types)

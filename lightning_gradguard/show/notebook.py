@@ -54,10 +54,11 @@ def read_table(home: str, optimizer: str = "") -> pandas.DataFrame:
 
     folder = recorded("GradGuard.to_pandas()", home, optimizer)
     parts = []
-    for names, rows in tables(folder / FOLDER, optimizer):
+    for header, rows in tables(folder / FOLDER, optimizer):
+        names = header["layers"]
         rows = rows[rows[:, 1] == GRADIENT]
         rows = rows[last_of_each(rows[:, 0])[1]]
-        values = np.hstack([curves_of(names, rows)[:, 1:], rows[:, len(FIELDS) : len(FIELDS) + len(names)]])
+        values = np.hstack([curves_of(len(names), rows)[:, 1:], rows[:, len(FIELDS) : len(FIELDS) + len(names)]])
         columns = ["loss", "lr", "grad_norm", *(f"grad_norm/{name}" for name in names)]
         parts.append(pandas.DataFrame(values, pandas.Index(rows[:, 0].astype(int), name="step"), columns))
     whole = pandas.concat(parts)

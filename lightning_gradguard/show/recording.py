@@ -51,12 +51,15 @@ class Recording:
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer at every step that has it; None where no step has."""
         what = STATISTICS.get(statistic, -1)
-        parts = (to_series(names, rows[rows[:, 1] == what]) for names, rows in tables(self.folder, optimizer))
+        parts = (to_series(header, rows[rows[:, 1] == what]) for header, rows in tables(self.folder, optimizer))
         return merge_series(list(parts))
 
     def curves(self, optimizer: str = "") -> dict[str, Curve]:
         """Loss, learning rate and global gradient norm of every step."""
-        parts = [curves_of(names, rows[rows[:, 1] == GRADIENT]) for names, rows in tables(self.folder, optimizer)]
+        parts = [
+            curves_of(len(header["layers"]), rows[rows[:, 1] == GRADIENT])
+            for header, rows in tables(self.folder, optimizer)
+        ]
         whole = np.concatenate(parts) if parts else np.zeros((0, 4))
         steps, last = last_of_each(whole[:, 0])
         return {
@@ -85,20 +88,21 @@ def find_recordings(root: Location) -> dict[str, Location]:
     return {path[start:] or ".": run for path, run in runs.items()}
 
 
-def to_series(names: list[str], rows: NDArray[np.float64]) -> LayerSeries:
+def to_series(header: dict[str, Any], rows: NDArray[np.float64]) -> LayerSeries:
     """Rows of one statistic as a series; of a step that was taken twice the later row counts."""
     steps, last = last_of_each(rows[:, 0])
-    values = rows[:, len(FIELDS) : len(FIELDS) + len(names)]
+    values = rows[:, len(FIELDS) : len(FIELDS) + len(header["layers"])]
     values = values if len(last) == len(values) and (last[1:] > last[:-1]).all() else values[last]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         log10 = np.log10(values, dtype=np.float64).astype(np.float32)
     log10[np.isnan(log10)] = math.inf
-    return LayerSeries(tuple(names), steps, log10)
+    types = header.get("types")
+    return LayerSeries(tuple(header["layers"]), steps, log10, types if isinstance(types, dict) else {})
 
 
-def curves_of(names: list[str], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def curves_of(count: int, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Step, loss, learning rate and global gradient norm of each row, `[N, 4]`."""
-    values = rows[:, len(FIELDS) : len(FIELDS) + len(names)]
+    values = rows[:, len(FIELDS) : len(FIELDS) + count]
     peak = np.max(values, axis=1, initial=0.0, where=np.isfinite(values))
     unit = np.where(peak > 0, peak, 1.0)[:, None]  # squares stay within float64
     with np.errstate(invalid="ignore", over="ignore"):

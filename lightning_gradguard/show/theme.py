@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Titles of the built-in statistics; others are shown by name.
+#: Titles and units of the built-in statistics; others are shown by name.
 TITLES = {"grad_norm": "gradient norm", "update_ratio": "update-to-weight ratio", "param_norm": "weight norm"}
+UNITS = {"grad_norm": "L2 norm", "update_ratio": "ratio", "param_norm": "L2 norm"}
 #: Symbols for kinds of incidents: plotly's name, and the same as text. Color alone would not tell them apart for all.
 SYMBOLS = (
     ("triangle-up", "\u25b2"), ("triangle-down", "\u25bc"), ("x", "\u2716"), ("square", "\u25a0"),
@@ -30,6 +31,7 @@ class Theme:
         muted: Ticks and secondary text.
         grid: Grid lines.
         series: The curves of one panel, in order.
+        kinds: The kinds of incidents on the time line, in order.
         good: Resolved incidents.
         warn: Open incidents.
         bad: Unrecoverable incidents.
@@ -40,6 +42,7 @@ class Theme:
     muted: str
     grid: str
     series: tuple[str, str, str]
+    kinds: tuple[str, ...]
     good: str
     warn: str
     bad: str
@@ -51,11 +54,15 @@ class Theme:
 
 LIGHT = Theme(
     text="#202124", paper="rgba(255,255,255,0.8)", muted="#5f6368", grid="#e3e5e8",
-    series=("#0072b2", "#d55e00", "#5f6368"), good="#007a5a", warn="#b35c00", bad="#b3261e",
+    series=("#0072b2", "#d55e00", "#5f6368"),
+    kinds=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5f6368", "#8c564b"),
+    good="#007a5a", warn="#b35c00", bad="#b3261e",
 )  # fmt: skip
 DARK = Theme(
     text="#e8eaed", paper="rgba(48,48,48,0.8)", muted="#b4b8bd", grid="#45484c",
-    series=("#56b4e9", "#f0a04b", "#b4b8bd"), good="#2fc799", warn="#f5b74f", bad="#ff8a80",
+    series=("#56b4e9", "#f0a04b", "#b4b8bd"),
+    kinds=("#56b4e9", "#f0a04b", "#2fc799", "#e79cc6", "#8ab6ff", "#f0e442", "#b4b8bd", "#c49c94"),
+    good="#2fc799", warn="#f5b74f", bad="#ff8a80",
 )  # fmt: skip
 
 
@@ -67,6 +74,22 @@ def kind_symbols(kinds: Iterable[str]) -> dict[str, tuple[str, str]]:
 def statistic_title(statistic: str) -> str:
     """A statistic's name as it is shown in a figure."""
     return escape(TITLES.get(statistic, statistic))
+
+
+def row_titles(names: Sequence[str], counts: Sequence[int], types: Mapping[str, str]) -> list[str]:
+    """The full and unique name of each row, with the class of its module and its number of layers.
+
+    Example:
+        >>> row_titles(["net.0", "net.block"], [1, 3], {"net.0": "Linear", "net.block": "Sequential"})
+        ['net.0 (Linear)', 'net.block (Sequential, 3 layers)']
+    """
+    titles: dict[str, None] = {}
+    for i, (name, count) in enumerate(zip(names, counts, strict=True)):
+        known = short_label(str(types[name]), 60) if name in types else ""
+        notes = ", ".join(filter(None, [known, f"{count} layers" if count > 1 else ""]))
+        text = short_label(name, 200) + (f" ({notes})" if notes else "")
+        titles[text if text not in titles else f"{text} #{i}"] = None
+    return list(titles)
 
 
 def row_labels(names: Sequence[str], counts: Sequence[int], max_length: int = 24) -> list[str]:
@@ -116,11 +139,11 @@ def wrap_text(text: str, width: int = 70, max_lines: int = 8) -> str:
     return "<br>".join(map(escape, lines))
 
 
-def robust_range(values: NDArray[Any], least: float = 0.0) -> tuple[float, float] | None:
+def robust_range(values: NDArray[Any], least: float = 0.0, cut: float = 0.02) -> tuple[float, float] | None:
     """Limits of an axis that fits most of the finite `values`; None if there are none.
 
-    The axis covers the 2nd to 98th percentiles, and extends to the extremes by at most the same width again (or by
-    `least`), so that one step at 1e30 does not flatten the rest of the run.
+    The axis covers all but `cut` of the values at each end, and extends to the extremes by at most the same width again
+    (or by `least`), so that one step at 1e30 does not flatten the rest of the run.
 
     Example:
         >>> robust_range(np.array([1.0] * 50 + [2.0] * 50)), robust_range(np.array([1.0] * 50 + [2.0] * 50 + [1e30]))
@@ -128,7 +151,7 @@ def robust_range(values: NDArray[Any], least: float = 0.0) -> tuple[float, float
     """
     if not len(values):
         return None
-    low, high = (float(q) for q in np.quantile(values, (0.02, 0.98)))
+    low, high = (float(q) for q in np.quantile(values, (cut, 1 - cut)))
     margin = max(high - low, least)
     return max(float(values.min()), low - margin), min(float(values.max()), high + margin)
 

@@ -189,10 +189,11 @@ def parse_query(args: Mapping[str, str]) -> FigureQuery:
 
 
 def parse_style(args: Mapping[str, str]) -> dict[str, Any]:
-    """Theme and size of the figures, the size clamped to a sensible range."""
+    """Theme, axes and size of the figures, the size clamped to a sensible range."""
     width, height = parse_number(args, "width", 960), parse_number(args, "height", 720)
     return {
         "dark": args.get("theme") == "dark",
+        "full": args.get("full") == "true",
         "width": int(min(max(width, 240), 8000)),
         "height": int(min(max(height, 480), 4000)),
     }

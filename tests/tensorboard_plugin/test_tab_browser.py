@@ -22,8 +22,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tab_runs import stats
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_gradguard.collect.layers import Layers
+from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import KEPT, UNDONE, Finding, Incident, StepReport, Trial, TrialEvent
 from lightning_gradguard.record.report import Report
+from lightning_gradguard.record.step_format import FOLDER
+from lightning_gradguard.record.step_log import Recorder
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -121,9 +125,22 @@ class Tab:
         """Rows, columns and labels of a heatmap as drawn."""
         script = """
             const plot = document.querySelectorAll('.plot')[arguments[0]], [{z}] = plot.calcdata[0];
-            return {type: plot.data[0].type, rows: z.length, columns: z[0].length, labels: [...plot.data[0].y]};
+            const labels = [...plot.layout.yaxis.ticktext];
+            return {type: plot.data[0].type, rows: z.length, columns: z[0].length, labels};
         """
         return self.driver.execute_script(script, figure)
+
+    def hover(self, row: int, step: float) -> list[str]:
+        """The words that are shown at a cell of the heatmap."""
+        script = """
+            const plot = document.querySelector('.plot'), area = plot.querySelector('.nsewdrag');
+            const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+            const clientX = box.x + xaxis._offset + xaxis.d2p(arguments[1]);
+            const clientY = box.y + yaxis._offset + yaxis.r2p(arguments[0]);
+            area.dispatchEvent(new MouseEvent('mousemove', {clientX, clientY, bubbles: true}));
+        """
+        self.driver.execute_script(script, row, step)
+        return self.until(lambda: self.texts(".hoverlayer .hovertext"))
 
     def errors(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
@@ -144,13 +161,25 @@ def address(trained: Path, tmp_path_factory: pytest.TempPathFactory, serve: Call
         incident = Incident.start(Finding("exploding", 1, (PROBE,), 9.0, 3.0, PROBE)).tried(event)
         writer.incident(incident, 1)
         writer.close(Report(3, (incident,), verdict=PROBE), 3)
+    record_cells(root / "cells")
     return serve(root)
+
+
+def record_cells(run: Path) -> None:
+    """A run of another logger: a layer that is NaN throughout, one that is zero in the end, and a healthy one."""
+    names = ("encoder.blocks.0.attention.query", "encoder.blocks.0.attention.key", "encoder.blocks.0.dead", "head")
+    layers = Layers(names, np.full(4, 16), np.ones(4, bool), {names[0]: "Linear", "head": "Conv2d"})
+    recorder = Recorder(run / FOLDER)
+    for x in range(10):
+        norms = np.array([0.025, math.nan, 0.0 if x >= 5 else 1.0, 1234.0])
+        recorder.add(StepReport(stats=GradStats(x, layers, norms, loss=0.5, lr=0.1)))
+    recorder.close()
 
 
 @pytest.fixture
 def tab(driver: webdriver.Chrome, address: str) -> Tab:
     tab = Tab(driver, address)
-    tab.until(lambda: len(tab.texts(".run")) == 3 or driver.refresh() or Tab.__init__(tab, driver, address))
+    tab.until(lambda: len(tab.texts(".run")) == 4 or driver.refresh() or Tab.__init__(tab, driver, address))
     return tab
 
 
@@ -161,6 +190,29 @@ def test_it_draws_the_recorded_run(tab):
     assert heatmap["labels"] == ["encoder.0", "encoder.2", "head"]
     assert tab.texts(".state") == ["DEGRADED"]
     assert tab.errors() == []
+
+
+@pytest.mark.parametrize(
+    ("row", "step", "words"),
+    [
+        (0, 2, ["encoder.blocks.0.attention.query (Linear)", "step 2", "gradient norm 0.025 (L2 norm)"]),
+        (1, 2, ["encoder.blocks.0.attention.key", "step 2", "NaN or inf"]),
+        (2, 7, ["encoder.blocks.0.dead", "step 7", "gradient norm 0 (L2 norm)"]),
+        (3, 7, ["head (Conv2d)", "step 7", "gradient norm 1234 (L2 norm)"]),
+    ],
+)
+def test_hovering_tells_layer_module_step_and_value(tab, row, step, words):
+    tab.choose("cells")
+    assert tab.hover(row, step) == ["".join(words)]
+    assert tab.errors() == []
+
+
+def test_every_value_is_shown_on_request(tab):
+    tab.choose("unguarded")
+    loss = "const {_fullLayout: l} = document.querySelector('.plot'); return l.yaxis4.range[1]"
+    before = tab.driver.execute_script(loss)
+    tab.driver.find_element(By.CSS_SELECTOR, "#full").click()
+    assert tab.until(lambda: tab.driver.execute_script(loss) > 100 * before)
 
 
 def test_the_chosen_incident_shows_what_was_tried_beside_the_run(tab):
@@ -182,12 +234,8 @@ def test_clicking_an_incident_zooms_every_panel_and_back(tab):
         lambda: tab.driver.execute_script(RANGES)[0] != whole and tab.driver.execute_script(RANGES)[0]
     )
     assert whole[0] < low < first < high < whole[1]
-    ends = tab.driver.execute_script(
-        "const l = document.querySelector('.plot')._fullLayout;"
-        "return Object.keys(l).filter((k) => /^xaxis/.test(k)).map((k) => l[k].range.join())"
-    )
-    assert len(ends) >= 5
-    assert len(set(ends)) == 1
+    shared = "return [...new Set(document.querySelector('.plot').data.map((trace) => trace.xaxis ?? 'x'))]"
+    assert tab.driver.execute_script(shared) == ["x"]
     tab.driver.find_element(By.CSS_SELECTOR, "#all").click()
     assert tab.until(lambda: tab.driver.execute_script(RANGES) == [whole])
     assert tab.errors() == []

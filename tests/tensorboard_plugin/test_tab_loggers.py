@@ -33,6 +33,8 @@ def test_the_report_has_every_step_of_a_run_without_event_files(trained_csv):
     assert run["headline"].startswith("160 steps, ")
     (((_, _, (view,))),) = read_runs([trained_csv])
     assert view.heatmap.steps.tolist() == list(range(STEPS))
+    types = {"encoder": "Sequential", "encoder.0": "Linear", "encoder.2": "Linear", "head": "Linear"}
+    assert view.heatmap.types == types
     assert [view.curves[name][0].tolist() for name in ("loss", "lr", "grad_norm")] == [list(range(STEPS))] * 3
 
 

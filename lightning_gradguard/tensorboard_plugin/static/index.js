@@ -6,7 +6,7 @@ import * as Views from "./views.js";
 const TITLES = {grad_norm: "Gradient norm", update_ratio: "Update-to-weight ratio", param_norm: "Weight norm"};
 const state = {
   runs: [], chosen: null, statistic: "grad_norm", optimizer: "", depth: "auto", within: "", layer: "",
-  from: null, to: null, focus: null, theme: "light", figures: [],
+  from: null, to: null, focus: null, full: false, theme: "light", figures: [],
 };
 const page = {};
 let latest = 0, reloading = null;
@@ -44,6 +44,10 @@ function build() {
   });
   page.layer.setAttribute("list", "rows");
   page.all = Views.element("button", {id: "all", textContent: "All steps", onclick: () => set({from: null, to: null, focus: null})});
+  page.full = Views.element("button", {
+    id: "full", textContent: "All values", title: "Axes that contain every value, also spikes that flatten the rest",
+    onclick: () => set({full: !state.full}),
+  });
   page.module = Views.element("button", {id: "module", hidden: true});
   page.rows = Views.element("datalist", {id: "rows"});
   page.runs = Views.element("div", {id: "runs"});
@@ -53,7 +57,7 @@ function build() {
   document.body.replaceChildren(
     Views.element("header", {}, [
       labeled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
-      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.module, page.all, page.rows,
+      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.module, page.full, page.all, page.rows,
     ]),
     Views.element("aside", {}, [
       Views.element("h2", {textContent: "Runs"}), page.runs,
@@ -98,10 +102,10 @@ async function refresh() {
   const request = ++latest;
   const width = Math.floor(page.main.clientWidth / state.chosen.length) - 16;
   const height = Math.max(window.innerHeight - page.main.offsetTop - 80, 560); // below a header of two lines
-  const {statistic, optimizer, depth, within, layer, from, to, theme} = state;
+  const {statistic, optimizer, depth, within, layer, from, to, full, theme} = state;
   page.main.setAttribute("aria-busy", "true");
   try {
-    const query = {statistic, optimizer, depth, within, layer, from, to, theme, width, height};
+    const query = {statistic, optimizer, depth, within, layer, from, to, full, theme, width, height};
     const figures = await Model.getFigures(state.chosen, query);
     if (request !== latest) return; // the state has changed since
     state.figures = figures;
@@ -147,6 +151,7 @@ function showControls() {
   page.rows.replaceChildren(...state.figures[0].rows.map((row) => Views.element("option", {value: row.name})));
   if (document.activeElement !== page.layer) page.layer.value = state.layer;
   showModuleButton();
+  page.full.setAttribute("aria-pressed", String(state.full));
   page.all.disabled = state.from === null;
 }
 
