@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -324,6 +325,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer), processes)
             self._recent = RecentBatches(rerun)
             again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss, "rerun": rerun}
+            again["first_nonfinite"] = partial(self._first_nonfinite, rerun)
         self._keeps_window = policy.uses_search or explain is not None or self.save_bad_batches is not None
         return [
             RunContext(
@@ -502,6 +504,15 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         size = sample_sizes(batch)
         indices = training_indices(trainer, position)
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
+
+    def _first_nonfinite(self, rerun: Rerun) -> str:
+        """Where the step first is not finite; of accumulated batches the one whose loss tells, if it is kept."""
+        if self._data is None:
+            return ""
+        batches = self._window if len(self._window) == len(self._losses) else [(self._data[0], self._batch_idx)]
+        pairs = zip(batches, self._losses[-len(batches) :], strict=True)
+        bad = [batch for batch, loss in pairs if not math.isfinite(float(loss))]
+        return rerun.first_nonfinite(*(bad or batches)[-1])
 
     def _clip_for(self, processes: ProcessGroupInfo) -> AbstractClip | None:
         if self.clip is not None and self.clip.unitwise and processes.flattened:

@@ -20,7 +20,7 @@ from lightning_gradguard.collect.loss_level import (
 )
 from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
 from lightning_gradguard.collect.stats import GradStats
-from lightning_gradguard.detectors import AbstractDetector, LossIncrease, NonFiniteState, State, diagnose
+from lightning_gradguard.detectors import AbstractDetector, LossIncrease, NonFinite, NonFiniteState, State, diagnose
 from lightning_gradguard.findings import (
     DEGRADED,
     EXHAUSTED,
@@ -92,6 +92,7 @@ class StepEngine:
     def _index_detectors(self) -> None:
         """What every step needs to know about the detectors, looked up once."""
         self._asking = [d for d in self.detectors if d.asks_for_batch_stats]
+        self._kinds = {d.kind for d in self.detectors}
         self._only_about_loss = {d.kind for d in self.detectors if d.only_about_loss}
         self._rechecking = [d for d in self.detectors if d.asks_for_recheck]
         self._reset_on_cancel = [LOSS_TREND, *(d.name for d in self.detectors if d.ignore_cancelled)]
@@ -190,7 +191,7 @@ class StepEngine:
             stats = self._with_nonfinite_state(stats)
         if self._any(self._asking, lambda d: d.wants_batch_stats(self.states[d.name], stats)):
             stats = replace(stats, batch_stats=self.source.batch_stats())
-        return self._recheck(stats)
+        return self._recheck(self._with_first_nonfinite(stats))
 
     def _with_nonfinite_state(self, stats: GradStats) -> GradStats:
         """The statistics with the layers whose weights or optimizer state are not finite: then nothing is good."""
@@ -199,6 +200,14 @@ class StepEngine:
             return stats
         self.actor.suspect_weights()
         return replace(stats, nonfinite_state=layers, weights_known_good=False)
+
+    def _with_first_nonfinite(self, stats: GradStats) -> GradStats:
+        """The statistics with the operation that made NaN or Inf: once an incident, if batch and weights are fine."""
+        explained = stats.nonfinite_state or (stats.batch_stats is not None and not stats.batch_stats.is_finite)
+        known = stats.clean or stats.scaler_overflow or explained or NonFinite.kind in self.incidents.incidents
+        if known or NonFinite.kind not in self._kinds:
+            return stats
+        return replace(stats, first_nonfinite=self.source.first_nonfinite())
 
     def _recheck(self, stats: GradStats) -> GradStats:
         """The statistics with the last healthy batch measured again, where a detector asks for it."""

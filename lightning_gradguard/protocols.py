@@ -35,6 +35,10 @@ class Source(Protocol):
         """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
         ...
 
+    def first_nonfinite(self) -> str:
+        """Where loss or gradient first were not finite, asked for on the first step on which they are not."""
+        ...
+
     def nonfinite_state(self) -> tuple[str, ...]:
         """Layers whose weights or optimizer state are not finite, asked for when loss or gradients are not."""
         ...

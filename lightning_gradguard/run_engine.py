@@ -55,6 +55,7 @@ class RunContext:
         origin: Tells when and where the present step is, for an incident that begins.
         recheck: Measures the last healthy batch again, where the loop allows it: its loss then and now.
         recent_loss: Measures the mean loss of the last batches with the present weights, where the loop allows it.
+        first_nonfinite: Tells in which operation the present step first was not finite, where the loop allows it.
         rerun: Takes steps again, where remedies may be tried beside the run.
         explain: A policy whose remedies are tried beside the run and told, not applied; None for none.
         fused_clip: Whether a fused optimizer may clip as it reads the gradients, which saves a pass over them: only
@@ -82,6 +83,7 @@ class RunContext:
     origin: Callable[[], Origin] = Origin
     recheck: Callable[[], tuple[float, float] | None] = lambda: None
     recent_loss: Callable[[], float | None] = lambda: None
+    first_nonfinite: Callable[[], str] = str
     rerun: Rerun | None = None
     explain: Policy | None = None
     fused_clip: bool = False
@@ -347,6 +349,7 @@ class RunSource:
         self.collector, self.probe, self.sampling = collector, context.probe, False
         self._actor, self._batch_stats, self._scaler = actor, context.batch_stats, context.scaler
         self._recheck, self._recent_loss = context.recheck, context.recent_loss
+        self._first_nonfinite = context.first_nonfinite
         self._processes, self._origin = context.processes, context.origin
         self._rank: int | None = None  # of the step's worst batch, in a run of several processes
         self._fixed = {"total_steps": context.total_steps, "multiple_optimizers": context.multiple_optimizers}
@@ -383,6 +386,10 @@ class RunSource:
         with snapshots.installed(snapshot):
             then = self._recent_loss()
         return (now, then) if then is not None else None
+
+    def first_nonfinite(self) -> str:
+        """The operation in which loss or gradient first were not finite; empty where that is not known."""
+        return self._first_nonfinite()
 
     def nonfinite_state(self) -> tuple[str, ...]:
         """Layers whose weights or optimizer state are not finite, in any process."""

@@ -54,6 +54,9 @@ class Source:
     def batch_stats(self) -> None:
         self.asked += 1
 
+    def first_nonfinite(self) -> str:
+        return ""
+
     def nonfinite_state(self) -> tuple[str, ...]:
         return self.broken
 

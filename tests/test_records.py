@@ -200,7 +200,7 @@ def test_a_remote_run_is_recorded_and_read(store: str, capsys: Any) -> None:
     assert main(["replay", logger.log_dir, "--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(told)
     (run,) = report_data([store])
-    assert [found["text"] for found in run["incidents"]] == told
+    assert [found["text"] for found in run["incidents"]] == [found.message for found in guard.report().incidents]
     assert Location(logger.log_dir).parent.name == "lightning_logs"
 
 

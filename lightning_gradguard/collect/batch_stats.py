@@ -38,6 +38,11 @@ class BatchStats:
     micro_batches: int = 1
     process: int = -1
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no sample contains NaN or Inf, as far as they are known."""
+        return bool(np.isfinite(self.size).all())
+
 
 @torch.no_grad()
 def sample_sizes(batch: Any) -> Floats:

@@ -42,6 +42,8 @@ class NonFinite(AbstractDetector):
     def advise(self, finding: Finding, stats: GradStats) -> str:
         if advice := advise_on_samples(stats):
             return advice
+        if stats.first_nonfinite:
+            return f"look at {stats.first_nonfinite}"
         if not stats.loss_finite:
             return "look for log(0), a division by 0 or exp of a large number on the way to the loss"
         return "look for sqrt or a norm at 0, whose gradient is infinite, and for an overflow in half precision"
@@ -63,4 +65,5 @@ class NonFinite(AbstractDetector):
         clauses = [] if stats.loss_finite else [f"loss is {value}"]
         clauses += ["gradient is not finite"] if bad_gradient else []
         clauses += ["buffer is not finite"] if buffers else []
+        clauses += [f"first in {stats.first_nonfinite}"] if stats.first_nonfinite else []
         return state, (Finding(self.kind, stats.step, layers, value, detail=", ".join(clauses)),)

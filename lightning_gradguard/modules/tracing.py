@@ -38,7 +38,8 @@ _LAYER_FUNCTIONS = frozenset(
         *("conv_transpose2d", "conv_transpose3d", "multi_head_attention_forward", *RECURRENT, *CELLS),
     ]
 )
-_ATTRIBUTE_ACCESS = frozenset(("__get__", "__set__", "__delete__"))
+ATTRIBUTE_ACCESS = frozenset(("__get__", "__set__", "__delete__"))
+_FOLDER = os.path.dirname(__file__)
 _TORCH_FOLDER = os.path.dirname(torch.__file__)
 
 
@@ -82,7 +83,7 @@ class ForwardTracer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         dunder = getattr(func, "__name__", "")
-        if dunder in _ATTRIBUTE_ACCESS:
+        if dunder in ATTRIBUTE_ACCESS:
             return self._attribute(func, args, kwargs)
         name = dunder.strip("_")
         whole = name in _LAYER_FUNCTIONS
@@ -137,16 +138,8 @@ class ForwardTracer(TorchFunctionMode):
         self._computed = []
 
     def owner(self) -> str:
-        """Name of the module whose `forward` is running, in the nearest frame; empty when there is none."""
-        frame = inspect.currentframe()
-        while frame is not None:
-            code = frame.f_code
-            if code.co_name == "forward" and code.co_varnames:
-                name = self.modules.get(id(frame.f_locals.get(code.co_varnames[0])))
-                if name is not None:
-                    return name
-            frame = frame.f_back
-        return ""
+        """Name of the module whose `forward` is running."""
+        return running_module(self.modules)
 
 
 @dataclass
@@ -296,7 +289,7 @@ class _DataTracer(ForwardTracer):
             apply = ActivationFunction.of_call(name, func, args, kwargs)
             own = apply.traits
         self.trace.activations.append(
-            ActivationCall(name, owner, traits is not None, _user_line(), apply, traits or own)
+            ActivationCall(name, owner, traits is not None, user_line(), apply, traits or own)
         )
         joined = self._joined(tensors_in((args, kwargs)))
         for layer in joined.layers:
@@ -333,12 +326,29 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         yield from tensors_in(tuple(value.values()))
 
 
-def _user_line() -> str:
-    """`file:line` of the nearest frame outside torch and this file."""
+def running_module(modules: Mapping[int, str]) -> str:
+    """Name of the module whose `forward` is running, in the nearest frame; empty when there is none.
+
+    Args:
+        modules: `id` of each module -> its name.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "forward" and code.co_varnames:
+            name = modules.get(id(frame.f_locals.get(code.co_varnames[0])))
+            if name is not None:
+                return name
+        frame = frame.f_back
+    return ""
+
+
+def user_line() -> str:
+    """`file:line` of the nearest frame outside torch and this folder."""
     frame = inspect.currentframe()
     while frame is not None:
         name = frame.f_code.co_filename
-        if name != __file__ and not name.startswith(_TORCH_FOLDER):
+        if not name.startswith((_FOLDER, _TORCH_FOLDER)):
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"

@@ -180,7 +180,8 @@ def extra_of(stats: GradStats, outcome: StepOutcome, origin: Origin | None = Non
     told = {name: getattr(outcome, name) for name in TOLD if getattr(outcome, name) != getattr(NOTHING_DONE, name)}
     told["responses"] = tuple(response for response in outcome.responses if response.remedies) or None
     told |= {"activation_stats": stats.activation_stats, "batch_stats": stats.batch_stats, "origin": origin}
-    told |= {"nonfinite_state": stats.nonfinite_state or None, "recheck": stats.recheck}
+    told |= {"nonfinite_state": stats.nonfinite_state or None, "first_nonfinite": stats.first_nonfinite or None}
+    told["recheck"] = stats.recheck
     told["comparison"] = stats.comparison
     return {name: pack(value) for name, value in told.items() if value is not None}
 
@@ -274,14 +275,14 @@ def _read_extras(path: Location) -> dict[int, Extras]:
 #: Fields of `GradStats` that are more than numbers.
 MEASURED = {
     "activation_stats": ActivationStats, "batch_stats": BatchStats, "nonfinite_state": tuple[str, ...],
-    "recheck": tuple[float, float], "comparison": tuple[float, float],
+    "first_nonfinite": str, "recheck": tuple[float, float], "comparison": tuple[float, float],
 }  # fmt: skip
 
 
 def measured_of(plain: dict[str, Any]) -> dict[str, Any]:
     """Fields of `GradStats` as they were recorded."""
     measured: dict[str, Any] = {
-        name: plain[name] for name in ("nonfinite_state", "recheck", "comparison") if name in plain
+        name: plain[name] for name in ("nonfinite_state", "first_nonfinite", "recheck", "comparison") if name in plain
     }
     if "activation_stats" in plain:
         measured["activation_stats"] = activation_stats_of(plain["activation_stats"])

@@ -8,7 +8,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.collect.layers import clean_name
 from lightning_gradguard.findings import StepReport
+from lightning_gradguard.modules.first_nonfinite import FirstNonFinite
 from lightning_gradguard.step.lr_factor import set_lr
 from lightning_gradguard.step.reachable import reachable_tensors
 from lightning_gradguard.tensors.copies import optimizer_params
@@ -153,6 +155,25 @@ class Rerun:
         value = float(loss.detach()) if loss is not None else 0.0
         value, failed = self.processes.mean([value, loss is None])
         return None if failed else value
+
+    def first_nonfinite(self, batch: Any, batch_idx: int) -> str:
+        """The operation in which loss or gradient of a batch first is NaN or Inf; empty where none is seen.
+
+        No parameter's `grad` is touched. Code that `torch.compile` holds runs eagerly.
+        """
+        seen = FirstNonFinite({id(m): clean_name(name) for name, m in self.module.named_modules()})
+        eager = getattr(torch.compiler, "set_stance", nullcontext)  # new in torch 2.6
+        loss = None
+        with self.without_trace(), torch.enable_grad(), eager("force_eager"):
+            try:
+                with seen:
+                    loss = self._forward((batch, batch_idx))
+                if loss is not None:
+                    torch.autograd.grad(loss, optimizer_params(self.optimizer), allow_unused=True)
+            except Exception:  # a step that cannot be repeated tells nothing more
+                pass
+        where = seen.of(loss)
+        return next(filter(None, [where] if self.processes.alone else self.processes.from_all(where)), "")
 
     def losses(self, steps: Sequence[KeptStep]) -> list[float]:
         """The loss of each step at the present weights, within `without_trace`; inf where it cannot be measured."""
