@@ -26,6 +26,7 @@ from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import PREFIX, Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, REPAIR, Policy, check_policy
 from lightning_gradguard.record.bad_batches import BadBatches
+from lightning_gradguard.record.histograms import Histograms
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.record.incident_table import Incidents
 from lightning_gradguard.record.location import location_of
@@ -43,6 +44,7 @@ from lightning_gradguard.trainer import (
     averages_weights,
     callback_classes,
     follow_training_data,
+    histogram_writers,
     is_last_reader,
     leave_training_data,
     log_step,
@@ -106,6 +108,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             exclude from the next run (`docs/bad_batches.md`); by default none are kept.
         on_incident: What is called with an `Incident` and the Trainer when the incident begins and when it ends, in
             every process: one callable or several, such as those of `lightning_gradguard.alerts`.
+        histograms_every: Steps between two histograms of each layer's gradients (before any clipping) and updates, in
+            TensorBoard and W&B; by default there are none.
 
     Raises:
         ValueError: If `policy` is unknown or names a kind that no detector reports, if two detectors share a name, if
@@ -135,12 +139,14 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         record: bool = True,
         save_bad_batches: str | Path | None = None,
         on_incident: Alert | Sequence[Alert] | None = None,
+        histograms_every: int | None = None,
     ) -> None:
         super().__init__()
         join_namespaces()
         self.detectors = tuple(list_detectors() if detectors is None else detectors)
         self.policy = check_policy(policy, self.detectors)
         counts = {"sample_every": sample_every, "snapshot_every": snapshot_every, "snapshots": snapshots}
+        counts |= {} if histograms_every is None else {"histograms_every": histograms_every}
         for field, value in counts.items():
             require_number(f"GradGuard({field}=...)", value, at_least=1, whole=True)
         require(
@@ -166,6 +172,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
         self._prefix = f"{PREFIX}/{name}" if name else PREFIX
         self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
+        self.histograms_every = histograms_every
         self._record: RunRecord | None = None  # of its own latest run
         self._shared = SharedRecord(RunRecord(FINDINGS_KEPT))
         self._reset()
@@ -188,6 +195,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._drawn = 0  # batches of this epoch so far; a run that resumes within one draws them from the first again
         self._forward_state: ForwardState | None = None
         self._logbook: Logbook | None = None
+        self._histograms: dict[str, Histograms] = {}  # of each optimizer, on request
         self._announcer = Announcer(())
         self._reports: dict[str, StepReport] = {}  # the latest of each optimizer
         self._unfollow: Callable[[], None] = do_nothing
@@ -295,6 +303,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         one = len(self._engines) == 1 and pl_module.automatic_optimization
         self._reduces_loss = one and not processes.alone
         self._logbook = self._open_logbook(trainer)
+        self._histograms = self._open_histograms(trainer, processes)
         self._publish(trainer)
         directory = location_of(self.save_bad_batches) if self.save_bad_batches is not None else None
         self._bad_batches = BadBatches(directory, trainer.global_rank) if directory is not None else None
@@ -381,6 +390,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if engine is None or not (self._acts or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        if self._histograms:
+            self._histograms[engine.name].begin(engine.steps, log_step(trainer), engine.source.collector.grad_scale)
         report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
         if self._recent is not None and self._data is not None and self._losses:
             self._recent.add(self._data[0], self._batch_idx, self._losses[-1], divisor, report)
@@ -471,7 +482,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         kept = {key: value for key, value in self.__dict__.items() if key not in ("log", "log_dict")}
         fresh: dict[str, Any] = dict(
             _engines={}, _losses=[], _data=None, _forward_state=None, _logbook=None, _reports={}, _unfollow=do_nothing,
-            _bad_batches=None, _window=[], _recent=None, _announcer=Announcer(()),
+            _histograms={}, _bad_batches=None, _window=[], _recent=None, _announcer=Announcer(()),
         )  # fmt: skip
         return {**kept, **fresh, "_saved": self.state_dict()}
 
@@ -490,6 +501,22 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         layers = sum(len(engine.table.layers) for engine in self._engines.values())
         logbook.console.begin(layers, self.policy.name, self._seen.home)
         return logbook
+
+    def _open_histograms(self, trainer: Any, processes: ProcessGroupInfo) -> dict[str, Histograms]:
+        """What measures histograms, in the first process, where a logger shows them."""
+        if self.histograms_every is None or self._logbook is None or not (writers := histogram_writers(trainer)):
+            return {}
+        if any(processes.sharded(optimizer_params(optimizer)) for optimizer in trainer.optimizers):
+            rank_zero_warn("GradGuard(histograms_every=...) writes no histograms of sharded weights.")
+            return {}
+        write = partial(self._logbook.histograms, writers)
+        made = {}
+        for engine in self._engines.values():
+            prefix = f"{self._prefix}/{engine.name}" if engine.name else self._prefix
+            table = partial(getattr, engine, "table")  # another one after a change of the model
+            made[engine.name] = Histograms(self.histograms_every, table, prefix, write)
+            engine.actor.guarded_step.happened.append(made[engine.name].end)
+        return made
 
     def _batch_stats(self, trainer: Any, pl_module: Any) -> BatchStats | None:
         """The samples of the batch in training, for a step that is suspicious."""
@@ -578,6 +605,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         for engine in self._engines.values():
             engine.close()
         self._unfollow()
+        self._histograms = {}
         self._forward_state = self._logbook = self._data = self._bad_batches = None
         self._window = []
         if self._recent is not None:

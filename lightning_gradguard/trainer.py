@@ -19,6 +19,7 @@ from torch import nn
 from lightning_gradguard import __version__
 from lightning_gradguard.collect.followed_sampler import dataset_indices, follow_loader, leave_loader
 from lightning_gradguard.findings import Origin
+from lightning_gradguard.record.histograms import Histogram
 from lightning_gradguard.record.homes import home_of
 from lightning_gradguard.tensors.processes import ProcessGroupInfo
 
@@ -193,6 +194,38 @@ def split_loggers(trainer: Any, guard: str = "") -> tuple[list[Any], list[Any]]:
             )
             others.append(logger)
     return boards, others
+
+
+def histogram_writers(trainer: Any) -> dict[str, Callable[[dict[str, Histogram], int], None]]:
+    """What writes histograms, for each logger that can show them."""
+    wandb = lightning_classes("loggers", "WandbLogger")
+    writers: dict[str, Callable[[dict[str, Histogram], int], None]] = {}
+    for logger in trainer.loggers:
+        if is_summary_writer(getattr(logger, "experiment", None)):
+            writers["TensorBoard's histograms"] = partial(write_histograms, logger.experiment)
+        elif isinstance(logger, wandb):
+            writers["W&B's histograms"] = partial(log_histograms, logger)
+    return writers
+
+
+def write_histograms(writer: Any, histograms: dict[str, Histogram], x: int) -> None:
+    """Into the *Histograms* and *Distributions* of TensorBoard."""
+    for name, (edges, counts, total, squares) in histograms.items():
+        limits = edges[1:].tolist()
+        writer.add_histogram_raw(
+            name, edges[0], edges[-1], counts.sum(), total, squares, limits, counts.tolist(), global_step=x
+        )
+
+
+def log_histograms(logger: Any, histograms: dict[str, Histogram], x: int) -> None:
+    """Into one step of W&B."""
+    from wandb import Histogram as WandbHistogram
+
+    shown = {
+        name: WandbHistogram(np_histogram=(made.counts.tolist(), made.edges.tolist()))
+        for name, made in histograms.items()
+    }
+    logger.log_metrics(shown, x)
 
 
 def board_writer(writer: Any, guard: str) -> Any:

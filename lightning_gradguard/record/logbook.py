@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from lightning_gradguard.findings import OPEN, PREFIX, Incident, StepReport
 from lightning_gradguard.record.console import Console
+from lightning_gradguard.record.histograms import Histogram
 from lightning_gradguard.record.incident_log import INCIDENT_LOG, IncidentLog
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.record.report import Report
@@ -103,7 +104,7 @@ class Logbook:
             self._unwritten[report.optimizer] = Unwritten(report, x)
         if report.optimizer in self.recorders:
             origin = next((i.origin for i in changed if i.first_step == report.stats.step), None)
-            self._quietly("the record of steps", self.recorders[report.optimizer].add, report, origin)
+            self.quietly("the record of steps", self.recorders[report.optimizer].add, report, origin)
         if report.findings or report.outcome.trial or changed:
             self.console.step(report, changed)
         if changed:
@@ -119,19 +120,32 @@ class Logbook:
 
     def _write(self, report: StepReport, x: int) -> None:
         for board in self.boards:
-            self._quietly("TensorBoard", board.step, report, x)
+            self.quietly("TensorBoard", board.step, report, x)
         for logger in self.loggers:
             curves = {f"{self.prefix}{name.removeprefix(PREFIX)}": y for name, y in report.scalars().items()}
-            self._quietly(type(logger).__name__, logger.log_metrics, curves, x)
+            self.quietly(type(logger).__name__, logger.log_metrics, curves, x)
         for recorder in self.recorders.values():
-            self._quietly("the record of steps", recorder.flush)
+            self.quietly("the record of steps", recorder.flush)
+
+    def histograms(
+        self, writers: Mapping[str, Callable[[dict[str, Histogram], int], None]], made: dict[str, Histogram], x: int
+    ) -> None:
+        """Histograms, for the loggers that show them.
+
+        Args:
+            writers: What writes them, by what it writes to.
+            made: The histograms by name.
+            x: Their place on the loggers' axis.
+        """
+        for what, write in writers.items():
+            self.quietly(what, write, made, x)
 
     def incident(self, incident: Incident, x: int) -> None:
         """An incident that began, changed or ended."""
         if self.incidents is not None:
-            self._quietly(INCIDENT_LOG, self.incidents.add, incident)
+            self.quietly(INCIDENT_LOG, self.incidents.add, incident)
         for board in self.boards:
-            self._quietly("TensorBoard", board.incident, incident, x)
+            self.quietly("TensorBoard", board.incident, incident, x)
 
     def close(self, report: Report, x: int) -> None:
         """The end of the run."""
@@ -141,17 +155,18 @@ class Logbook:
             if incident.outcome == OPEN:
                 self.incident(incident, x)
         if self.incidents is not None:
-            self._quietly(INCIDENT_LOG, self.incidents.flush)
+            self.quietly(INCIDENT_LOG, self.incidents.flush)
         for board in self.boards:
-            self._quietly("TensorBoard", board.close, report, x)
+            self.quietly("TensorBoard", board.close, report, x)
         for logger in self.loggers:
-            self._quietly(type(logger).__name__, log_incident_table, logger, report)
+            self.quietly(type(logger).__name__, log_incident_table, logger, report)
         for recorder in self.recorders.values():
-            self._quietly("the record of steps", recorder.close)
+            self.quietly("the record of steps", recorder.close)
         for recorder in list(self.recorders.values())[:1]:  # they share a folder
-            self._quietly("the record of steps", write_end, recorder.folder, report.end)
+            self.quietly("the record of steps", write_end, recorder.folder, report.end)
 
-    def _quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
+    def quietly(self, what: str, write: Callable[..., Any], *args: Any) -> None:
+        """Writes; a failure is warned about once for each `what`."""
         try:
             write(*args)
         except Exception as error:
