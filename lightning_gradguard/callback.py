@@ -333,7 +333,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if (policy.uses_snapshots or policy.uses_search or explain) and samples and whole:
             rerun = Rerun(trainer, pl_module, partial(logged_metrics, trainer), processes)
             self._recent = RecentBatches(rerun)
-            again = {"recheck": self._recent.recheck, "recent_loss": self._recent.loss, "rerun": rerun}
+            again = {"recheck": self._recent.recheck, "recent_losses": self._recent.losses, "rerun": rerun}
             again["first_nonfinite"] = partial(self._first_nonfinite, rerun)
         self._keeps_window = policy.uses_search or explain is not None or self.save_bad_batches is not None
         return [

@@ -19,7 +19,7 @@ from lightning_gradguard.collect.loss_level import (
     standing_of,
 )
 from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
-from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.collect.stats import Comparison, GradStats
 from lightning_gradguard.detectors import AbstractDetector, LossIncrease, NonFinite, NonFiniteState, State, diagnose
 from lightning_gradguard.findings import (
     DEGRADED,
@@ -114,8 +114,12 @@ class StepEngine:
             ladders = self.ladders
             self.ladders, chosen = decide(ladders, findings, self.policy, stats.weights_known_good)
             stats, chosen = self._doubt(stats, chosen, ladders)
+        wanted = self._wants_snapshot() and not self.source.nonfinite_state()
+        if wanted:
+            self.actor.ask_for_snapshot(stats.step)
         due = self.actor.snapshot_is_due(stats.step)
-        outcome = self.actor.act(stats, chosen, due and self._is_sound, self.loss if due else math.nan)
+        sound = due and (wanted or self._is_sound)
+        outcome = self.actor.act(stats, chosen, sound, self.loss if due else math.nan)
         self._stats = stats
         self._follow(stats, outcome, before)
         return self._record(stats, findings, chosen, outcome)
@@ -191,7 +195,7 @@ class StepEngine:
             stats = self._with_nonfinite_state(stats)
         if self._any(self._asking, lambda d: d.wants_batch_stats(self.states[d.name], stats)):
             stats = replace(stats, batch_stats=self.source.batch_stats())
-        return self._recheck(self._with_first_nonfinite(stats))
+        return self._compare(self._recheck(self._with_first_nonfinite(stats)))
 
     def _with_nonfinite_state(self, stats: GradStats) -> GradStats:
         """The statistics with the layers whose weights or optimizer state are not finite: then nothing is good."""
@@ -219,6 +223,20 @@ class StepEngine:
             return again
         self.actor.confirm_weights()
         return replace(again, weights_known_good=True)
+
+    def _compare(self, stats: GradStats) -> GradStats:
+        """The statistics with the last batches measured with the newest snapshot, where a detector asks for it."""
+        if not self._any(self._rechecking, lambda d: d.wants_comparison(self.states[d.name], stats)):
+            return stats
+        stats = replace(stats, comparison=self.source.compare())
+        if stats.comparison is None or stats.comparison[0] <= stats.comparison[1]:
+            return stats
+        self.actor.suspect_weights()
+        return replace(stats, weights_known_good=False)
+
+    def _wants_snapshot(self) -> bool:
+        """Whether a detector wants to keep the weights from before this step."""
+        return any(self.states[d.name].get("take_snapshot") for d in self._rechecking)
 
     def _any(self, detectors: Sequence[AbstractDetector], says_so: Callable[[AbstractDetector], bool]) -> bool:
         """Whether one of the detectors says so."""
@@ -440,7 +458,7 @@ def warn_other_form(detector: str, wanted: State, found: State) -> None:
     )
 
 
-def is_far_above(comparison: tuple[float, float] | None) -> bool:
+def is_far_above(comparison: Comparison | None) -> bool:
     """Whether the loss with the present weights is at least twice that with the weights of a snapshot."""
     return comparison is not None and comparison[1] < comparison[0] - abs(comparison[0]) / 2
 

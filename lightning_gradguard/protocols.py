@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from lightning_gradguard.collect.batch_stats import BatchStats
-from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.collect.stats import Comparison, GradStats
 from lightning_gradguard.findings import Finding, Origin, StepOutcome, TrialEvent
 from lightning_gradguard.policy.ladders import Rung
 
@@ -31,8 +31,8 @@ class Source(Protocol):
         """The loss of the last healthy batch when it was new and now, asked for when a detector wants it."""
         ...
 
-    def compare(self, best: bool = False) -> tuple[float, float] | None:
-        """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
+    def compare(self, best: bool = False) -> Comparison | None:
+        """The last batches with the present weights and with those of the newest snapshot, or the best."""
         ...
 
     def first_nonfinite(self) -> str:
@@ -59,6 +59,10 @@ class Acting(Protocol):
 
     def snapshot_is_due(self, step: int) -> bool:
         """Whether a snapshot will be taken if the step is healthy."""
+        ...
+
+    def ask_for_snapshot(self, step: int) -> None:
+        """Takes a snapshot at this step, if it is healthy."""
         ...
 
     def confirm_weights(self) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from lightning_gradguard.collect.batch_stats import BatchStats
-from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.collect.stats import Comparison, GradStats
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.findings import OPEN, Action, Finding, Incident, Origin, Response, StepOutcome, TrialEvent
@@ -65,7 +65,7 @@ class Recording:
         """The loss of the last healthy batch when it was new and then, where the run has measured it again."""
         return self.steps[self._at].stats.recheck
 
-    def compare(self, best: bool = False) -> tuple[float, float] | None:
+    def compare(self, best: bool = False) -> Comparison | None:
         """Mean losses with the weights of then and of the newest snapshot, where the run has compared them."""
         return self.steps[self._at].stats.comparison
 
@@ -85,6 +85,9 @@ class Recording:
     def snapshot_is_due(self, step: int) -> bool:
         """Whatever the run took is recorded."""
         return False
+
+    def ask_for_snapshot(self, step: int) -> None:
+        """Nothing: whatever the run took is recorded."""
 
     def confirm_weights(self) -> None:
         """Nothing: what the run did is recorded."""

@@ -18,6 +18,7 @@ from lightning_gradguard.collect.collector import Collector
 from lightning_gradguard.collect.forward_state import ForwardState
 from lightning_gradguard.collect.layers import ParamTable
 from lightning_gradguard.collect.sample_clock import SampleClock
+from lightning_gradguard.collect.stats import Comparison
 from lightning_gradguard.detectors import AbstractDetector
 from lightning_gradguard.engine import StepEngine
 from lightning_gradguard.findings import Origin, Restoration, StepReport
@@ -54,7 +55,7 @@ class RunContext:
         batch_stats: Measures the samples of a suspicious step's batch, where the loop allows it.
         origin: Tells when and where the present step is, for an incident that begins.
         recheck: Measures the last healthy batch again, where the loop allows it: its loss then and now.
-        recent_loss: Measures the mean loss of the last batches with the present weights, where the loop allows it.
+        recent_losses: Measures the losses of the last batches with the present weights, where the loop allows it.
         first_nonfinite: Tells in which operation the present step first was not finite, where the loop allows it.
         rerun: Takes steps again, where remedies may be tried beside the run.
         explain: A policy whose remedies are tried beside the run and told, not applied; None for none.
@@ -82,7 +83,7 @@ class RunContext:
     batch_stats: Callable[[], BatchStats | None] | None = None
     origin: Callable[[], Origin] = Origin
     recheck: Callable[[], tuple[float, float] | None] = lambda: None
-    recent_loss: Callable[[], float | None] = lambda: None
+    recent_losses: Callable[[], Sequence[float]] = tuple
     first_nonfinite: Callable[[], str] = str
     rerun: Rerun | None = None
     explain: Policy | None = None
@@ -253,7 +254,7 @@ class RunEngine(StepEngine):
 
     def request_snapshot(self) -> None:
         """The next healthy step takes a snapshot."""
-        self.actor.snapshot_due = self.steps
+        self.actor.ask_for_snapshot(self.steps)
 
     def _look_up_modules(self) -> None:
         """After modules were exchanged: names and buffers are looked up again."""
@@ -348,7 +349,7 @@ class RunSource:
     def __init__(self, context: RunContext, collector: Collector, actor: Actor) -> None:
         self.collector, self.probe, self.sampling = collector, context.probe, False
         self._actor, self._batch_stats, self._scaler = actor, context.batch_stats, context.scaler
-        self._recheck, self._recent_loss = context.recheck, context.recent_loss
+        self._recheck, self._recent_losses = context.recheck, context.recent_losses
         self._first_nonfinite = context.first_nonfinite
         self._processes, self._origin = context.processes, context.origin
         self._rank: int | None = None  # of the step's worst batch, in a run of several processes
@@ -377,15 +378,14 @@ class RunSource:
         """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
         return self._recheck()
 
-    def compare(self, best: bool = False) -> tuple[float, float] | None:
-        """Mean loss of the last batches with the present weights and with those of the newest snapshot, or the best."""
+    def compare(self, best: bool = False) -> Comparison | None:
+        """The last batches with the present weights and with those of the newest snapshot, or the best."""
         snapshots = self._actor.snapshots
         snapshot = (snapshots.best if best else None) or snapshots.newest
-        if snapshot is None or (now := self._recent_loss()) is None:
+        if snapshot is None or not (now := self._recent_losses()):
             return None
         with snapshots.installed(snapshot):
-            then = self._recent_loss()
-        return (now, then) if then is not None else None
+            return comparison_of(now, self._recent_losses())
 
     def first_nonfinite(self) -> str:
         """The operation in which loss or gradient first were not finite; empty where that is not known."""
@@ -408,6 +408,20 @@ class RunSource:
         """When and where the present step is."""
         lr = self._actor.lr_factor.effective_lr()
         return replace(self._origin(), rank=self._rank, lr=lr if math.isfinite(lr) else None)
+
+
+def comparison_of(now: Sequence[float], then: Sequence[float]) -> Comparison | None:
+    """Losses of the same batches with the present weights and with earlier ones; None where some are not known.
+
+    Example:
+        >>> comparison_of([3.0, 3.5], [2.0, 2.0])
+        (3.25, 2.0, 0.25)
+    """
+    if len(now) != len(then):
+        return None
+    differences = np.subtract(now, then)
+    error = differences.std(ddof=1) / math.sqrt(len(now)) if len(now) > 1 else math.inf
+    return float(np.mean(now)), float(np.mean(then)), float(error)
 
 
 def overflowed(grad_norm: Any, loss: float | None, **_: Any) -> bool:

@@ -40,7 +40,7 @@ class Source:
     broken: tuple[str, ...] = ()
     again: tuple[float, float] | None = None
     rechecked: int = 0
-    losses: tuple[float, float] | None = None
+    losses: tuple[float, ...] | None = None
     compared: int = 0
     compared_with_best: int = 0
 
@@ -64,7 +64,7 @@ class Source:
         self.rechecked += 1
         return self.again
 
-    def compare(self, best: bool = False) -> tuple[float, float] | None:
+    def compare(self, best: bool = False) -> tuple[float, ...] | None:
         self.compared += 1
         self.compared_with_best += best
         return self.losses
@@ -84,6 +84,7 @@ class Actor:
     snapshot: int | None = None
     put_back_best: bool | None = None
     due: bool = True
+    asked_at: list[int] = field(default_factory=list)
     told: list[float] = field(default_factory=list)
 
     @property
@@ -92,6 +93,9 @@ class Actor:
 
     def snapshot_is_due(self, step: int) -> bool:
         return self.due
+
+    def ask_for_snapshot(self, step: int) -> None:
+        self.asked_at.append(step)
 
     def confirm_weights(self) -> None:
         self.confirmed += 1
@@ -309,6 +313,47 @@ def test_the_last_healthy_batch_is_measured_again_unless_it_is_known_whether_the
 def test_only_detectors_that_ask_are_asked_about_the_last_healthy_batch() -> None:
     run = engine(Silent(at=(0,), good=True), Rechecking(at=(1,)))
     assert [(run.step(), run.source.rechecked, run.actor.confirmed)[1:] for _ in range(2)] == [(0, 0), (1, 0)]
+
+
+@dataclass(frozen=True)
+class Comparing(Counter):
+    """Wants a comparison with a snapshot at the given steps, and a snapshot at step 0."""
+
+    asks_for_recheck: ClassVar[bool] = True
+
+    def init(self) -> Any:
+        return {"step": 0, "hold_snapshots": True, "take_snapshot": True}
+
+    def wants_comparison(self, state: Any, stats: GradStats) -> bool:
+        return stats.step in self.at
+
+    def update(self, state: Any, stats: GradStats) -> tuple[Any, tuple[Finding, ...]]:
+        return {**state, "take_snapshot": stats.step == 0}, ()
+
+
+@pytest.mark.parametrize(
+    ("losses", "suspected"), [((2.0, 1.0, 0.1), 1), ((1.0, 1.0, 0.1), 0), ((math.nan, 1.0, 0.1), 1), (None, 0)]
+)
+def test_weights_that_do_worse_than_a_snapshot_are_not_known_to_be_good(losses: Any, suspected: int) -> None:
+    run = engine(Comparing(at=(1,)))
+    run.source.losses, run.source.measured = losses, {"weights_known_good": True}
+    reports = [run.step() for _ in range(3)]
+    assert [report.stats.comparison for report in reports] == [None, losses, None]
+    assert [report.stats.weights_known_good for report in reports] == [True, not suspected, True]
+    assert (run.source.compared, run.actor.suspected) == (1, suspected)
+
+
+@pytest.mark.parametrize(("broken", "asked_at"), [((), [0]), (("a",), [])])
+def test_a_detector_gets_a_snapshot_of_the_weights_before_a_step(broken: Any, asked_at: list[int]) -> None:
+    run = engine(Comparing())
+    run.actor.due = False
+    run.source.broken = broken
+    run.step()
+    run.actor.due = True
+    run.step()
+    assert run.actor.asked_at == asked_at
+    run = engine(Comparing())
+    assert [(run.step(), run.actor.seen[-1][1])[1] for _ in range(2)] == [True, False]  # although it holds the others
 
 
 # ---------------------------------------------------------------- a high loss alone

@@ -48,7 +48,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "BadBatch": {"limit": 1e3, "factor": 10, "warmup": 20, "patience": 20},
     "Collapsed": {"spread": 0.005, "patience": 2},
     "DeadUnits": {"share": 0.9, "patience": 3, "rows": 20},
-    "DamagedWeights": {"factor": 10, "suspicious": 5, "window": 20},
+    "DamagedWeights": {"factor": 10, "suspicious": 5, "rise": 3, "share": 0.3, "window": 20},
     "Diverging": {},
     "EarlyOutlier": {"factor": 1e3, "warmup": 10},
     "Exploding": {"factor": 1e3, "warmup": 20, "window": 100, "sustained": 5, "patience": 20},
@@ -81,7 +81,7 @@ ABOVE_ZERO = {
     "limit", "multi_optimizer_limit", "spread", "decades", "update_ratio", "floor", "pace", "LossIncrease.sustained",
     "LossIncrease.share", "LossIncrease.window", "Collapsed.patience", "ExplodingThroughTime.patience",
     "VanishingThroughTime.patience", "Vanishing.patience", "Vanishing.window", "Oscillating.share",
-    "DamagedWeights.factor", "suspicious", "DamagedWeights.window",
+    "DamagedWeights.factor", "suspicious", "rise", "DamagedWeights.share", "DamagedWeights.window",
 }  # fmt: skip
 #: Smallest and largest allowed, and refused, where the rule is another one.
 RANGES = {
@@ -368,9 +368,55 @@ def test_weights_are_damaged_where_the_loss_of_a_batch_has_jumped(now: float, da
     assert (after == state) is damaged
 
 
+#: The median of the last losses is 1, their spread 1, and the progress since the first one 11.
+BEFORE_RISE = losses(12.0, 1.0, 1.0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize(("loss", "rises"), [(4.3, False), (4.31, True)])  # by 3 spreads and 0.3 of the progress
+@pytest.mark.parametrize("good", [False, True])
+def test_a_rise_keeps_the_weights_from_before_it(loss: float, rises: bool, good: bool) -> None:
+    _, state = reported(DAMAGED, BEFORE_RISE)
+    stats = GradStats.of({"a": 1.0}, loss=loss, weights_known_good=good)
+    assert DAMAGED.wants_recheck(state, stats) is rises
+    after, found = DAMAGED.update(state, stats)
+    assert found == ()
+    assert (after["since_rise"] == 0, after["take_snapshot"]) == (rises, rises and good)
+    assert after["hold_snapshots"] is (rises and not good)
+
+
+def test_a_rise_that_undoes_little_of_the_progress_or_comes_early_is_none() -> None:
+    for before, loss in ((losses(99.0, 1.0, 1.0, 1.0, 2.0), 6.0), (losses(1.0, 1.0, 2.0), 99.0)):
+        _, state = reported(DAMAGED, [*before, *losses(loss)])
+        assert state["since_rise"] is None
+
+
+def test_after_a_rise_the_last_batches_are_compared_every_eight_steps() -> None:
+    _, state = reported(DAMAGED, [*BEFORE_RISE, *losses(5.0)])
+    wanted, held = [], []
+    for step in range(1, 80):
+        stats = GradStats.of({"a": 1.0}, loss=1.0)
+        wanted += [step] * DAMAGED.wants_comparison(state, stats)
+        assert not DAMAGED.wants_comparison(state, GradStats.of({"a": 1.0}, loss=math.nan))
+        state, _ = DAMAGED.update(state, stats)
+        held += [step] * state["hold_snapshots"]
+    assert wanted == [8, 16, 24, 32, 40, 48, 56, 64]
+    assert held == [*range(1, 65)]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "limit"),
+    [((5.0, 2.9, 0.1), None), ((5.0, 2.7, 0.1), 4.9), ((5.0, 2.7, 0.4), None), ((5.0, 2.0, 0.4), 4.4)],
+)
+def test_weights_are_damaged_where_a_snapshot_does_far_better(comparison: Any, limit: float | None) -> None:
+    _, state = reported(DAMAGED, [*BEFORE_RISE, *losses(5.0), *losses(*[4.0] * 7)])
+    after, found = DAMAGED.update(state, GradStats.of({"a": 1.0}, loss=4.0, comparison=comparison))
+    assert [(f.value, f.limit) for f in found] == ([(5.0, pytest.approx(limit))] if limit is not None else [])
+    assert (after == state) is bool(found)
+
+
 def test_weights_are_not_judged_before_a_usual_loss_is_known() -> None:
     stats = GradStats.of({"a": 1.0}, loss=1.0, recheck=(0.5, 0.5))
-    assert DAMAGED.update(DAMAGED.init(), stats) == ({"losses": [1.0], "first": 1.0}, ())
+    assert DAMAGED.update(DAMAGED.init(), stats) == ({**DAMAGED.init(), "losses": [1.0], "first": 1.0}, ())
     assert not DAMAGED.confirms_weights(DAMAGED.init(), stats)
 
 

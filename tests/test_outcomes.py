@@ -288,6 +288,20 @@ def test_damaged_weights_are_told_from_a_bad_batch_by_the_last_healthy_one() -> 
     assert reports[30].stats.weights_known_good
 
 
+@pytest.mark.parametrize("policy", ["monitor", "protect"])
+def test_weights_that_wrong_labels_have_damaged_are_rolled_back(policy: str) -> None:
+    class WrongLabels(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if 50 <= batch_idx < 70:
+                batch[1].copy_((batch[1] + 1) % 3)
+
+    guard, net = GradGuard(policy), plain()
+    fit(net, WrongLabels(), guard, data=loader(batches=90))
+    actions = {(incident.kind, incident.actions) for incident in guard.incidents}
+    assert (("damaged_weights", ("Rollback",)) in actions) is (policy == "protect")
+    assert (loss_of(net.net) < 0.5) is (policy == "protect")
+
+
 class Rare(Net):
     """A weight that one batch does not use."""
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lightning_gradguard.collect.activation_stats import ActivationStats
     from lightning_gradguard.collect.batch_stats import BatchStats
 
+#: Mean loss of some batches with the present weights, with earlier ones, and the standard error of the difference.
+Comparison = tuple[float, float, float]
+
 
 @renamed_attributes(
     adversarial="multiple_optimizers", batch="batch_stats", budget="total_steps", occasion="has_extra_stats",
@@ -54,8 +57,9 @@ class GradStats:
         batch_stats: Statistics of the batch's samples; only on steps where a detector `wants_batch_stats`.
         recheck: Loss of the last healthy batch when it was new, and measured again with the present weights; only on
             steps where a detector `wants_recheck`.
-        comparison: Mean loss of the last batches with the present weights and with those of the newest snapshot; only
-            on steps where a finding about the loss could lead back to it.
+        comparison: Mean loss of the last batches with the present weights and with those of the newest snapshot, and
+            the standard error of the difference; only on steps where a detector `wants_comparison`, or a finding about
+            the loss could lead back to it.
         nonfinite_state: Layers whose weights or optimizer state hold NaN or Inf; only looked for when loss or gradients
             are not finite, and before a snapshot.
         first_nonfinite: The operation in which loss or gradient first was NaN or Inf, with its module and source line;
@@ -95,7 +99,7 @@ class GradStats:
     loss_trend: LossTrend = NO_TREND
     batch_stats: BatchStats | None = None
     recheck: tuple[float, float] | None = None
-    comparison: tuple[float, float] | None = None
+    comparison: Comparison | None = None
     nonfinite_state: tuple[str, ...] = ()
     first_nonfinite: str = ""
     weights_known_good: bool = False

@@ -41,7 +41,7 @@ class AbstractDetector(ABC):
         ignore_cancelled: Whether a cancelled step leaves the state as it was before.
         only_on_extra_stats: Whether `update` need only be called on steps with `GradStats.has_extra_stats`.
         asks_for_batch_stats: Whether `wants_batch_stats` need be called at every step.
-        asks_for_recheck: Whether `wants_recheck` need be called at every step.
+        asks_for_recheck: Whether `wants_recheck` and `wants_comparison` need be called at every step.
         only_about_loss: Whether a finding says no more than that the loss is too high, so that a snapshot is only worth
             going back to if the loss of the same batches is lower there.
         page: The page of `docs/symptoms` about the symptom; empty for none.
@@ -82,6 +82,10 @@ class AbstractDetector(ABC):
         """Whether the last healthy batch should be measured again with the present weights (`GradStats.recheck`)."""
         return False
 
+    def wants_comparison(self, state: State, stats: GradStats) -> bool:
+        """Whether the last batches should be measured with the newest snapshot (`GradStats.comparison`)."""
+        return False
+
     def confirms_weights(self, state: State, stats: GradStats) -> bool:
         """Whether `GradStats.recheck` shows that the weights are good, so that the data are at fault."""
         return False
@@ -94,8 +98,9 @@ class AbstractDetector(ABC):
         flagged step never enters a baseline. When the number of layers changes (a layer was unfrozen), baselines of
         single layers start over.
 
-        Two keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the gradient
-        norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone wrong.
+        Three keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the
+        gradient norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone
+        wrong; a detector that asks for rechecks gets a snapshot of the weights from before a step by `"take_snapshot"`.
         """
 
     def advise(self, finding: Finding, stats: GradStats) -> str:

@@ -24,7 +24,7 @@ from lightning_gradguard.collect.activation_stats import ActivationRecord, Activ
 from lightning_gradguard.collect.batch_stats import BatchStats
 from lightning_gradguard.collect.layers import Layers
 from lightning_gradguard.collect.loss_calls import LossCall
-from lightning_gradguard.collect.stats import GradStats
+from lightning_gradguard.collect.stats import Comparison, GradStats
 from lightning_gradguard.findings import (
     Action,
     Finding,
@@ -275,7 +275,7 @@ def _read_extras(path: Location) -> dict[int, Extras]:
 #: Fields of `GradStats` that are more than numbers.
 MEASURED = {
     "activation_stats": ActivationStats, "batch_stats": BatchStats, "nonfinite_state": tuple[str, ...],
-    "first_nonfinite": str, "recheck": tuple[float, float], "comparison": tuple[float, float],
+    "first_nonfinite": str, "recheck": tuple[float, float], "comparison": Comparison,
 }  # fmt: skip
 
 

@@ -118,6 +118,10 @@ class Actor:
         """Whether a snapshot will be taken if the step is healthy."""
         return self._takes_snapshots and step >= self.snapshot_due
 
+    def ask_for_snapshot(self, step: int) -> None:
+        """A snapshot is due now."""
+        self.snapshot_due = min(self.snapshot_due, step)
+
     def act(
         self,
         stats: GradStats,

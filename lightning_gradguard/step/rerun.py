@@ -108,11 +108,11 @@ class RecentBatches:
         (then,), now = self._rerun.processes.mean([float(loss) * divisor]), self._rerun.loss(batch, batch_idx)
         return (then, now) if now is not None else None
 
-    def loss(self) -> float | None:
-        """Mean loss of the last batches with the present weights; None where it cannot be measured again."""
+    def losses(self) -> list[float]:
+        """Losses of the last batches with the present weights; none where one cannot be measured again."""
         losses = [self._rerun.loss(batch, batch_idx) for batch, batch_idx in self._recent]
         known = [loss for loss in losses if loss is not None]
-        return fmean(known) if known else None
+        return known if len(known) == len(losses) else []
 
 
 class Rerun:
