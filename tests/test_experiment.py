@@ -419,6 +419,14 @@ def test_what_is_clear_depends_on_the_reason(control: float, loss: float, schedu
     assert is_clear(found, ABOUT, math.nan) == asked
 
 
+def test_a_win_of_what_helps_no_healthy_run_is_a_reason_though_the_run_is_slow_no_more() -> None:
+    better = arm(0.7)
+    assert better.candidate is not None
+    better.candidate = replace(better.candidate, only_corrects=True)
+    assert is_clear(verdict(1.1, better), SCHEDULED, math.nan)
+    assert not is_clear(verdict(1.1, arm(0.7)), SCHEDULED, math.nan)
+
+
 def test_what_is_further_off_than_in_any_published_recipe_is_a_reason_of_its_own() -> None:
     better, other = arm(0.089, name="far off"), arm(0.04)
     found = Verdict(2.0, arm(0.1), [better], samples=1000, far_off=[better.candidate])

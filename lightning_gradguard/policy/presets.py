@@ -110,7 +110,7 @@ REPAIR = Policy(
     {
         **PROTECT.ladders,
         "nonfinite": [
-            *_times(6, SkipStep()), (Rollback(),), *_times(43, Rollback(), ReduceLR(), _STEPS), Stop(),
+            *_times(10, SkipStep()), (Rollback(),), *_times(49, Rollback(), ReduceLR(), _STEPS), Stop(),
         ],
         "exploding": [*_times(10, AdaptiveClip()), *_times(5, Rollback(), ReduceLR()), _STEPS],
         "loss_spike": [

@@ -19,6 +19,8 @@ class AbstractRemedy(ABC):
         uses_snapshots: Whether snapshots have to be taken for it.
         uses_search: Whether it asks for other remedies to be tried.
         only_model: Whether it changes weights or modules and leaves the optimizer as it is.
+        only_corrects: Whether it helps only where something is wrong. Others, such as a larger learning rate, speed up
+            many healthy runs.
         only_skips: Whether it does nothing but cancel the step, so that a healthy step after it shows sound weights.
         cause: What was wrong with a run that this remedy, tried, helps: the kind of a finding; empty where that says
             nothing.
@@ -40,6 +42,7 @@ class AbstractRemedy(ABC):
     uses_snapshots: ClassVar[bool] = False
     uses_search: ClassVar[bool] = False
     only_model: ClassVar[bool] = False
+    only_corrects: ClassVar[bool] = False
     only_skips: ClassVar[bool] = False
     cause: ClassVar[str] = ""
 

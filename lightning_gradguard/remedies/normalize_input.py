@@ -34,6 +34,7 @@ class NormalizeInput(AbstractRemedy):
 
     only_model: ClassVar[bool] = True
     cause: ClassVar[str] = "unnormalized_input"
+    only_corrects: ClassVar[bool] = True
     above: float = 30.0
 
     def __post_init__(self) -> None:

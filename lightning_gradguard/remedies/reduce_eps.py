@@ -27,6 +27,7 @@ class ReduceEps(AbstractRemedy):
     """
 
     cause: ClassVar[str] = "eps_too_large"
+    only_corrects: ClassVar[bool] = True
     above: float = 1e-6
     to: float = 1e-8
 

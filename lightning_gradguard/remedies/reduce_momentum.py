@@ -29,6 +29,7 @@ class ReduceMomentum(AbstractRemedy):
     """
 
     cause: ClassVar[str] = "momentum_too_large"
+    only_corrects: ClassVar[bool] = True
     above: float = 0.95
     to: float = 0.9
 

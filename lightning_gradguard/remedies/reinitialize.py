@@ -43,6 +43,7 @@ class Reinitialize(AbstractRemedy):
 
     only_model: ClassVar[bool] = True
     cause: ClassVar[str] = "poor_initialization"
+    only_corrects: ClassVar[bool] = True
 
     def is_called_for(self, step: PendingStep) -> bool:
         """Whether the weights of a layer are all the same, or far too small or large (`is_off`)."""

@@ -35,6 +35,7 @@ class RemoveWeightDecay(AbstractRemedy):
     """
 
     cause: ClassVar[str] = "weight_decay_too_large"
+    only_corrects: ClassVar[bool] = True
     memory: float = 100.0
 
     def __post_init__(self) -> None:

@@ -34,6 +34,10 @@ class ScaleLR(AbstractRemedy):
         return "lr_too_small" if self.factor > 1 else "lr_too_large"
 
     @property
+    def only_corrects(self) -> bool:  # type: ignore[override]
+        return self.factor < 1
+
+    @property
     def name(self) -> str:
         return f"ScaleLR({self.factor:g})"
 

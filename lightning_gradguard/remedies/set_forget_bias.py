@@ -29,6 +29,7 @@ class SetForgetBias(AbstractRemedy):
     """
 
     cause: ClassVar[str] = "vanishing_through_time"
+    only_corrects: ClassVar[bool] = True
 
     @torch.no_grad()
     def apply(self, finding: Finding, step: PendingStep) -> Action | None:

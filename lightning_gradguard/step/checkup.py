@@ -192,6 +192,7 @@ class Checkup:
                 next((r.cause for r in reversed(trial) if r.cause), question.finding.kind or NAMELESS),
                 partial(self._apply, trial, question.finding),
                 all(remedy.only_model for remedy in trial),
+                all(remedy.only_corrects for remedy in trial),
                 partial(self._is_called_for, trial),
             )
             for trial in question.trials
@@ -286,8 +287,10 @@ def is_clear(verdict: Verdict, question: Question, best: float) -> bool:
     arm = verdict.best
     if arm is None or not is_ahead(verdict, question) or not verdict.is_certain(arm):
         return False
-    reached = math.isnan(best) or arm.loss < best
-    return reached and has_reason(verdict, question)
+    if not (math.isnan(best) or arm.loss < best):
+        return False
+    # The run has gone on and may be slow no more; a win of what helps no healthy run remains a reason.
+    return has_reason(verdict, question) or (arm.candidate is not None and arm.candidate.only_corrects)
 
 
 def event_of(

@@ -48,6 +48,7 @@ class Candidate:
             not apply.
         only_model: Whether they leave the optimizer as it is, so that their loss before the first step tells where an
             untrained model of this run can stand.
+        only_corrects: Whether they help only where something is wrong.
         is_called_for: Whether what they repair is so far off that it is a reason to change the run.
     """
 
@@ -56,6 +57,7 @@ class Candidate:
     cause: str
     apply: Callable[[], Sequence[Action]]
     only_model: bool = False
+    only_corrects: bool = False
     is_called_for: Callable[[], bool] = lambda: False
 
 
