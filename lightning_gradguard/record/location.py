@@ -72,6 +72,13 @@ class Location:
         """Bytes in a file of this directory; 0 where there is no such file."""
         return int((self / name).fs.size((self / name).path) or 0) if (self / name).exists() else 0
 
+    def modified(self, name: str) -> float:
+        """When a file of this directory was written last, in seconds since 1970; 0 where that is not known."""
+        try:
+            return float(self.fs.modified((self / name).path).timestamp())
+        except (FileNotFoundError, NotImplementedError):
+            return 0.0
+
     def read(self) -> bytes:
         """A file's content; nothing where there is no file."""
         try:

@@ -48,6 +48,11 @@ class Recording:
         """Bytes in each of an optimizer's files: they change when there are new steps."""
         return tuple(self.folder.size(name) for name in recorded_files(self.folder, optimizer))
 
+    @property
+    def written(self) -> float:
+        """When a step was written last, in seconds since 1970."""
+        return max((self.folder.modified(name) for name in self.folder.names(RECORDINGS)), default=0.0)
+
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer at every step that has it; None where no step has."""
         what = STATISTICS.get(statistic, -1)

@@ -93,6 +93,12 @@ class RunReader:
             names[optimizer] = names.get(optimizer, set()) | set(STATISTICS)
         return {optimizer: sorted(names[optimizer]) for optimizer in sorted(names)}
 
+    @property
+    def written(self) -> float:
+        """When data was written last, in seconds since 1970."""
+        recorded = self.recording.written if self.recording is not None else 0.0
+        return max([recorded, *(float(series.max_wall_time) for series in self.tags.values())])
+
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer over all steps; None where the run does not have it."""
         tags = self.index.statistics.get(optimizer, {}).get(statistic, {})

@@ -224,6 +224,7 @@ def describe_run(reader: RunReader) -> dict[str, Any]:
         "state": state_of(incidents, reader.end()),
         "incidents": len(incidents),
         "ended": reader.end() is not None,
+        "written": reader.written,
         "problems": reader.index.problems,
     }
 
@@ -236,6 +237,7 @@ def describe_malformed(view: RunView) -> dict[str, Any]:
         "state": view.state,
         "incidents": 0,
         "ended": False,
+        "written": 0.0,
         "problems": view.problems,
     }
 
@@ -254,7 +256,7 @@ def describe_view(view: RunView, symbols: Mapping[str, tuple[str, str]]) -> dict
         "steps_per_column": view.steps_per_column,
         "extent": list(view.extent),
         "incidents": [
-            {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers")}
+            {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers", "advice")}
             | {"symbol": symbols[incident["kind"]][1], "trials": trials_of(incident)}
             for incident in view.incidents
         ],

@@ -39,6 +39,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1280,720"
 )
+CELLS = ("cells", "cells_2", "cells_10")  # runs of another logger
 PROBE = "<img src=x onerror=window.hacked=1>"
 IDLE = "return document.querySelector('main')?.getAttribute('aria-busy') === 'false'"
 RANGES = "return [...document.querySelectorAll('.plot')].map((plot) => plot.layout.xaxis.range)"
@@ -96,17 +97,22 @@ class Tab:
     """The tab in the browser, and what a user does with it."""
 
     def __init__(self, driver: webdriver.Chrome, address: str) -> None:
-        self.driver = driver
+        self.driver, self.address = driver, address
         driver.get_log("browser")
+        self.open(f"{address}?darkMode=false#gradguard")
+
+    def open(self, link: str) -> None:
+        """Opens a link to the tab."""
+        driver = self.driver
         driver.get("about:blank")
-        driver.get(f"{address}?darkMode=false#gradguard")
+        driver.get(link)
         frame = self.until(lambda: driver.find_element(By.CSS_SELECTOR, "iframe[src*='name=gradguard']"))
         driver.switch_to.frame(frame)
         self.until(lambda: driver.execute_script(IDLE) or self.texts(".message h2"))
 
     def until(self, condition: Callable[[], object]):
         """Waits until a condition is true and returns its value."""
-        return WebDriverWait(self.driver, 30, 0.1, ignored_exceptions=[Exception]).until(lambda _: condition())
+        return WebDriverWait(self.driver, 15, 0.1, ignored_exceptions=[Exception]).until(lambda _: condition())
 
     def texts(self, selector: str) -> list[str]:
         return [found.text for found in self.driver.find_elements(By.CSS_SELECTOR, selector)]
@@ -161,7 +167,8 @@ def address(trained: Path, tmp_path_factory: pytest.TempPathFactory, serve: Call
         incident = Incident.start(Finding("exploding", 1, (PROBE,), 9.0, 3.0, PROBE)).tried(event)
         writer.incident(incident, 1)
         writer.close(Report(3, (incident,), verdict=PROBE), 3)
-    record_cells(root / "cells")
+    for run in CELLS:
+        record_cells(root / run)
     return serve(root)
 
 
@@ -179,7 +186,7 @@ def record_cells(run: Path) -> None:
 @pytest.fixture
 def tab(driver: webdriver.Chrome, address: str) -> Tab:
     tab = Tab(driver, address)
-    tab.until(lambda: len(tab.texts(".run")) == 4 or driver.refresh() or Tab.__init__(tab, driver, address))
+    tab.until(lambda: len(tab.texts(".run")) == 6 or driver.refresh() or Tab.__init__(tab, driver, address))
     return tab
 
 
@@ -190,6 +197,94 @@ def test_it_draws_the_recorded_run(tab):
     assert heatmap["labels"] == ["encoder.0", "encoder.2", "head"]
     assert tab.texts(".state") == ["DEGRADED"]
     assert tab.errors() == []
+
+
+def test_it_opens_on_the_newest_run_that_needs_attention(tab):
+    assert tab.texts(".figure h2") == ["nasty"]
+    assert tab.texts(".run .name") == ["cells", "cells_2", "cells_10", "guarded", "nasty", "unguarded"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "verdict", "runs"),
+    [
+        ("^G.*ed$", "", ["guarded"]), ("(", "", ["cells", "cells_2", "cells_10", "guarded", "nasty", "unguarded"]),
+        ("", "attention", ["guarded", "nasty", "unguarded"]), ("s_", "healthy", ["cells_2", "cells_10"]), ("x", "", []),
+    ],
+)  # fmt: skip
+def test_runs_are_filtered_by_name_and_verdict(tab, pattern, verdict, runs):
+    tab.driver.find_element(By.CSS_SELECTOR, "#filter_run").send_keys(pattern)
+    tab.driver.find_element(By.CSS_SELECTOR, f"#filter_verdict option[value='{verdict}']").click()
+    assert tab.texts(".run .name") == runs
+    assert tab.texts("#runs p") == ([] if runs else ["No run matches."])
+
+
+def test_more_than_four_runs_are_shown_page_by_page(tab):
+    for name in ("cells", "cells_2", "cells_10", "guarded"):
+        tab.driver.find_element(By.XPATH, f"//label[.//span[text()='{name}']]/input").click()
+    tab.until(lambda: tab.texts(".figure h2") == ["cells", "cells_2", "cells_10", "guarded"])
+    assert tab.texts("#pages span") == ["runs 1 to 4 of 5"]
+    lefts = {figure.location["x"] for figure in tab.driver.find_elements(By.CSS_SELECTOR, ".figure")}
+    assert len(lefts) == 2  # two columns, so that no figure is too narrow for its titles
+    tab.driver.find_elements(By.CSS_SELECTOR, "#pages button")[1].click()
+    tab.until(lambda: tab.texts(".figure h2") == ["nasty"])
+    assert tab.errors() == []
+
+
+def test_incidents_are_counted_by_kind_and_filtered(tab):
+    tab.choose("guarded", "nasty")
+    assert [text.split()[1] for text in tab.texts(".kind summary strong")] == ["exploding", "loss_spike"]
+    assert tab.texts(".kind .count") == ["1", "1"]
+    assert tab.texts("#filter_outcome option") == ["any outcome (2)", "open (1)", "resolved (1)"]
+    for name, value, left in (("kind", "loss_spike", 1), ("kind", "", 2), ("outcome", "open", 1), ("outcome", "", 2)):
+        tab.driver.find_element(By.CSS_SELECTOR, f"#filter_{name} option[value='{value}']").click()
+        assert len(tab.texts(".incident")) == left
+    tab.driver.find_element(By.CSS_SELECTOR, "#filter_layer").send_keys("<img")
+    assert [text.split()[1] for text in tab.texts(".kind summary strong")] == ["exploding"]
+
+
+def test_the_keyboard_walks_through_the_incidents_and_selects_step_and_layer(tab):
+    tab.choose("guarded", "nasty")
+    body = tab.driver.find_element(By.TAG_NAME, "body")
+    chosen = ".incident[aria-pressed='true'] strong"
+    for key, step in (("n", "step 1 of nasty"), ("n", "of guarded"), ("n", "of nasty"), ("p", "of guarded")):
+        body.send_keys(key)
+        assert tab.until(lambda step=step: [text for text in tab.texts(chosen) if text.endswith(step)])
+    body.send_keys("n")
+    layer = tab.driver.find_element(By.CSS_SELECTOR, "#layer")
+    tab.until(lambda: layer.get_attribute("value") == PROBE)
+    body.send_keys(Keys.ESCAPE)
+    tab.until(lambda: tab.texts(chosen) == [] and layer.get_attribute("value") == "")
+
+
+def test_a_link_shows_the_same_runs_incident_and_layer_again(tab):
+    tab.choose("guarded", "nasty")
+    tab.driver.find_element(By.CSS_SELECTOR, "#full").click()
+    tab.driver.find_element(By.TAG_NAME, "body").send_keys("n")
+    tab.until(lambda: tab.texts(".incident[aria-pressed='true']") and tab.driver.execute_script(IDLE))
+    before, link = map(tab.driver.execute_script, (RANGES, "return window.parent.location.href"))
+    tab.open(link)
+    tab.until(lambda: len(tab.texts(".figure h2")) == 2 and tab.driver.execute_script(IDLE))
+    assert tab.texts(".figure h2") == ["guarded", "nasty"]
+    assert tab.driver.execute_script(RANGES) == before
+    assert tab.texts(".incident[aria-pressed='true'] strong") == ["step 1 of nasty"]
+    assert tab.driver.find_element(By.CSS_SELECTOR, "#layer").get_attribute("value") == PROBE
+    assert tab.driver.find_element(By.CSS_SELECTOR, "#full").get_attribute("aria-pressed") == "true"
+
+
+def test_on_a_phone_the_side_bar_folds_and_nothing_is_cut_off(driver, address):
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        tab = Tab(driver, address)
+        tab.until(lambda: tab.texts(".figure h2"))
+        side = driver.find_element(By.TAG_NAME, "aside")
+        assert not side.is_displayed()
+        driver.find_element(By.CSS_SELECTOR, "#side").click()
+        assert side.is_displayed()
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 400
+        assert driver.execute_script("return document.querySelector('.plot').clientWidth") > 340
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,33 @@
 // The GradGuard tab. `state` holds everything that is shown; `set` changes it, and `refresh` draws it.
 
+import * as Incidents from "./incidents.js";
+import * as Link from "./link.js";
 import * as Model from "./model.js";
+import * as Runs from "./runs.js";
 import * as Views from "./views.js";
 
 const TITLES = {grad_norm: "Gradient norm", update_ratio: "Update-to-weight ratio", param_norm: "Weight norm"};
+const WHOLE = {from: null, to: null, focus: ""};
+// What a link carries, as it is at first.
+const DEFAULTS = {
+  chosen: null, statistic: "grad_norm", optimizer: "", depth: "auto", within: "", layer: "", full: false, ...WHOLE,
+};
+const PAGE = 4; // runs drawn at a time
+const NARROWEST = 480; // pixels of a figure beside others
 const state = {
-  runs: [], chosen: null, statistic: "grad_norm", optimizer: "", depth: "auto", within: "", layer: "",
-  from: null, to: null, focus: null, full: false, theme: "light", figures: [],
+  ...DEFAULTS, runs: null, page: 0, theme: "light", figures: [], filter: {run: "", verdict: "", kind: "", outcome: "", layer: ""},
 };
 const page = {};
+const opened = new Map(); // kinds of incidents that were opened or closed by hand
 let latest = 0, reloading = null;
 
 export async function render() {
   document.head.append(
     Views.element("meta", {charset: "utf-8"}),
+    Views.element("meta", {name: "viewport", content: "width=device-width"}),
     Views.element("link", {rel: "stylesheet", href: new URL("style.css", import.meta.url).href}),
   );
+  Object.assign(state, Link.read(DEFAULTS));
   build();
   await loadPlotly();
   Model.onTheme((theme) => {
@@ -38,40 +50,64 @@ function loadPlotly() {
 function build() {
   const labeled = (text, control) => Views.element("label", {textContent: text}, [control]);
   const select = (id, key) => page[id] = Views.element("select", {id, onchange: () => set({[key]: page[id].value})});
+  const button = (id, textContent, onclick, title = "") => page[id] = Views.element("button", {id, textContent, onclick, title});
   page.layer = Views.element("input", {
     id: "layer", type: "search", placeholder: "click a row or type a name", autocomplete: "off",
     onchange: () => set({layer: page.layer.value}),
   });
   page.layer.setAttribute("list", "rows");
-  page.all = Views.element("button", {id: "all", textContent: "All steps", onclick: () => set({from: null, to: null, focus: null})});
-  page.full = Views.element("button", {
-    id: "full", textContent: "All values", title: "Axes that contain every value, also spikes that flatten the rest",
-    onclick: () => set({full: !state.full}),
-  });
-  page.module = Views.element("button", {id: "module", hidden: true});
+  button("side", "☰ Runs and incidents", () => document.body.classList.toggle("folded") || refresh(), "Fold or unfold the side bar");
+  button("all", "All steps", () => set(WHOLE), "Show every step (Escape)");
+  button("full", "All values", () => set({full: !state.full}), "Axes that contain every value, also spikes that flatten the rest");
+  button("module", "", null);
   page.rows = Views.element("datalist", {id: "rows"});
   page.runs = Views.element("div", {id: "runs"});
+  page.pages = Views.element("div", {id: "pages"});
   page.incidents = Views.element("div", {id: "incidents"});
   page.main = Views.element("main", {id: "figures"});
   page.optimizerLabel = labeled("Optimizer", select("optimizer", "optimizer"));
+  document.body.classList.toggle("folded", window.innerWidth < 760);
   document.body.replaceChildren(
     Views.element("header", {}, [
-      labeled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
+      page.side, labeled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
       labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.module, page.full, page.all, page.rows,
     ]),
     Views.element("aside", {}, [
-      Views.element("h2", {textContent: "Runs"}), page.runs,
-      Views.element("h2", {textContent: "Incidents"}), page.incidents,
+      Views.element("h2", {textContent: "Runs"}), filters(["run", "verdict"], showRuns), page.runs, page.pages,
+      Views.element("h2", {textContent: "Incidents", title: "n: next, p: previous"}),
+      filters(["kind", "outcome", "layer"], showIncidents), page.incidents,
     ]),
     page.main,
   );
-  document.body.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") set({from: null, to: null, focus: null, layer: "", within: ""});
-  });
+  document.body.addEventListener("keydown", pressed);
+}
+
+// Controls that only hide items of a list: text fields for names, otherwise menus.
+function filters(names, show) {
+  const placeholders = {run: "name (regular expression)", layer: "layer"};
+  return Views.element("div", {className: "filters"}, names.map((name) => {
+    const change = () => { state.filter[name] = control.value; show(); };
+    const control = page[`filter_${name}`] = name in placeholders
+      ? Views.element("input", {type: "search", placeholder: placeholders[name], oninput: change})
+      : Views.element("select", {onchange: change});
+    control.id = `filter_${name}`;
+    control.setAttribute("aria-label", `Filter by ${name}`);
+    return control;
+  }));
+}
+
+function pressed(event) {
+  if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape") set({...WHOLE, layer: "", within: ""});
+  const direction = {n: 1, p: -1}[event.key];
+  if (!direction) return;
+  const next = Incidents.neighbor(Incidents.filtered(state.figures, state.filter), state.focus, direction);
+  if (next && next.id !== state.focus) goTo(next.figure, next.incident);
 }
 
 function set(changes) {
   Object.assign(state, changes);
+  Link.write(state, DEFAULTS);
   return refresh();
 }
 
@@ -88,25 +124,34 @@ async function readRuns() {
     return showError(error);
   }
   const names = state.runs.map((run) => run.run);
-  state.chosen = state.chosen?.filter((run) => names.includes(run));
-  if (!state.chosen?.length) state.chosen = names.slice(0, names.length === 2 ? 2 : 1);
+  state.chosen = state.chosen?.filter((run) => names.includes(run)) ?? null;
+  if (!state.chosen?.length && names.length) state.chosen = [Runs.firstChoice(state.runs)];
   await refresh();
 }
 
+// The chosen runs that are drawn now.
+function shownRuns() {
+  state.page = Math.max(0, Math.min(state.page, Math.ceil(state.chosen.length / PAGE) - 1));
+  return state.chosen.slice(state.page * PAGE, (state.page + 1) * PAGE);
+}
+
 async function refresh() {
-  if (state.chosen === null) return;
+  if (state.runs === null) return; // not read yet
   document.body.classList.toggle("empty", !state.runs.length);
   if (!state.runs.length) return page.main.replaceChildren(Views.emptyState());
   showRuns();
   if (!state.chosen.length) return page.main.replaceChildren(Views.element("p", {className: "message", textContent: "Choose a run."}));
   const request = ++latest;
-  const width = Math.floor(page.main.clientWidth / state.chosen.length) - 16;
+  const runs = shownRuns();
+  const columns = Math.max(1, Math.min(runs.length, Math.floor(page.main.clientWidth / NARROWEST)));
+  page.main.style.setProperty("--columns", columns);
+  const width = Math.floor(page.main.clientWidth / columns) - 16;
   const height = Math.max(window.innerHeight - page.main.offsetTop - 80, 560); // below a header of two lines
   const {statistic, optimizer, depth, within, layer, from, to, full, theme} = state;
   page.main.setAttribute("aria-busy", "true");
   try {
     const query = {statistic, optimizer, depth, within, layer, from, to, full, theme, width, height};
-    const figures = await Model.getFigures(state.chosen, query);
+    const figures = await Model.getFigures(runs, query);
     if (request !== latest) return; // the state has changed since
     state.figures = figures;
     showControls();
@@ -125,16 +170,32 @@ function showError(error) {
 }
 
 function showRuns() {
+  const states = [...new Set(state.runs.map((run) => run.state))].sort();
+  const verdicts = [["", "any verdict"], ["attention", "needs attention"], ...states.map((name) => [name, name])];
+  Views.options(page.filter_verdict, verdicts, state.filter.verdict);
   const focused = [...page.runs.querySelectorAll("input")].indexOf(document.activeElement);
-  page.runs.replaceChildren(...state.runs.map((run) => Views.runChoice(run, state.chosen.includes(run.run), chooseRun)));
+  const runs = Runs.listed(state.runs, state.filter.run, state.filter.verdict);
+  page.runs.replaceChildren(...runs.map((run) => Runs.choice(run, state.chosen.includes(run.run), chooseRun)));
+  if (!runs.length) page.runs.append(Views.element("p", {textContent: "No run matches."}));
   if (focused >= 0) page.runs.querySelectorAll("input")[focused]?.focus();
+  showPages();
+}
+
+// Buttons to the previous and the next runs, where more are chosen than fit on a page.
+function showPages() {
+  const [first, last] = [state.page * PAGE, Math.min((state.page + 1) * PAGE, state.chosen.length)];
+  const turn = (textContent, by, disabled) => Views.element("button", {textContent, disabled, onclick: () => set({page: state.page + by})});
+  page.pages.hidden = state.chosen.length <= PAGE;
+  page.pages.replaceChildren(
+    turn("‹", -1, !first), Views.element("span", {textContent: `runs ${first + 1} to ${last} of ${state.chosen.length}`}),
+    turn("›", 1, last === state.chosen.length),
+  );
 }
 
 function chooseRun(name, chosen) {
   const rest = state.chosen.filter((run) => run !== name);
   const order = state.runs.map((run) => run.run);
-  const chosenNow = chosen ? [...rest, name].slice(-4) : rest;
-  set({chosen: chosenNow.sort((a, b) => order.indexOf(a) - order.indexOf(b))});
+  set({chosen: (chosen ? [...rest, name] : rest).sort((a, b) => order.indexOf(a) - order.indexOf(b))});
 }
 
 function showControls() {
@@ -165,27 +226,32 @@ function showModuleButton() {
 }
 
 function showIncidents() {
-  const focused = [...page.incidents.querySelectorAll("button")].indexOf(document.activeElement);
-  page.incidents.replaceChildren(...state.figures.flatMap((figure) => {
-    const items = figure.incidents.slice(0, 200).map((incident) => {
-      const key = `${figure.run} ${incident.kind} ${incident.x}`;
-      return Views.incidentItem(incident, state.focus === key, () => goTo(figure, incident, key));
-    });
-    const more = figure.incidents.length - items.length;
-    const note = more > 0 ? [Views.element("p", {textContent: `and ${more} more, see incidents.jsonl in the run's directory`})] : [];
-    const list = items.length ? Views.element("ul", {}, items) : Views.element("p", {textContent: "None."});
-    return [...(state.figures.length > 1 ? [Views.element("h3", {textContent: figure.run})] : []), list, ...note];
-  }));
-  if (focused >= 0) page.incidents.querySelectorAll("button")[focused]?.focus();
+  const all = Incidents.filtered(state.figures, {});
+  const counted = (key, any) => [["", `${any} (${all.length})`], ...[...new Set(all.map((item) => item.incident[key]))].sort()
+    .map((value) => [value, `${value} (${all.filter((item) => item.incident[key] === value).length})`])];
+  Views.options(page.filter_kind, counted("kind", "any kind"), state.filter.kind);
+  Views.options(page.filter_outcome, counted("outcome", "any outcome"), state.filter.outcome);
+  const focused = page.incidents.contains(document.activeElement);
+  const items = Incidents.filtered(state.figures, state.filter);
+  page.incidents.replaceChildren(
+    ...Incidents.list(items, {focus: state.focus, several: state.figures.length > 1, opened}, choose));
+  const chosen = page.incidents.querySelector('[aria-pressed="true"]');
+  chosen?.scrollIntoView({block: "nearest"});
+  if (focused) (chosen ?? page.incidents.querySelector("button"))?.focus();
 }
 
-// Zooms every panel of every run to an incident, with a margin on both sides.
-function goTo(figure, incident, key) {
-  if (state.focus === key) return set({from: null, to: null, focus: null});
+function choose(figure, incident) {
+  if (state.focus === Incidents.idOf(figure, incident)) set({...WHOLE, layer: ""});
+  else goTo(figure, incident);
+}
+
+// Zooms every panel of every run to an incident, with a margin on both sides, and shows its worst layer.
+function goTo(figure, incident) {
   const length = figure.extent[1] - figure.extent[0];
   const last = Math.max(incident.x_last ?? incident.x, incident.x);
   const margin = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
-  return set({from: incident.x - margin, to: last + margin, focus: key});
+  opened.delete(incident.kind);
+  set({from: incident.x - margin, to: last + margin, focus: Incidents.idOf(figure, incident), layer: incident.layers?.[0] ?? ""});
 }
 
 async function showFigures() {
@@ -227,11 +293,8 @@ function clicked(section, point) {
 }
 
 function zoomed(change) {
-  const key = Object.keys(change).find((each) => /^xaxis\d*\.(range\[0\]|autorange)$/.test(each));
-  if (!key) return;
-  if (key.endsWith("autorange")) return set({from: null, to: null, focus: null});
-  const [low, high] = [change[key], change[key.replace("[0]", "[1]")]];
-  set({from: low, to: high});
+  if ("xaxis.autorange" in change) return set(WHOLE);
+  if ("xaxis.range[0]" in change) set({from: change["xaxis.range[0]"], to: change["xaxis.range[1]"]});
 }
 
 function debounced(callback, milliseconds) {

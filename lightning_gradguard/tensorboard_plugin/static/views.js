@@ -6,12 +6,6 @@ export function element(tag, properties = {}, children = []) {
   return node;
 }
 
-export function runChoice(run, chosen, onChange) {
-  const box = element("input", {type: "checkbox", checked: chosen, onchange: () => onChange(run.run, box.checked)});
-  const name = element("span", {className: "name", textContent: run.run, title: run.run});
-  return element("label", {className: "run"}, [box, badge(run.state, run.incidents), name]);
-}
-
 export function badge(state, incidents) {
   const count = incidents ? ` ${incidents}` : "";
   const symbols = {healthy: "✓", resolved: "✓", recovered: "✓", open: "!", degraded: "!", unrecoverable: "✕"};
@@ -19,26 +13,6 @@ export function badge(state, incidents) {
     className: `badge ${state}`, textContent: `${symbols[state] ?? "!"}${count}`,
     title: incidents ? `${incidents} incident${incidents > 1 ? "s" : ""}, ${state}` : state,
   });
-}
-
-export function incidentItem(incident, pressed, onClick) {
-  const button = element("button", {className: `incident ${incident.outcome}`, title: incident.text, onclick: onClick}, [
-    element("strong", {textContent: `${incident.symbol} ${incident.kind}`}),
-    element("span", {className: "outcome", textContent: incident.outcome}),
-    element("span", {className: "text", textContent: incident.text}),
-  ]);
-  button.setAttribute("aria-pressed", String(pressed));
-  return element("li", {}, pressed && incident.trials.length ? [button, trialTable(incident.trials)] : [button]);
-}
-
-// What an experiment about the incident has tried beside the run, the best first.
-function trialTable(trials) {
-  const number = (value) => (typeof value === "number" ? value.toPrecision(3) : String(value));
-  const cells = (tag, texts) => element("tr", {}, texts.map((textContent) => element(tag, {textContent})));
-  return element("table", {className: "trials"}, [
-    element("caption", {textContent: "Tried beside the run"}), cells("th", ["remedies", "loss", ""]),
-    ...trials.map((trial) => cells("td", [String(trial.remedies), number(trial.loss), String(trial.outcome)])),
-  ]);
 }
 
 export function runHeader(figure) {
@@ -59,9 +33,9 @@ export function emptyState() {
     "    logger=TensorBoardLogger(\"lightning_logs\"),\n)";
   return element("section", {className: "message"}, [
     element("h2", {textContent: "No runs with GradGuard data"}),
-    element("p", {textContent: "Add the callback to the Trainer and log to TensorBoard:"}),
+    element("p", {textContent: "Add the callback to the Trainer:"}),
     element("pre", {textContent: code}),
-    element("p", {textContent: "The run appears here when TensorBoard reloads its data."}),
+    element("p", {textContent: "A run of any logger below TensorBoard's log directory appears here when TensorBoard reloads its data."}),
   ]);
 }
 
