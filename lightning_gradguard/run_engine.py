@@ -362,6 +362,7 @@ class RunSource:
             **measured,
             **self._fixed,
             "lr": self._actor.lr_factor.effective_lr(),
+            "eps": eps_of(self.collector.optimizer),
             "weights_known_good": not self._actor.weights_changed,
             "activation_stats": self._activation_stats() if self.sampling else None,
             "scaler_overflow": self._scaler is not None and overflowed(**measured),
@@ -422,6 +423,21 @@ def comparison_of(now: Sequence[float], then: Sequence[float]) -> Comparison | N
     differences = np.subtract(now, then)
     error = differences.std(ddof=1) / math.sqrt(len(now)) if len(now) > 1 else math.inf
     return float(np.mean(now)), float(np.mean(then)), float(error)
+
+
+def eps_of(optimizer: Optimizer) -> float:
+    """What Adam or RMSprop adds to the scale of the gradients; the smallest of all groups, 0 where one has none.
+
+    Example:
+        >>> import torch
+        >>> weight = [torch.zeros(1, requires_grad=True)]
+        >>> eps_of(torch.optim.AdamW(weight)), eps_of(torch.optim.SGD(weight)), eps_of(torch.optim.Adafactor(weight))
+        (1e-08, 0.0, 0.0)
+    """
+    groups = optimizer.param_groups
+    given = [group.get("eps") for group in groups if "betas" in group or "alpha" in group]
+    numbers = [float(eps) for eps in given if isinstance(eps, (int, float))]
+    return min(numbers) if len(numbers) == len(groups) else 0.0
 
 
 def overflowed(grad_norm: Any, loss: float | None, **_: Any) -> bool:

@@ -65,7 +65,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "Overshooting": {"limit": 100, "multi_optimizer_limit": 1},
     "PoorInitialization": {"decades": 4, "spread": 0.005},
     "Saturated": {"share": 0.9, "patience": 3},
-    "Stalled": {"patience": 20, "converged": 0.01},
+    "Stalled": {"patience": 20, "converged": 0.01, "eps_ratio": 30},
     "UnnormalizedInput": {"limit": 30},
     "UnnormalizedTarget": {"limit": 30},
     "LossMismatch": {"outside": 0.05},
@@ -82,6 +82,7 @@ ABOVE_ZERO = {
     "LossIncrease.share", "LossIncrease.window", "Collapsed.patience", "ExplodingThroughTime.patience",
     "VanishingThroughTime.patience", "Vanishing.patience", "Vanishing.window", "Oscillating.share",
     "DamagedWeights.factor", "suspicious", "rise", "DamagedWeights.share", "DamagedWeights.window",
+    "Stalled.eps_ratio",
 }  # fmt: skip
 #: Smallest and largest allowed, and refused, where the rule is another one.
 RANGES = {
@@ -819,6 +820,41 @@ def test_the_size_of_a_loss_below_zero_counts() -> None:
     assert reported(STALLED, [{"loss": -4.0}, *norms(0.0, 0.0, 0.0, loss=-1.9)])[0] == []
     assert reported(STALLED, [{"loss": None}, *[{"loss": None, "grad_norm": {"a": 0.0}}] * 3])[0] == [3]
     assert reported(STALLED, [{"loss": 1.0}, *[{"loss": None, "grad_norm": {"a": 0.0}}] * 3])[0] == [3]
+
+
+#: Such that ratios are exact.
+EPS = 2.0**-27
+
+
+@pytest.mark.parametrize(
+    ("ratios", "eps", "flagged"),
+    [
+        ((29.0, 1.0, 29.9, 29.9), EPS, [2, 3]),
+        ((1.0, 1.0, 30.0, 1.0), EPS, []),  # once large enough, later ones may be small: the run has converged
+        ((30.0, 1.0, 1.0, 1.0), EPS, []),
+        ((1.0, 1.0, 1.0, 31.0, 1.0), EPS, [2]),
+        ((1.0, 0.0, 1.0, 0.0, 1.0), EPS, [4]),
+        ((1.0,) * 4, 1e-6, [2, 3]),
+        ((1.0,) * 4, 1.1e-6, []),  # such an eps was chosen
+        ((1.0,) * 4, 0.0, []),
+    ],
+)
+def test_gradients_that_eps_outweighs_from_the_first_step_on(
+    ratios: tuple[float, ...], eps: float, flagged: list[int]
+) -> None:
+    steps = [{"grad_norm": {"a": ratio * (eps or EPS), "b": 0.0}, "eps": eps} for ratio in ratios]
+    assert reported(STALLED, steps)[0] == flagged
+
+
+def test_the_layer_with_the_largest_rms_gradient_counts() -> None:
+    state = {**STALLED.init(), "small_gradients": 2}
+    stats = GradStats.of({"a": 4e-7, "b": 3e-7}, numel=4, loss=1.0, eps=1e-8)
+    (finding,) = STALLED.update(state, stats)[1]
+    assert (finding.value, finding.limit) == (pytest.approx(20.0), 30.0)
+    assert finding.detail == "RMS gradient has never been above 20 times the optimizer's eps of 1e-08 (limit 30)"
+    assert (
+        STALLED.advise(finding, stats) == "multiply the loss by about 2e+00, or set the optimizer's eps to about 7e-09"
+    )
 
 
 @pytest.mark.parametrize(("total", "limit"), [(20, 3), (49, 4), (None, 500)])

@@ -42,6 +42,7 @@ class GradStats:
         grad_norm: L2 norm of each layer's gradient, `[L]`; 0 where it received none, NaN or inf where not finite.
         loss: Mean training loss of the step's batches; None when unknown.
         lr: Largest learning rate of the step, after any reduction by the guard.
+        eps: What Adam or RMSprop adds to the scale of the gradients before the update is divided by it; 0 for none.
         scaler_overflow: Whether a GradScaler will skip this step: routine under fp16, not a symptom.
         multiple_optimizers: Whether other optimizers train the same module, so that no loss is minimized by all.
         restored: Whether a rollback has just restored the weights, so that a symptom now comes from the data.
@@ -86,6 +87,7 @@ class GradStats:
     grad_norm: Floats
     loss: float | None = None
     lr: float = math.nan
+    eps: float = 0.0
     scaler_overflow: bool = False
     multiple_optimizers: bool = False
     restored: bool = False

@@ -90,6 +90,7 @@ def is_header(header: dict[str, Any]) -> bool:
     }  # fmt: skip
     plain = unpack(header)
     sound = all(name in plain and conforms(plain[name], hint) for name, hint in types.items())
+    sound = sound and conforms(plain.get("eps", 0.0), float)  # older recordings have none
     return sound and len(plain["layers"]) == len(plain["numel"]) == len(plain["matrix"])
 
 

@@ -107,7 +107,7 @@ class Recorder:
     def add(self, report: StepReport, origin: Origin | None = None) -> None:
         """Keeps one step in memory until `flush`; with its `origin` if an incident began."""
         stats = report.stats
-        key = (stats.layers.names, stats.buffers, stats.total_steps, stats.multiple_optimizers)
+        key = (stats.layers.names, stats.buffers, stats.total_steps, stats.multiple_optimizers, stats.eps)
         if key != self._key:
             self.close()
             self._key, self._header, self._name = key, header_of(stats), None
@@ -155,6 +155,7 @@ def header_of(stats: GradStats) -> str:
             "buffers": list(stats.buffers),
             "total_steps": stats.total_steps,
             "multiple_optimizers": stats.multiple_optimizers,
+            "eps": stats.eps,
         }
     )
 
@@ -216,6 +217,7 @@ def _read_file(folder: Location, name: str) -> Iterator[RecordedStep]:
     layers = Layers(tuple(header["layers"]), np.array(header["numel"]), np.array(header["matrix"], bool))
     count, buffers = len(layers), tuple(header["buffers"])
     fixed = {name: header[name] for name in ("total_steps", "multiple_optimizers")}
+    fixed["eps"] = header.get("eps", 0.0)
     rows = whole_rows(body, header)
     extras = _read_extras(folder / f"{name.removesuffix('.f64')}.jsonl")
     samples: dict[int, Floats] = {}
