@@ -86,6 +86,26 @@ def test_usage_names_every_command(arguments: list[str], capsys: Any) -> None:
     assert all(name in out for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("gradguard re", {"replay", "report"}),
+        ("gradguard report", {"report"}),
+        ("gradguard zoo ", {"compare", "list", "run", "show"}),
+        ("gradguard zoo run --pol", {"--policy"}),
+        ("gradguard report runs --format ", {"table", "json"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(line: str, words: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    told = tmp_path / "told"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(told), "_ARGCOMPLETE_IFS": "\n"}
+    asked |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    command = [sys.executable, "-m", "lightning_gradguard"]
+    subprocess.run(command, env={**os.environ, **asked}, check=True, capture_output=True, timeout=120)
+    assert {word.strip() for word in told.read_text().split("\n")} == words
+
+
 def test_no_deprecated_function_is_called(tmp_path: Path) -> None:
     environment = {**os.environ, "JSONARGPARSE_DEPRECATION_WARNINGS": "all"}
     for arguments in (["report", "nothing"], ["replay", "nothing", "--detectors+=Exploding", "--detectors.factor=9"]):

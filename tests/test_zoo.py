@@ -143,13 +143,18 @@ def test_tables_and_cards_can_be_printed():
     from rich.console import Console
 
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(tables.cases_table(CASES.values()))
     console.print(zoo.show("deep_sigmoid"))
     console.print(tables.results_table(CASES["nan_sqrt"], [run("nan_sqrt"), run("nan_sqrt", "eps")]))
     text = console.export_text()
     assert all(name in text for name in CASES)
     assert "no, see above" in text
     assert "nonfinite" in text
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_no_name_is_cut_in_the_list(width: int) -> None:
+    words = re.split(r"[\s,:()]+", tables.cases_text(CASES.values(), width))
+    assert {name for case in CASES.values() for name in (case.name, case.kind, *case.cures)} <= set(words)
 
 
 def test_nothing_is_downloaded_and_no_warning_reaches_the_user():

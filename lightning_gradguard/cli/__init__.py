@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import inspect
+import os
+import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from lightning_gradguard import __version__
 from lightning_gradguard.extras import needed_for
@@ -31,10 +35,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "_ARGCOMPLETE" in os.environ and find_spec("argcomplete") is not None:
+        words = complete_command()
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     if name is None:
         return answer(words)
     return run(name, words[len(name.split()) :])
+
+
+def complete_command() -> list[str]:
+    """The words of the command whose arguments the shell asks for; while the command itself is typed, completes that.
+
+    `eval "$(register-python-argcomplete gradguard)"` lets the shell ask, by environment variables. The parser of the
+    command answers, when it is to parse.
+    """
+    import argcomplete
+
+    typed = shlex.split(os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])] + "|")[1:-1]
+    name = next((name for name in COMMANDS if typed[: len(name.split())] == name.split()), None)
+    if name is None:
+        parser = argparse.ArgumentParser(add_help=False)
+        rest = [name.split()[len(typed) :] for name in COMMANDS if name.split()[: len(typed)] == typed]
+        parser.add_argument("command", choices=sorted({words[0] for words in rest if words}))
+        os.environ["_ARGCOMPLETE"] = str(1 + len(typed))
+        argcomplete.autocomplete(parser)
+        return []
+    os.environ["_ARGCOMPLETE"] = str(1 + len(name.split()))
+    return name.split()
 
 
 def answer(words: list[str]) -> int:

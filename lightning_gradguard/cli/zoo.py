@@ -8,12 +8,12 @@ from rich.console import Console
 
 from lightning_gradguard.zoo.registry import get_case, list_cases
 from lightning_gradguard.zoo.running import PolicyName, compare_case, run_case
-from lightning_gradguard.zoo.tables import card, cases_table, results_table
+from lightning_gradguard.zoo.tables import card, cases_text, results_table
 
 
 def list_() -> int:
     """Lists all cases."""
-    Console().print(cases_table(list_cases()))
+    print(cases_text(list_cases(), Console().width))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
@@ -18,16 +19,28 @@ from lightning_gradguard.zoo.running import BROKEN, Result
 WRAPPED_LINE = re.compile(r"(?<!\n)\n(?!\n|(?:Symptom|Cause|Cures|Does not help here|References)\b)")
 
 
-def cases_table(cases: Iterable[Case]) -> Table:
-    """One row for each case: its name, the kind of finding, title and cures."""
-    table = Table(title="lightning_gradguard.zoo")
-    for column in ("case", "finding"):
-        table.add_column(column, no_wrap=True)
-    for column in ("title", "cures"):
-        table.add_column(column, overflow="fold")
+def cases_text(cases: Iterable[Case], width: int) -> str:
+    """A paragraph for each case: its name, the kind of finding and title, then its cures. No name is ever cut.
+
+    Args:
+        cases: The cases.
+        width: Of the lines, in characters.
+
+    Example:
+        >>> from lightning_gradguard.zoo import get_case
+        >>> print(cases_text([get_case("nan_log")], width=60))
+        nan_log (nonfinite): logarithm of a softmax that underflows
+            log_softmax, lr_down
+    """
+    lines = []
     for case in cases:
-        table.add_row(case.name, case.kind, case.title, ", ".join(case.cures))
-    return table
+        for text, indent in ((f"{case.name} ({case.kind}): {case.title}", ""), (", ".join(case.cures), "    ")):
+            further = f"{indent}    "
+            lines += textwrap.wrap(
+                text, width, initial_indent=indent, subsequent_indent=further, break_long_words=False,
+                break_on_hyphens=False,
+            )  # fmt: skip
+    return "\n".join(lines)
 
 
 def card(case: Case) -> RenderableType:
