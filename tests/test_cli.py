@@ -93,7 +93,6 @@ def test_usage_names_every_command(arguments: list[str], capsys: Any) -> None:
         ("gradguard report", {"report"}),
         ("gradguard zoo ", {"compare", "list", "run", "show"}),
         ("gradguard zoo run --pol", {"--policy"}),
-        ("gradguard report runs --format ", {"table", "json"}),
     ],
 )
 def test_the_shell_completes_commands_and_options(line: str, words: set[str], tmp_path: Path) -> None:

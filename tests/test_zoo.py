@@ -146,7 +146,6 @@ def test_tables_and_cards_can_be_printed():
     console.print(zoo.show("deep_sigmoid"))
     console.print(tables.results_table(CASES["nan_sqrt"], [run("nan_sqrt"), run("nan_sqrt", "eps")]))
     text = console.export_text()
-    assert all(name in text for name in CASES)
     assert "no, see above" in text
     assert "nonfinite" in text
 
