@@ -194,6 +194,21 @@ def test_normalize_input_standardizes_and_leaves_ordinary_input_alone() -> None:
     )
 
 
+def test_normalize_input_standardizes_sequences() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.LSTM(4, 8, batch_first=True), nn.Linear(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.cell(x)[0][:, -1])  # type: ignore[no-any-return]
+
+    net, x = Last(), 1e-3 * torch.randn(64, 5, 4)
+    step = repairing(net, x, torch.optim.SGD(net.parameters(), lr=0.1))
+    assert "standardized the input of cell" in str(remedies.NormalizeInput().apply(Finding("x", 0), step))
+    assert net.cell[0](x).std(dim=(0, 1)).tolist() == pytest.approx([1.0] * 4, abs=0.01)
+
+
 @pytest.mark.parametrize(("p", "reduced", "called_for"), [(0.5, False, False), (0.7, True, False), (0.9, True, True)])
 def test_reduce_dropout(p: float, reduced: bool, called_for: bool) -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, 2), nn.Dropout1d(0.2))

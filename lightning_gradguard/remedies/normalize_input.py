@@ -18,6 +18,8 @@ from lightning_gradguard.tensors.norms import Floats
 #: Largest RMS of a feature above which inputs are far off, as in `UnnormalizedInput`. Samples whose norm is below the
 #: inverse are far off, too: that of words counted or one-hot, whose features are small one by one, is about 1. Chosen.
 FAR = 30.0
+#: Dimensions after the channels in the input of each layer; 0 where the features are the last dimension.
+SPATIAL = {nn.Linear: 0, nn.RNNBase: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class NormalizeInput(AbstractRemedy):
             return None
         name = step.activation_stats.layers[0]
         layer = step.module.get_submodule(name)
-        spatial = {nn.Linear: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}.get(type(layer))
+        spatial = next((dims for cls, dims in SPATIAL.items() if isinstance(layer, cls)), None)
         if spatial is None or not np.isfinite(rms).all() or not (rms.max() > self.above or is_tiny(rms)):
             return None
         arguments = {"features": len(rms), "spatial": spatial}
