@@ -1,4 +1,4 @@
-"""What does a run come to after a fault, and is what the guard says of it true?
+"""How does a run end after a fault, and is what the guard reports about it true?
 
     python benchmarks/chaos.py [--pairs NAME ...] [--faults NAME ...] [--policies NAME ...] [--markdown FILE]
 

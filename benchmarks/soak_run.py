@@ -101,7 +101,7 @@ class Series(Injector):
 
 
 class Order:
-    """Batches that depend on the step alone: Lightning begins a loader anew when it resumes within an epoch."""
+    """Batches that depend on the step alone: Lightning restarts a loader when it resumes within an epoch."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
         self.trainer = trainer

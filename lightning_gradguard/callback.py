@@ -570,7 +570,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             self._announcer.announce(engine.changed, trainer)
 
     def _publish(self, trainer: Any) -> None:
-        """Lets other callbacks monitor what the run has come to, and the progress bar count the incidents.
+        """Lets other callbacks monitor the outcome of the run, and the progress bar count the incidents.
 
         Not by `self.log`, which costs more than a step's measurements and would log the numbers, too.
         """

@@ -375,7 +375,7 @@ class StepEngine:
         self.states[LOSS_LEVEL] = {**self._level, "lost": self._level["lost"] + steps}
 
     def close_incidents(self) -> list[Incident]:
-        """At the end of the run: what has become of the incidents that were still open."""
+        """At the end of the run: the outcomes of the incidents that were still open."""
         self.changed = self.incidents.close(self._outcome_at_end, self.loss)
         return self.changed
 
@@ -450,10 +450,10 @@ class StepEngine:
 
 
 def warn_other_form(detector: str, wanted: State, found: State) -> None:
-    """Says that a detector begins afresh because its state in the checkpoint has not got what it needs."""
+    """Warns that a detector is reset because its state in the checkpoint has not got what it needs."""
     missing = ", ".join(sorted(wanted.keys() - found.keys()))
     warnings.warn(
-        f"GradGuard starts the detector {detector!r} afresh: its state in the checkpoint has no {missing}.",
+        f"GradGuard resets the detector {detector!r}: its state in the checkpoint has no {missing}.",
         stacklevel=2,
     )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: How an incident ended. "open" means the run ended, or goes on, with the symptom still there; "degraded" that the
 #: symptom has ended, but the run ended with a loss above the one before the incident.
 RESOLVED, OPEN, DEGRADED, UNRECOVERABLE = "resolved", "open", "degraded", "unrecoverable"
-#: What a run has come to, beside "degraded" and "unrecoverable".
+#: Outcomes of a run, beside "degraded" and "unrecoverable".
 HEALTHY, RECOVERED = "healthy", "recovered"
 #: What has become of remedies that an experiment tried: the run goes on with them, or they did not reach it.
 KEPT, UNDONE = "kept", "undone"
@@ -118,7 +118,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """What an experiment between two steps has come to.
+    """The outcome of an experiment between two steps.
 
     Args:
         kind: `KEPT`: the run goes on with what was clearly better. `PROPOSED`: something was, and the run was left as
@@ -401,7 +401,7 @@ class Restoration:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """What acting on one step has come to.
+    """The outcome of acting on one step.
 
     Args:
         responses: How each finding was answered, in order.
@@ -412,7 +412,7 @@ class StepOutcome:
         restored: Step of the snapshot that was put back; None without one.
         model_changed: Whether the model is another one from here on.
         objective_changed: Whether the weight decay is higher from here on, so that the loss may rise.
-        trial: What an experiment just before this step has come to, if there was one.
+        trial: The outcome of an experiment just before this step, if there was one.
         stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
         stop_reason: Why training should end; empty when it should not.
         restoration: What was put back after the step, before a checkpoint, an average, or the end of the run.

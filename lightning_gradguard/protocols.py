@@ -49,7 +49,7 @@ class Acting(Protocol):
 
     @property
     def event(self) -> TrialEvent | None:
-        """What an experiment since the last step has come to, if there was one."""
+        """The outcome of an experiment since the last step, if there was one."""
         ...
 
     @property

@@ -44,7 +44,7 @@ class Recording:
 
     @property
     def event(self) -> TrialEvent | None:
-        """What an experiment before the next step had come to, if there was one."""
+        """The outcome of an experiment before the next step, if there was one."""
         return self.steps[self._at + 1].outcome.trial
 
     def collect(self) -> dict[str, Any]:

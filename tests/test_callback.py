@@ -244,7 +244,7 @@ def test_a_copy_in_another_process_has_a_record_of_its_own() -> None:
     assert guard.incidents == ()
 
 
-def test_a_second_fit_begins_afresh() -> None:
+def test_a_second_fit_starts_over() -> None:
     guard = GradGuard()
     trained(Faults({20: torch.nan}), guard)
     trained(guard)

@@ -705,10 +705,10 @@ def test_a_kind_with_another_ladder_begins_at_its_first_rung() -> None:
     assert other.ladders == {}
 
 
-def test_a_detector_whose_state_has_another_form_begins_afresh() -> None:
+def test_a_detector_whose_state_has_another_form_is_reset() -> None:
     run, other = engine(Counter()), engine(Counter(fields=(("new", 1), ("newer", 2))))
     run.step()
-    with pytest.warns(UserWarning, match="'counter' afresh: its state in the checkpoint has no new, newer"):
+    with pytest.warns(UserWarning, match="'counter': its state in the checkpoint has no new, newer"):
         other.load_state_dict(run.state_dict())
     assert other.states["counter"] == {"steps": 0, "new": 1, "newer": 2}
 
@@ -725,7 +725,7 @@ def test_a_restored_engine_goes_on_where_it_was() -> None:
     assert isinstance(other.ladders["counted"], tuple)
 
 
-def test_a_part_of_a_checkpoint_that_cannot_be_used_begins_afresh() -> None:
+def test_a_part_of_a_checkpoint_that_cannot_be_used_is_reset() -> None:
     run = engine(Counter(at=(0,)))
     run.step()
     state = run.state_dict()

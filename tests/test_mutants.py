@@ -143,11 +143,11 @@ def test_the_table_counts() -> None:
     assert cells["killed by the mutation"].startswith("2 of 5 = 40 %")
     assert cells["killed: repaired"].startswith("1 of 2")
     assert cells["killed: repaired, static"] == "-"
-    assert cells["killed: spoken of, sudden"].startswith("2 of 2")
+    assert cells["killed: reported, sudden"].startswith("2 of 2")
     assert cells["killed: right cause"].startswith("1 of 2")
     assert cells["survivors: harmed"].startswith("1 of 3")
     assert cells["survivors: changed"].startswith("2 of 3")
-    assert cells["survivors: spoken of"].startswith("1 of 3")
+    assert cells["survivors: reported"].startswith("1 of 3")
     assert cells["time relative to no guard (median)"] == "1.50"
 
 

@@ -1,4 +1,4 @@
-"""What a run has come to: outcomes are about the run, and ruined weights do not leave it."""
+"""The outcome of a run: outcomes are about the run, and ruined weights do not leave it."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_a_state_that_fits_is_loaded_without_a_word() -> None:
 
 
 @pytest.mark.parametrize("part", sorted(state_in_incident()))
-def test_without_a_part_it_begins_afresh_with_a_word(part: str) -> None:
+def test_without_a_part_it_is_reset_with_a_warning(part: str) -> None:
     state = state_in_incident()
     del state[part]
     target = engine()
@@ -144,11 +144,11 @@ def test_without_a_part_of_the_actor_the_rest_is_loaded(part: str) -> None:
     advance(target, math.nan, 1)
 
 
-def test_a_detector_whose_state_lacks_something_begins_afresh() -> None:
+def test_a_detector_whose_state_lacks_something_is_reset() -> None:
     state, target = state_in_incident(), engine()
     del state["detectors"]["loss_trend"]["block"]
     (message,) = [m for m in told(target, state) if "loss_trend" in m]
-    assert message == "GradGuard starts the detector 'loss_trend' afresh: its state in the checkpoint has no block."
+    assert message == "GradGuard resets the detector 'loss_trend': its state in the checkpoint has no block."
     advance(target, 1)
 
 

@@ -129,8 +129,8 @@ def column(ended: Ended, programs: list[Program], seeds: range, tool: str) -> li
 
 
 ROWS = (
-    "curable inside: repaired", "- spoken of", "- right cause among the incidents", "outside: ends well",
-    "- spoken of", "- right cause among the incidents", "fixed versions: harmed", "- weights changed", "- spoken of",
+    "curable inside: repaired", "- reported", "- right cause among the incidents", "outside: ends well",
+    "- reported", "- right cause among the incidents", "fixed versions: harmed", "- weights changed", "- reported",
     "time of a faulty run (median)",
 )  # fmt: skip
 

@@ -43,7 +43,7 @@ class Ending:
     incidents: tuple[str, ...] = ()
 
     @property
-    def spoken(self) -> bool:
+    def reported(self) -> bool:
         """Whether the guard called the run anything but healthy."""
         return bool(self.kinds) or self.outcome not in ("", HEALTHY)
 

@@ -37,9 +37,9 @@ class Case:
         """Whether the tool changed any bit of the final weights."""
         return self.endings[tool].weights != self.endings[ALONE].weights
 
-    def spoken(self, tool: str) -> bool:
+    def reported(self, tool: str) -> bool:
         """Whether the tool reported anything."""
-        return self.endings[tool].spoken
+        return self.endings[tool].reported
 
     def right(self, tool: str) -> bool:
         """Whether an incident names the right cause."""
@@ -62,11 +62,11 @@ def table(cases: Sequence[Case], tools: Sequence[str], title: str) -> Table:
     killed, survivors = [c for c in cases if c.killed], [c for c in cases if not c.killed]
     found.add_row("killed by the mutation", *[rate(len(killed), len(cases))] * len(tools))
     _rows(found, tools, "killed: repaired", killed, lambda case, tool: not case.broken(tool))
-    _rows(found, tools, "killed: spoken of", killed, Case.spoken, OURS)
+    _rows(found, tools, "killed: reported", killed, Case.reported, OURS)
     _rows(found, tools, "killed: right cause", killed, Case.right, OURS)
     _rows(found, tools, "survivors: harmed", survivors, Case.broken)
     _rows(found, tools, "survivors: changed", survivors, Case.changed)
-    _rows(found, tools, "survivors: spoken of", survivors, Case.spoken, OURS)
+    _rows(found, tools, "survivors: reported", survivors, Case.reported, OURS)
     found.add_row("time relative to no guard (median)", *(slowdown(cases, tool) for tool in tools))
     return found
 
@@ -104,4 +104,4 @@ def verdict(case: Case, tool: str) -> str:
     if case.killed:
         return "not repaired" * case.broken(tool)
     harm = "harmed" * case.broken(tool) or "changed" * case.changed(tool)
-    return harm or "spoken of" * (tool in OURS and case.spoken(tool))
+    return harm or "reported" * (tool in OURS and case.reported(tool))

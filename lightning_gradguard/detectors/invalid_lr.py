@@ -16,7 +16,7 @@ class InvalidLR(AbstractDetector):
     """Reports a learning rate that is negative, NaN or Inf.
 
     Optimizers refuse such a rate when they are created, but a schedule can set it later. One step with it makes the
-    weights NaN, or climbs the loss.
+    weights NaN, or ascends the loss.
 
     Args:
         name: Key of the state.

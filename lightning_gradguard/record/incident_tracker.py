@@ -51,7 +51,7 @@ class IncidentTracker:
         Args:
             answered: Each finding with the names of the remedies that did something about it. Findings without an
                 incident of their own that were answered by the actions of others are symptoms of these.
-            event: What a search for a remedy has come to.
+            event: The outcome of an experiment.
             is_over: Whether an incident has ended well.
             stopped_by: Kind of the finding whose remedy asked for the end of training; empty when none did.
             before: Where the loss should come back to.

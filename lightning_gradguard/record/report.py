@@ -42,7 +42,7 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """What the run has come to.
+        """The outcome of the run.
 
         "unrecoverable" when the guard gave it up, "degraded" when it stands above its own best or an incident has not
         ended well, "recovered" when all incidents have, "healthy" without any.

@@ -183,7 +183,7 @@ class Actor:
 
     @property
     def event(self) -> TrialEvent | None:
-        """What an experiment since the last step has come to, if there was one."""
+        """The outcome of an experiment since the last step, if there was one."""
         return self.checkup.event if self.checkup is not None else None
 
     def _take_event(self, step: int) -> TrialEvent | None:
@@ -371,7 +371,7 @@ class Actor:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`; a part that cannot be used begins afresh, with a warning."""
+        """The reverse of `state_dict`; a part that cannot be used is reset, with a warning."""
         load_parts(
             state,
             {

@@ -296,7 +296,7 @@ def is_clear(verdict: Verdict, question: Question, best: float) -> bool:
 def event_of(
     question: Question, tried: Sequence[Arm], control: Arm, winner: Arm | None, keeps: bool = True
 ) -> TrialEvent:
-    """What an experiment has come to, with its table of arms."""
+    """The outcome of an experiment, with its table of arms."""
     done = KEPT if keeps else PROPOSED
     trials = tuple(
         Trial(arm.candidate.name, done if arm is winner else UNDONE, arm.loss) for arm in tried if arm.candidate

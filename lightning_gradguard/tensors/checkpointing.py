@@ -32,7 +32,7 @@ def from_checkpoint(value: Any) -> Any:
 
 
 def load_parts(state: Mapping[str, Any], loaders: Mapping[str, Callable[[Any], None]]) -> None:
-    """Gives each part of a state to its loader; what is missing or of another form begins afresh, with a warning.
+    """Gives each part of a state to its loader; what is missing or of another form is reset, with a warning.
 
     Args:
         state: From a checkpoint, perhaps of another release or of a run with other settings.
