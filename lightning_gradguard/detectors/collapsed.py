@@ -10,7 +10,7 @@ import numpy as np
 from lightning_gradguard.collect.activation_stats import MIN_SPREAD, ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
-from lightning_gradguard.detectors.base import State, lower_lr, require
+from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.renamed import renamed_fields
 
@@ -52,7 +52,7 @@ class Collapsed(ActivationDetector):
             require(getattr(self, field) > 0, f"Collapsed({field}=...)", "must be positive", getattr(self, field))
 
     def advise(self, finding: Finding, stats: GradStats) -> str:
-        return f"{lower_lr(stats)}, and draw other initial weights (fixes.he, fixes.glorot)"
+        return "draw other initial weights (fixes.he, fixes.glorot), or normalize the input of the layer"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         constant = sample.constant_layers(self.spread)

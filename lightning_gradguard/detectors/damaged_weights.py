@@ -79,7 +79,8 @@ class DamagedWeights(AbstractDetector):
             require(getattr(self, field) > 0, f"DamagedWeights({field}=...)", "must be positive", getattr(self, field))
 
     def advise(self, finding: Finding, stats: GradStats) -> str:
-        return f"go back to a checkpoint from before step {finding.step}; if it comes again, {lower_lr(stats)}"
+        back = f"where they were not rolled back, resume from a checkpoint from before step {finding.step}"
+        return f"if it comes again, {lower_lr(stats)}; {back}"
 
     def init(self) -> State:
         rise = {"since_rise": None, "margin": 0.0, "hold_snapshots": False, "take_snapshot": False}

@@ -10,7 +10,7 @@ import numpy as np
 from lightning_gradguard.collect.activation_stats import ActivationStats
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.activation_detector import ActivationDetector
-from lightning_gradguard.detectors.base import State, lower_lr, require
+from lightning_gradguard.detectors.base import State, require
 from lightning_gradguard.findings import Finding
 from lightning_gradguard.renamed import renamed_fields
 
@@ -64,7 +64,7 @@ class DeadUnits(ActivationDetector):
             require(getattr(self, field) >= 1, f"DeadUnits({field}=...)", "must be at least 1", getattr(self, field))
 
     def advise(self, finding: Finding, stats: GradStats) -> str:
-        return f"use LeakyReLU or ELU (fixes.replace_activations) with He's weights (fixes.he), and {lower_lr(stats)}"
+        return "use LeakyReLU or ELU (fixes.replace_activations), He's weights (fixes.he), or a smaller learning rate"
 
     def observe(self, state: State, sample: ActivationStats) -> State:
         after: State = {}

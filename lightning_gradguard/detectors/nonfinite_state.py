@@ -37,8 +37,8 @@ class NonFiniteState(AbstractDetector):
     name: str = "nonfinite_state"
 
     def advise(self, finding: Finding, stats: GradStats) -> str:
-        before = f"go back to a checkpoint from before step {finding.step}"
-        return f"{before}, and look at what writes into weights and optimizer state besides the optimizer"
+        back = f"where they were not rolled back, resume from a checkpoint from before step {finding.step}"
+        return f"find the step that was not finite before, or what else writes into the weights; {back}"
 
     def init(self) -> State:
         return {}

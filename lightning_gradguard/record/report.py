@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,10 +65,10 @@ class Report:
     @property
     def _losses(self) -> list[str]:
         return [
-            f"The median loss is {standing.now:.3g}, {standing.best:.3g} at its best; "
-            f"{standing.lost} of {self.steps} steps were skipped or rolled back."
-            for standing in self.standings
-            if standing.is_degraded
+            (f"The median loss is {at.now:.3g}, {at.best:.3g} at its best; " if math.isfinite(at.best) else "")
+            + f"{at.lost} of {self.steps} steps were skipped or rolled back."
+            for at in self.standings
+            if at.is_degraded
         ]
 
     @property
