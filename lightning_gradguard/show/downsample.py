@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from lightning_gradguard.show.layer_series import Curve, LayerSeries
 
 #: Most rows before layers are folded into modules, most columns of a heatmap, and most points of a curve: about what
-#: a screen can resolve.
-MAX_ROWS, MAX_COLUMNS, MAX_POINTS = 120, 600, 1200
+#: a screen can resolve. Fewer than `MIN_ROWS` modules are divided.
+MAX_ROWS, MIN_ROWS, MAX_COLUMNS, MAX_POINTS = 120, 12, 600, 1200
+#: Most cells of a heatmap: 4 bytes each, in base64, stay below 1 MB.
+MAX_CELLS = 150_000
+#: Between the first and the last of the neighbors in one row: `blocks.0 … 7`.
+SPAN = " \u2026 "
 #: Statistics that are L2 norms, so that a module's value is the L2 norm over its layers. Of others it is the maximum.
 NORMS = ("grad_norm", "param_norm")
 
@@ -35,16 +39,35 @@ def auto_depth(names: Sequence[str], within: str = "", max_rows: int = MAX_ROWS)
         >>> auto_depth([f"block.{i}.{part}" for i in range(100) for part in "abc"])
         2
     """
-    inside = [name for name in names if is_inside(name, within)]
-    if len(inside) <= max_rows:
+    chosen = [names[i] for i in inside(names, within)]
+    if len(chosen) <= max_rows:
         return 0
     depths = range(max_depth(names), 0, -1)
-    return next((d for d in depths if len({module_of(name, d, within) for name in inside}) <= max_rows), 1)
+    return next((d for d in depths if len({module_of(name, d, within) for name in chosen}) <= max_rows), 1)
 
 
 def is_inside(name: str, within: str) -> bool:
     """Whether a layer is the module `within` or lies inside it."""
     return not within or name == within or name.startswith(f"{within}.")
+
+
+def ends_of(within: str) -> tuple[str, str]:
+    """The first and the last of the neighbors in a row; the module twice if it is a single one.
+
+    Example:
+        >>> ends_of("net.blocks.0 \u2026 7"), ends_of("net.head")
+        (('net.blocks.0', 'net.blocks.7'), ('net.head', 'net.head'))
+    """
+    first, span, last = within.partition(SPAN)
+    parent = first.rpartition(".")[0]
+    return first, f"{parent}.{last}".lstrip(".") if span else first
+
+
+def inside(names: Sequence[str], within: str) -> list[int]:
+    """Positions of the layers in a module, or in a row of neighbors."""
+    first, last = ends_of(within)
+    found = [i for i, name in enumerate(names) if is_inside(name, first) or is_inside(name, last)]
+    return list(range(found[0], found[-1] + 1)) if first != last and found else found
 
 
 def module_of(name: str, depth: int, within: str = "") -> str:
@@ -54,41 +77,75 @@ def module_of(name: str, depth: int, within: str = "") -> str:
         >>> module_of("encoder.layer.3.q", 3), module_of("encoder.layer.3.q", 1, within="encoder")
         ('encoder.layer.3', 'encoder.layer')
     """
-    keep = depth + (within.count(".") + 1 if within else 0)
+    above = within if SPAN not in within else within.partition(SPAN)[0].rpartition(".")[0]
+    keep = depth + (above.count(".") + 1 if above else 0)
     return ".".join(name.split(".")[:keep]) if depth else name
 
 
-def fold_layers(series: LayerSeries, statistic: str, depth: int, within: str = "") -> tuple[LayerSeries, list[int]]:
-    """Combines the layers of each module into one row.
+def rows_of(names: Sequence[str], depth: int, within: str = "", divide: bool = False) -> dict[str, str]:
+    """The row of each layer inside `within`.
+
+    Args:
+        names: All layers.
+        depth: Number of name parts to keep below `within`; 0 keeps every layer.
+        within: Show this module, or this row of neighbors, only.
+        divide: Whether to show rows of neighbors where there are fewer than `MIN_ROWS` modules, or too many.
+
+    Example:
+        >>> names = [f"net.{i}" for i in range(1000)]
+        >>> rows = rows_of(names, auto_depth(names), divide=True)
+        >>> len(set(rows.values())), rows["net.17"]
+        (112, 'net.9 \u2026 17')
+    """
+    chosen = [names[i] for i in inside(names, within)]
+    rows = {name: module_of(name, depth, within) for name in chosen}
+    count = len(set(rows.values()))
+    if not divide or not depth or MIN_ROWS <= count <= MAX_ROWS:
+        return rows
+    finer = rows if count > MAX_ROWS else {name: module_of(name, depth + 1, within) for name in chosen}
+    rows = dict.fromkeys(rows, within) if count > MAX_ROWS else rows
+    parts: dict[str, list[str]] = {}
+    for part, row in dict.fromkeys((finer[name], rows[name]) for name in chosen):
+        parts.setdefault(row, []).append(part)
+    size = -(-sum(map(len, parts.values())) // (MAX_ROWS - len(parts)))
+    neighbors = [of[i : i + size] for of in parts.values() for i in range(0, len(of), size)]
+    row_of = {part: span_of(those) for those in neighbors for part in those}
+    return {name: row_of[finer[name]] for name in chosen}
+
+
+def span_of(modules: Sequence[str]) -> str:
+    """The name of a row of neighbors."""
+    return modules[0] + (f"{SPAN}{modules[-1].rpartition('.')[2]}" if len(modules) > 1 else "")
+
+
+def fold_layers(series: LayerSeries, statistic: str, rows: Mapping[str, str]) -> tuple[LayerSeries, list[int]]:
+    """Combines the layers of each row.
 
     Args:
         series: The layers.
         statistic: Its name, which decides how layers are combined, see `NORMS`.
-        depth: Number of name parts to keep below `within`; 0 keeps every layer.
-        within: Show this module only.
+        rows: The row of each layer that is shown, as `rows_of` returns it.
 
     Returns:
         The folded series, and the number of layers in each row.
 
     Example:
         >>> layers = LayerSeries(("a.0", "a.1", "b"), np.arange(1), np.log10(np.float32([[3, 4, 1]])))
-        >>> folded, counts = fold_layers(layers, "grad_norm", depth=1)
+        >>> folded, counts = fold_layers(layers, "grad_norm", {"a.0": "a", "a.1": "a", "b": "b"})
         >>> folded.names, counts, (10**folded.log10).round(3).tolist()
         (('a', 'b'), [2, 1], [[5.0, 1.0]])
     """
-    chosen = [i for i, name in enumerate(series.names) if is_inside(name, within)]
-    modules = [module_of(series.names[i], depth, within) for i in chosen]
-    names = tuple(dict.fromkeys(modules))
-    if len(names) == len(series.names):
-        return series, [1] * len(names)
-    row_of = {name: i for i, name in enumerate(names)}
-    row = np.array([row_of[module] for module in modules], np.intp)
+    chosen = [i for i, name in enumerate(series.names) if name in rows]
+    row_of = {name: i for i, name in enumerate(dict.fromkeys(rows[series.names[i]] for i in chosen))}
+    if len(row_of) == len(series.names):
+        return series, [1] * len(row_of)
+    row = np.array([row_of[rows[series.names[i]]] for i in chosen], np.intp)
     order = np.argsort(row, kind="stable")
-    counts = np.bincount(row, minlength=len(names))
+    counts = np.bincount(row, minlength=len(row_of))
     log10 = series.log10[:, np.array(chosen, np.intp)[order]]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
-    combined = combine_columns(log10, starts, counts, statistic in NORMS) if len(names) else log10
-    return replace(series, names=names, log10=combined), counts.tolist()
+    combined = combine_columns(log10, starts, counts, statistic in NORMS) if len(row_of) else log10
+    return replace(series, names=tuple(row_of), log10=combined), counts.tolist()
 
 
 def combine_columns(
@@ -118,7 +175,7 @@ def step_slice(steps: NDArray[np.int64], low: float, high: float) -> slice:
 
 
 def bin_steps(series: LayerSeries, max_columns: int = MAX_COLUMNS) -> LayerSeries:
-    """Bins the steps into at most `max_columns` columns, each the maximum over its steps.
+    """Bins the steps into at most `max_columns` columns and `MAX_CELLS` cells, each the maximum over its steps.
 
     The maximum, because a mean would hide a spike or a NaN of a single step.
 
@@ -128,6 +185,7 @@ def bin_steps(series: LayerSeries, max_columns: int = MAX_COLUMNS) -> LayerSerie
         >>> binned.steps.tolist(), binned.log10.ravel().tolist()
         ([0, 2, 4], [0.0, 9.0, inf])
     """
+    max_columns = max(1, min(max_columns, MAX_CELLS // max(len(series.names), 1)))
     if len(series.steps) <= max_columns:
         return series
     edges = np.linspace(0, len(series.steps), max_columns, endpoint=False).astype(np.intp)

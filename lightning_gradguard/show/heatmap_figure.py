@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.downsample import module_of
 from lightning_gradguard.show.run_view import RunView
 from lightning_gradguard.show.theme import (
     UNITS,
@@ -129,26 +128,25 @@ def add_color_bar(figure: go.Figure, view: RunView, theme: Theme, scale: tuple[f
 def add_markers(figure: go.Figure, view: RunView, row_of: dict[str, str], theme: Theme, symbols: Symbols) -> None:
     """Marks each incident at its first step: its kind's symbol on the worst layer's row, dots on the other rows."""
     points: list[dict[str, Any]] = []
-    for incident in view.incidents:
+    for number, incident in enumerate(view.incidents):
         color, text = theme.outcome(incident.get("outcome")), wrap_text(str(incident.get("text", "")))
         for i, row in enumerate(incident_rows(incident, view, row_of)):
             shape = {"symbol": symbols[incident["kind"]][0], "size": 12} if i == 0 else {"symbol": "circle", "size": 5}
-            points.append({"x": incident["x"], "y": row, "color": color, "text": text, **shape})
+            points.append({"x": incident["x"], "y": row, "color": color, "text": text, "number": number, **shape})
     if points:
         columns = {key: [point[key] for point in points] for key in points[0]}
         outline = {"line": {"color": "#ffffff", "width": 1.5}, "opacity": 1}
         figure.add_scatter(
             x=columns["x"], y=columns["y"], mode="markers", name="incidents", hovertext=columns["text"],
-            hoverinfo="text", showlegend=False, cliponaxis=False,
+            customdata=columns["number"], hoverinfo="text", showlegend=False, cliponaxis=False,
             marker={key: columns[key] for key in ("symbol", "color", "size")} | outline,
         )  # fmt: skip
 
 
-def incident_rows(incident: dict[str, Any], view: RunView, row_of: dict[str, str]) -> list[str]:
+def incident_rows(incident: dict[str, Any], view: RunView, title_of: dict[str, str]) -> list[str]:
     """The rows that contain an incident's layers, the worst layer's row first."""
-    depth, within = view.query.depth or 0, view.query.within
-    modules = (module_of(str(layer), depth, within) for layer in incident.get("layers", [])[:MAX_MARKED_LAYERS])
-    return list(dict.fromkeys(row_of[name] for name in modules if name in row_of))
+    rows = (view.row_of.get(str(layer), str(layer)) for layer in incident.get("layers", [])[:MAX_MARKED_LAYERS])
+    return list(dict.fromkeys(title_of[row] for row in rows if row in title_of))
 
 
 def heatmap_title(view: RunView, max_length: int) -> str:

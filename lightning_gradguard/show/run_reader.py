@@ -99,6 +99,12 @@ class RunReader:
         recorded = self.recording.written if self.recording is not None else 0.0
         return max([recorded, *(float(series.max_wall_time) for series in self.tags.values())])
 
+    def paths(self, optimizer: str = "") -> list[str]:
+        """The names of all layers, and of the modules that contain them."""
+        series = self.layers("grad_norm", optimizer)
+        names = series.names if series is not None else ()
+        return list(dict.fromkeys(path for name in names for path in (*paths_to(name), name)))
+
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer over all steps; None where the run does not have it."""
         tags = self.index.statistics.get(optimizer, {}).get(statistic, {})
@@ -203,6 +209,17 @@ class RunReader:
                 yield fields
             else:
                 self.index.problems.append(f"{tag} at step {datum.step} is not readable.")
+
+
+def paths_to(name: str) -> list[str]:
+    """The modules that contain a layer, outermost first.
+
+    Example:
+        >>> paths_to("encoder.layer.0")
+        ['encoder', 'encoder.layer']
+    """
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def list_runs(provider: DataProvider, context: Any, experiment: str) -> list[str]:

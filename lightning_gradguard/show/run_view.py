@@ -14,7 +14,9 @@ from lightning_gradguard.show.downsample import (
     auto_depth,
     bin_steps,
     fold_layers,
+    inside,
     max_depth,
+    rows_of,
     step_slice,
     thin_curve,
 )
@@ -64,6 +66,7 @@ class RunView:
         state: One of `run_reader.OUTCOMES`, or `"malformed"`: its data cannot be read.
         headline: A one-line summary of the run.
         problems: What could not be read, one sentence each.
+        row_of: The row of each layer that is shown.
     """
 
     run: str
@@ -78,6 +81,7 @@ class RunView:
     state: str = "healthy"
     headline: str = ""
     problems: list[str] = field(default_factory=list)
+    row_of: dict[str, str] = field(default_factory=dict)
 
 
 def read_view(reader: RunReader, query: FigureQuery) -> RunView:
@@ -89,13 +93,16 @@ def read_view(reader: RunReader, query: FigureQuery) -> RunView:
     extent = full_extent([*(steps for steps, _ in scalars.values()), *([layers.steps] if layers else [])])
     heatmap: LayerSeries | None = None
     layer_counts: list[int] = []
+    rows: dict[str, str] = {}
     steps_per_column = 1
     if layers is not None:
+        divide = query.depth is None
         if query.depth is None:
             query = replace(query, depth=auto_depth(layers.names, query.within))
         part = step_slice(layers.steps, query.low, query.high)
         zoomed = replace(layers, steps=layers.steps[part], log10=layers.log10[part])
-        folded, layer_counts = fold_layers(zoomed, query.statistic, query.depth or 0, query.within)
+        rows = rows_of(layers.names, query.depth or 0, query.within, divide)
+        folded, layer_counts = fold_layers(zoomed, query.statistic, rows)
         heatmap = bin_steps(folded)
         steps_per_column = math.ceil(len(folded.steps) / max(len(heatmap.steps), 1))
         curves |= layer_curve(zoomed, folded, query)
@@ -104,7 +111,7 @@ def read_view(reader: RunReader, query: FigureQuery) -> RunView:
         reader.run, query, heatmap, layer_counts, curves, incidents, extent,
         max_depth=max_depth(layers.names) if layers else 1, steps_per_column=steps_per_column,
         state=state_of(incidents, end), headline=headline(incidents, end, extent[1]),
-        problems=reader.index.problems,
+        problems=reader.index.problems, row_of=rows,
     )  # fmt: skip
 
 
@@ -115,10 +122,13 @@ def malformed_view(run: str, query: FigureQuery, error: Exception) -> RunView:
 
 
 def layer_curve(layers: LayerSeries, folded: LayerSeries, query: FigureQuery) -> dict[str, Curve]:
-    """The curve of the chosen layer or module, NaN where it is not finite; empty if there is no such row."""
-    source = folded if query.layer in folded.names else layers
-    if query.layer not in source.names:
+    """The curve of the chosen layer, module or row, NaN where it is not finite; empty if there is none."""
+    chosen = [layers.names[i] for i in inside(layers.names, query.layer)] if query.layer else []
+    if not chosen and query.layer not in folded.names:
         return {}
+    source = folded
+    if query.layer not in folded.names:
+        source, _ = fold_layers(layers, query.statistic, dict.fromkeys(chosen, query.layer))
     log10 = source.log10[:, source.names.index(query.layer)].astype(np.float64)
     with np.errstate(over="ignore"):
         values = np.where(np.isposinf(log10), np.nan, 10.0**log10)

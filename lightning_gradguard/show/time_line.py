@@ -38,7 +38,7 @@ def add_time_line(
             hovertemplate=f"around step %{{x:,d}}<br>%{{y}} {short_label(kind, 40)}<extra></extra>",
         )  # fmt: skip
     title = {"text": "count", "standoff": 2, "font": {"size": 10, "color": theme.muted}}
-    figure.update_layout(yaxis2={"range": [0, max(most, 1)], "nticks": 3, "tickformat": "d", "title": title})
+    figure.update_layout(yaxis2={"range": [0, max(most, 1)], "dtick": -(-max(most, 1) // 2), "title": title})
 
 
 def counts_by_kind(view: RunView, steps: Sequence[float], kinds: Sequence[str]) -> NDArray[np.int64]:

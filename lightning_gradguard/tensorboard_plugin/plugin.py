@@ -53,6 +53,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         return {
             "/runs": self.runs_route,
             "/figures": self.figures_route,
+            "/layers": self.layers_route,
             "/plotly.min.js": file_route(plotly_js, "text/javascript", expires=24 * 3600),
             **{f"/{path.name}": file_route(path.read_bytes, TYPES[path.suffix]) for path in files},
         }
@@ -110,9 +111,23 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             for view, figure in zip(views, figures, strict=True)
         ]
 
+    def layers_impl(self, context: Any, experiment: str, runs: Sequence[str], optimizer: str) -> list[str]:
+        """The names of all layers and modules of some runs."""
+        paths = (path for run in runs for path in self._reader(context, experiment, run).paths(optimizer))
+        return list(dict.fromkeys(paths))
+
     def runs_route(self, environ: dict[str, Any], start: Any) -> Any:
         """`GET /runs`."""
         return respond(environ, start, lambda _, context, experiment: {"runs": self.runs_impl(context, experiment)})
+
+    def layers_route(self, environ: dict[str, Any], start: Any) -> Any:
+        """`GET /layers?run=...`."""
+
+        def body(request: Request, context: Any, experiment: str) -> dict[str, Any]:
+            runs, optimizer = request.args.getlist("run")[:MAX_RUNS], request.args.get("optimizer", "")
+            return {"layers": self.layers_impl(context, experiment, runs, optimizer)}
+
+        return respond(environ, start, body)
 
     def figures_route(self, environ: dict[str, Any], start: Any) -> Any:
         """`GET /figures?run=...&statistic=...`."""

@@ -360,13 +360,30 @@ def test_modules_fold_and_open(tab):
     select = tab.driver.find_element(By.CSS_SELECTOR, "#depth")
     select.find_element(By.CSS_SELECTOR, "option[value='1']").click()
     tab.until(lambda: tab.heatmap()["labels"] == ["encoder (2)", "head"])
-    layer = tab.driver.find_element(By.CSS_SELECTOR, "#layer")
-    layer.send_keys("encoder", Keys.ENTER)
-    tab.until(lambda: tab.texts("#module") == ["Open encoder"])
-    tab.driver.find_element(By.CSS_SELECTOR, "#module").click()
+    area = tab.driver.find_element(By.CSS_SELECTOR, ".plot .nsewdrag")
+    webdriver.ActionChains(tab.driver).move_to_element_with_offset(area, 0, -40).click().perform()
     tab.until(lambda: tab.heatmap()["labels"] == ["0", "2"])
+    assert tab.texts("#path") == ["all layers\nencoder"]
     assert tab.texts(".annotation-text")[0].startswith("gradient norm per layer in encoder; input at the top")
     assert tab.errors() == []
+
+
+def test_the_search_suggests_layers_and_modules_and_says_when_nothing_matches(tab):
+    tab.choose("guarded")
+    tab.until(lambda: len(tab.driver.find_elements(By.CSS_SELECTOR, "#rows option")) == 4)
+    suggested = "return [...document.querySelectorAll('#rows option')].map((option) => option.value)"
+    assert tab.driver.execute_script(suggested) == ["encoder", "encoder.0", "encoder.2", "head"]
+    layer = tab.driver.find_element(By.CSS_SELECTOR, "#layer")
+    for typed, message in (("decoder", "No layer matches."), ("ENC", "3 layers match; choose one")):
+        layer.send_keys(Keys.CONTROL, "a", Keys.NULL, typed, Keys.ENTER)
+        assert tab.until(lambda message=message: tab.texts("#found") == [message])
+    layer.send_keys(Keys.CONTROL, "a", Keys.NULL, "R.2", Keys.ENTER)
+    tab.until(lambda: any(text.startswith("gradient norm of encoder.2") for text in tab.texts(".annotation-text")))
+    assert tab.texts("#found") == [""]
+    layer.send_keys(Keys.CONTROL, "a", Keys.NULL, "encoder", Keys.ENTER)
+    tab.until(lambda: tab.heatmap()["labels"] == ["0", "2"])
+    tab.driver.find_element(By.CSS_SELECTOR, "#path button").click()
+    tab.until(lambda: tab.heatmap()["labels"] == ["encoder.0", "encoder.2", "head"])
 
 
 def test_it_follows_the_dark_mode_of_tensorboard(tab):

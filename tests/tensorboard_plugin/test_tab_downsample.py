@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_gradguard.show.downsample import auto_depth, bin_steps, fold_layers, thin_curve
+from lightning_gradguard.show.downsample import (
+    MAX_CELLS,
+    MAX_ROWS,
+    MIN_ROWS,
+    SPAN,
+    auto_depth,
+    bin_steps,
+    fold_layers,
+    inside,
+    rows_of,
+    thin_curve,
+)
 from lightning_gradguard.show.figures import value_range
 from lightning_gradguard.show.heatmap_figure import MIN_DECADES, color_range
 from lightning_gradguard.show.heatmap_image import HEIGHT, draw_heatmap
@@ -13,6 +24,7 @@ from lightning_gradguard.show.heatmap_window import HeatmapWindow
 from lightning_gradguard.show.run_reader import LayerSeries
 from lightning_gradguard.show.run_view import FigureQuery, RunView
 
+BOTH = {"a.0": "a", "a.1": "a"}
 NAMES = ("emb", "enc.0.q", "enc.1.q", "enc.0.k", "enc.1.k", "head")
 
 
@@ -23,7 +35,7 @@ def series_of(norms: np.ndarray, names: tuple[str, ...] = NAMES) -> LayerSeries:
 
 def test_a_module_is_the_norm_of_its_layers_even_when_they_are_not_adjacent():
     norms = np.random.default_rng(0).lognormal(size=(5, 6))
-    folded, counts = fold_layers(series_of(norms), "grad_norm", depth=2)
+    folded, counts = fold_layers(series_of(norms), "grad_norm", rows_of(NAMES, 2))
     assert folded.names == ("emb", "enc.0", "enc.1", "head")
     assert counts == [1, 2, 2, 1]
     np.testing.assert_allclose(10.0 ** folded.log10[:, 1], np.hypot(norms[:, 1], norms[:, 3]), rtol=1e-5)
@@ -31,23 +43,23 @@ def test_a_module_is_the_norm_of_its_layers_even_when_they_are_not_adjacent():
 
 def test_a_ratio_is_the_maximum_over_its_layers():
     norms = np.random.default_rng(0).lognormal(size=(5, 6))
-    folded, _ = fold_layers(series_of(norms), "update_ratio", depth=1)
+    folded, _ = fold_layers(series_of(norms), "update_ratio", rows_of(NAMES, 1))
     np.testing.assert_allclose(10.0 ** folded.log10[:, 1], norms[:, 1:5].max(axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("other", "expected"), [(0.0, 0.0), (np.inf, np.inf), (1.0, 0.0)])
 def test_zero_and_inf_can_be_folded(other, expected):
-    folded, _ = fold_layers(series_of(np.array([[other, 1.0]]), ("a.0", "a.1")), "update_ratio", depth=1)
+    folded, _ = fold_layers(series_of(np.array([[other, 1.0]]), ("a.0", "a.1")), "update_ratio", BOTH)
     assert folded.log10[0, 0] == expected
 
 
 def test_a_module_of_zeros_is_zero():
-    folded, _ = fold_layers(series_of(np.zeros((1, 2)), ("a.0", "a.1")), "grad_norm", depth=1)
+    folded, _ = fold_layers(series_of(np.zeros((1, 2)), ("a.0", "a.1")), "grad_norm", BOTH)
     assert folded.log10[0, 0] == -np.inf
 
 
 def test_a_module_that_does_not_exist_has_no_rows():
-    folded, counts = fold_layers(series_of(np.ones((3, 6))), "grad_norm", depth=1, within="decoder")
+    folded, counts = fold_layers(series_of(np.ones((3, 6))), "grad_norm", rows_of(NAMES, 1, "decoder"))
     assert (folded.names, counts, folded.log10.shape) == ((), [], (3, 0))
 
 
@@ -73,6 +85,51 @@ def test_hundreds_of_layers_are_folded_to_at_most_120_rows():
     assert auto_depth(names) == 4
     assert auto_depth(names, within="encoder.layer.3") == 0
     assert auto_depth(tuple(f"l{i}" for i in range(1000))) == 1
+
+
+MODELS = {
+    "flat": [f"net.{i}" for i in range(1000)],
+    "flatter": [f"l{i}" for i in range(500)],
+    "blocks": [f"encoder.layer.{i}.{part}" for i in range(250) for part in "qkvo"],
+    "two stacks": [f"{stack}.{i}.{part}" for stack in ("encoder", "decoder") for i in range(200) for part in "ab"],
+    "a stack and a head": [*(f"body.{i}.conv" for i in range(300)), "head.0", "head.1"],
+    "huge": [f"experts.{i}.{j}" for i in range(3) for j in range(5000)],
+}
+
+
+@pytest.mark.parametrize("names", MODELS.values(), ids=MODELS)
+def test_at_least_a_dozen_rows_are_shown_and_every_row_opens_down_to_its_layers(names):
+    within, trail = "", []
+    while True:
+        rows = rows_of(names, auto_depth(names, within), within, divide=True)
+        counts = {row: list(rows.values()).count(row) for row in dict.fromkeys(rows.values())}
+        assert min(MIN_ROWS, len(rows)) <= len(counts) <= MAX_ROWS
+        assert sorted(rows) == sorted(names[i] for i in inside(names, within))
+        folded = [row for row, count in counts.items() if count > 1]
+        if not folded:
+            break
+        within = folded[-1]
+        assert len(inside(names, within)) == counts[within]
+        assert within not in trail
+        trail.append(within)
+    assert len(trail) >= 1
+
+
+def test_neighbors_never_cross_from_one_module_to_another():
+    names = MODELS["two stacks"]
+    rows = rows_of(names, auto_depth(names), divide=True)
+    spans = [row for row in rows.values() if SPAN in row]
+    assert spans
+    assert all(name.split(".")[0] == row.split(".")[0] for name, row in rows.items())
+
+
+def test_a_depth_that_was_asked_for_is_kept():
+    assert set(rows_of(MODELS["flat"], 1).values()) == {"net"}
+
+
+def test_every_layer_of_a_large_model_has_few_columns():
+    binned = bin_steps(LayerSeries(tuple(MODELS["flat"]), np.arange(2000), np.zeros((2000, 1000), np.float32)))
+    assert binned.log10.size <= MAX_CELLS
 
 
 def view_of(log: np.ndarray) -> RunView:

@@ -55,6 +55,20 @@ def test_folding_and_opening_a_module(trained, client_of):
     assert [row["name"] for row in opened["rows"]] == ["encoder.0", "encoder.2"]
 
 
+def test_all_layers_and_modules_are_suggested(trained, client_of):
+    answer = client_of(trained).get(f"{ROOT}/layers?run=guarded&run=unguarded")
+    assert answer.json == {"layers": ["encoder", "encoder.0", "encoder.2", "head"]}
+
+
+def test_a_chosen_module_has_the_norm_of_its_layers(trained, client_of):
+    client = client_of(trained)
+    layer, module = (
+        next(t for t in figures(client, run="guarded", layer=name)[0]["figure"]["data"] if name in t.get("name", ""))
+        for name in ("encoder.2", "encoder")
+    )
+    assert len(module["x"]) == len(layer["x"])
+
+
 def test_a_chosen_layer_adds_its_panel(trained, client_of):
     client = client_of(trained)
     before, after = (figures(client, run="guarded", layer=layer)[0]["figure"] for layer in ("", "encoder.2"))

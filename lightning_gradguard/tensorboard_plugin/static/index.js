@@ -1,6 +1,7 @@
 // The GradGuard tab. `state` holds everything that is shown; `set` changes it, and `refresh` draws it.
 
 import * as Incidents from "./incidents.js";
+import * as Layers from "./layers.js";
 import * as Link from "./link.js";
 import * as Model from "./model.js";
 import * as Runs from "./runs.js";
@@ -20,6 +21,7 @@ const state = {
 const page = {};
 const opened = new Map(); // kinds of incidents that were opened or closed by hand
 let latest = 0, reloading = null;
+let paths = [], suggested = ""; // layers and modules, and of which runs
 
 export async function render() {
   document.head.append(
@@ -52,14 +54,15 @@ function build() {
   const select = (id, key) => page[id] = Views.element("select", {id, onchange: () => set({[key]: page[id].value})});
   const button = (id, textContent, onclick, title = "") => page[id] = Views.element("button", {id, textContent, onclick, title});
   page.layer = Views.element("input", {
-    id: "layer", type: "search", placeholder: "click a row or type a name", autocomplete: "off",
-    onchange: () => set({layer: page.layer.value}),
+    id: "layer", type: "search", placeholder: "click a row or type a name", autocomplete: "off", onchange: search,
   });
+  page.found = Views.element("span", {id: "found"});
+  page.found.setAttribute("role", "status");
+  page.path = Views.element("nav", {id: "path"});
   page.layer.setAttribute("list", "rows");
   button("side", "☰ Runs and incidents", () => document.body.classList.toggle("folded") || refresh(), "Fold or unfold the side bar");
   button("all", "All steps", () => set(WHOLE), "Show every step (Escape)");
   button("full", "All values", () => set({full: !state.full}), "Axes that contain every value, also spikes that flatten the rest");
-  button("module", "", null);
   page.rows = Views.element("datalist", {id: "rows"});
   page.runs = Views.element("div", {id: "runs"});
   page.pages = Views.element("div", {id: "pages"});
@@ -70,7 +73,7 @@ function build() {
   document.body.replaceChildren(
     Views.element("header", {}, [
       page.side, labeled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
-      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.module, page.full, page.all, page.rows,
+      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.found, page.path, page.full, page.all, page.rows,
     ]),
     Views.element("aside", {}, [
       Views.element("h2", {textContent: "Runs"}), filters(["run", "verdict"], showRuns), page.runs, page.pages,
@@ -209,20 +212,27 @@ function showControls() {
   Views.options(page.optimizer, optimizers.map((name) => [name, `Optimizer ${name || 0}`]), state.optimizer);
   Views.options(page.depth, [["auto", "Automatic"], ["0", "Every layer"], ...parts], state.depth);
   page.optimizerLabel.hidden = optimizers.length < 2;
-  page.rows.replaceChildren(...state.figures[0].rows.map((row) => Views.element("option", {value: row.name})));
+  suggest();
   if (document.activeElement !== page.layer) page.layer.value = state.layer;
-  showModuleButton();
+  page.path.replaceChildren(...Layers.breadcrumbs(state.within, (path) => set({within: path, depth: "auto"})));
   page.full.setAttribute("aria-pressed", String(state.full));
   page.all.disabled = state.from === null;
 }
 
-// The button opens a folded row, or closes an opened module.
-function showModuleButton() {
-  const row = state.figures[0].rows.find((each) => each.name === state.layer);
-  page.module.hidden = !state.within && !(row?.layers > 1);
-  const open = row?.layers > 1 && row.name !== state.within;
-  page.module.textContent = open ? `Open ${row.name}` : `Close ${state.within}`;
-  page.module.onclick = () => set(open ? {within: row.name, depth: "auto"} : {within: ""});
+// Offers the names of all layers and modules of the shown runs.
+async function suggest() {
+  const key = JSON.stringify([shownRuns(), state.optimizer, state.figures.map((figure) => figure.rows.length)]);
+  if (key === suggested) return;
+  suggested = key;
+  paths = await Model.getLayers(shownRuns(), state.optimizer).catch(() => []);
+  page.rows.replaceChildren(...paths.map((value) => Views.element("option", {value})));
+}
+
+function search() {
+  const {path, message} = Layers.find(page.layer.value.trim(), paths);
+  page.found.textContent = message;
+  if (path === undefined) return;
+  set(Layers.isModule(path, paths) ? {layer: path, within: path, depth: "auto"} : {layer: path});
 }
 
 function showIncidents() {
@@ -251,7 +261,8 @@ function goTo(figure, incident) {
   const last = Math.max(incident.x_last ?? incident.x, incident.x);
   const margin = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
   opened.delete(incident.kind);
-  set({from: incident.x - margin, to: last + margin, focus: Incidents.idOf(figure, incident), layer: incident.layers?.[0] ?? ""});
+  const from = Math.max(incident.x - margin, Math.min(0, figure.extent[0]));
+  set({from, to: last + margin, focus: Incidents.idOf(figure, incident), layer: incident.layers?.[0] ?? ""});
 }
 
 async function showFigures() {
@@ -285,11 +296,16 @@ async function showFigure(section, figure) {
   plot.on("plotly_relayout", debounced((change) => zoomed(change), 150));
 }
 
+// A click opens a row of several layers; it chooses a single layer, or the incident of a marker.
 function clicked(section, point) {
-  if (point.data.type !== "heatmap") return;
   const figure = state.figures.find((each) => each.run === section.dataset.run);
-  const name = figure.rows[point.pointIndex[0]]?.name;
-  if (name) set({layer: name === state.layer ? "" : name});
+  if (point.data.name === "incidents") return choose(figure, figure.incidents[point.customdata]);
+  if (point.data.type !== "heatmap") return;
+  const row = figure.rows[point.pointIndex[0]];
+  if (!row) return;
+  page.found.textContent = "";
+  if (row.layers > 1) set({within: row.name, layer: row.name, depth: "auto"});
+  else set({layer: row.name === state.layer ? "" : row.name});
 }
 
 function zoomed(change) {

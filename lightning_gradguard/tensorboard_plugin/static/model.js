@@ -9,6 +9,11 @@ export async function getFigures(runs, query) {
   return (await getJson("figures", [...runs.map((run) => ["run", run]), ...pairs])).figures;
 }
 
+// The names of all layers and modules.
+export async function getLayers(runs, optimizer) {
+  return (await getJson("layers", [...runs.map((run) => ["run", run]), ["optimizer", optimizer]])).layers;
+}
+
 async function getJson(route, pairs) {
   const url = new URL(route, import.meta.url);
   url.search = new URLSearchParams(pairs).toString();
