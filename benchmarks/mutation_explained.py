@@ -35,6 +35,9 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "decide: if False:": "A shortcut: the rest gives the same.",
     },
     "step/lr_factor.py": {
+        "LRFactor.__init__: self.taken = 1": "It is read after a first reduction, which sets it to 0.",
+        "LRFactor.effective_lr: return lr if -math.inf < lr <= 0 else math.inf": "A learning rate of 0 has been returned before.",
+        "LRFactor.effective_lr: return lr if -math.inf < lr < 1 else math.inf": "Those from 0 on have been returned before.",
         "LRFactor.current_factor: if False:": "A shortcut: no learning rate exceeds an infinite ceiling.",
         "LRFactor.current_factor: return self.factor * (self.ceiling / highest if highest >= self.ceiling else 1.0)": "At equality the quotient is 1.",
     },

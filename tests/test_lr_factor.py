@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.optim import lr_scheduler as S
@@ -138,3 +140,104 @@ def test_a_rate_that_is_set_after_the_factor_is_left_alone() -> None:
     optimizer.step(closure)  # type: ignore[arg-type]
     assert float(weight) == -0.25
     assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+def with_rates(*rates: float) -> LRFactor:
+    """A factor with a hold of two steps and a ramp of one, on an optimizer with a group for each learning rate."""
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in rates]
+    groups = [{"params": [weight], "lr": lr} for weight, lr in zip(weights, rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr
+    return LRFactor(optimizer, hold=2, ramp=1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "base", "hold"),
+    [(0, 0.3, 4), (19, 0.3, 4), (20, 0.3, 4), (21, 1.0, 2)],  # the hold is two steps, and ten times that is forgiven
+)
+def test_a_factor_that_fails_again_soon_grows_back_to_a_third_of_it(steps: int, base: float, hold: int) -> None:
+    factor = with_rates(1.0)
+    factor.reduce(0.5)
+    for _ in range(3):
+        factor.recover()
+    assert factor.factor == 1.0
+    for _ in range(steps):
+        factor.optimizer.step()
+    factor.reduce(0.01)
+    assert (factor.base, factor.hold, factor.taken) == (base, hold, 0)
+    for _ in range(hold + 3):
+        factor.recover()
+    assert factor.factor == pytest.approx(base)
+
+
+def test_steps_count_from_the_last_reduction() -> None:
+    factor = with_rates(1.0)
+    factor.reduce(0.5)
+    for _ in range(15):
+        factor.optimizer.step()
+    factor.reduce(0.5)
+    for _ in range(15):
+        factor.optimizer.step()
+        factor.recover()
+    factor.reduce(0.5)
+    assert factor.hold == 4  # 15 steps after the last one, not 30
+
+
+def test_the_base_is_never_below_the_factor() -> None:
+    factor = with_rates(1.0)
+    factor.reduce(0.5)
+    for _ in range(3):
+        factor.recover()
+    factor.reduce(0.9)
+    assert factor.base == factor.factor == 0.9
+
+
+def test_the_end_of_a_reduction_counts_for_the_step_that_is_taking_place() -> None:
+    factor = with_rates(0.5)
+    factor.set_permanent(0.5)
+    factor.reduce(0.1)
+    rates = []
+
+    def closure() -> None:
+        rates.append(factor.optimizer.param_groups[0]["lr"])
+        factor.end_reduction()
+        rates.append(factor.optimizer.param_groups[0]["lr"])
+
+    factor.optimizer.step(closure)  # type: ignore[arg-type]
+    assert rates == [0.025, 0.25]
+    assert factor.factor == 0.5
+
+
+def test_closed_within_a_step_it_leaves_the_users_rate() -> None:
+    factor = with_rates(0.5)
+    factor.reduce(0.1)
+    rates = []
+
+    def closure() -> None:
+        factor.close()
+        rates.append(factor.optimizer.param_groups[0]["lr"])
+
+    factor.optimizer.step(closure)  # type: ignore[arg-type]
+    assert rates == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("rates", "effective"),
+    [
+        ((0.5, 0.25), 0.05),
+        ((0.0, 0.5), 0.05),
+        ((0.0,), 0.0),
+        ((0.5, -2.0), -2.0),
+        ((0.5, math.inf), math.inf),
+        ((0.5, math.nan), math.inf),
+        ((0.5, -math.inf), math.inf),
+        ((-2.0, math.nan), -2.0),
+    ],
+)
+def test_the_effective_rate_is_the_largest_or_the_first_that_is_none(
+    rates: tuple[float, ...], effective: float
+) -> None:
+    factor = with_rates(*rates)
+    factor.reduce(0.1)
+    assert factor.effective_lr() == effective
