@@ -437,7 +437,7 @@ def eps_of(optimizer: Optimizer) -> float:
     groups = optimizer.param_groups
     given = [group.get("eps") for group in groups if "betas" in group or "alpha" in group]
     numbers = [float(eps) for eps in given if isinstance(eps, (int, float))]
-    return min(numbers) if len(numbers) == len(groups) else 0.0
+    return min(numbers, default=0.0) if len(numbers) == len(groups) else 0.0
 
 
 def overflowed(grad_norm: Any, loss: float | None, **_: Any) -> bool:
