@@ -11,9 +11,10 @@ import pytest
 from plotly.colors import sample_colorscale
 
 from lightning_gradguard.show import metadata
-from lightning_gradguard.show.figures import MAX_INCIDENT_LINES, PANELS, draw_figures
+from lightning_gradguard.show.figures import MAX_INCIDENT_LINES, draw_figures
 from lightning_gradguard.show.heatmap_figure import cell_values, log_colors
 from lightning_gradguard.show.layer_series import LayerSeries
+from lightning_gradguard.show.panels import PANELS
 from lightning_gradguard.show.run_view import FigureQuery, RunView
 from lightning_gradguard.show.time_line import BARS, counts_by_kind
 
@@ -38,7 +39,7 @@ def trace(figure: Any, name: str) -> Any:
 
 
 def test_a_value_holds_until_the_next_step() -> None:
-    (figure,) = draw_figures([view_of({panel.curves[0][0]: 1.0 + STEPS for panel in PANELS})])
+    (figure,) = draw_figures([view_of({panel.lines[0].name: 1.0 + STEPS for panel in PANELS})])
     lines = [found for found in figure.data if found.type == "scatter" and found.mode == "lines"]
     assert len(lines) >= len(PANELS)
     assert {line.line.shape for line in lines} == {"hv"}
@@ -48,7 +49,7 @@ def test_a_value_holds_until_the_next_step() -> None:
 def test_a_skipped_step_is_a_gap_and_the_value_before_it_holds_until_then(name: str) -> None:
     values = np.where(STEPS == 50, 0.0, 0.5)
     (figure,) = draw_figures([view_of({"grad_norm": np.ones(100), name: values})])
-    label = "clipped" if name == "grad_norm_clipped" else "clip coefficient"
+    label = "clipped norm" if name == "grad_norm_clipped" else "clip coefficient"
     line = trace(figure, label)
     assert np.isnan(np.asarray(line.y)[np.asarray(line.x) == 50]).all()
     held = np.asarray(line.x)[~np.isnan(line.y)]
@@ -57,7 +58,7 @@ def test_a_skipped_step_is_a_gap_and_the_value_before_it_holds_until_then(name: 
 
 def test_the_loss_that_is_not_finite_is_a_gap() -> None:
     (figure,) = draw_figures([view_of({"loss": np.where(STEPS == 7, math.inf, 1.0)})])
-    line = trace(figure, "training loss")
+    line = trace(figure, "loss")
     assert np.isnan(np.asarray(line.y)[np.asarray(line.x) == 7]).all()
 
 
@@ -71,7 +72,7 @@ def test_a_spike_flattens_the_loss_only_on_request(full: bool, high: float) -> N
 
 
 def test_every_axis_has_a_title_with_its_unit() -> None:
-    curves = {panel.curves[0][0]: 1.0 + STEPS for panel in PANELS}
+    curves = {panel.lines[0].name: 1.0 + STEPS for panel in PANELS}
     (figure,) = draw_figures([view_of(curves, [incident(3)])])
     axes = [figure.layout[f"yaxis{i}"].title.text for i in range(2, 3 + len(PANELS))]
     assert axes == ["count", *(panel.unit for panel in PANELS)]

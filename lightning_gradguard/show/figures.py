@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 
 from lightning_gradguard.show.downsample import with_gaps
 from lightning_gradguard.show.heatmap_figure import add_heatmap, color_range, heatmap_title
+from lightning_gradguard.show.panels import PANELS, Line, Panel
 from lightning_gradguard.show.run_view import RunView, malformed_view
 from lightning_gradguard.show.theme import (
     DARK,
@@ -34,37 +35,6 @@ MAX_INCIDENT_LINES = 60
 DASHES = {"solid": "\u2014", "dash": "- -", "dot": "\u00b7\u00b7\u00b7"}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A panel of curves below the heatmap.
-
-    Args:
-        title: What it shows.
-        unit: The title of its value axis.
-        curves: For each curve its name, its label in the title, and its dash.
-        log: Whether the value axis is logarithmic.
-        include: Values that are always inside the axis limits, so that a nearly constant curve looks constant.
-    """
-
-    title: str
-    unit: str
-    curves: tuple[tuple[str, str, str], ...]
-    log: bool = False
-    include: tuple[float, ...] = ()
-
-
-NORM = (
-    ("grad_norm", "unclipped", "solid"), ("grad_norm_clipped", "clipped", "dot"),
-    ("grad_norm_limit", "limit", "dash"),
-)  # fmt: skip
-FACTORS = (("clip_coefficient", "clip coefficient", "solid"), ("lr_factor", "LR factor", "dash"))
-PANELS = (
-    Panel("global gradient norm", "L2 norm", NORM, log=True),
-    Panel("training loss", "loss", (("loss", "", "solid"),)),
-    Panel("multipliers", "factor", FACTORS, include=(0, 1)),
-    Panel("effective learning rate", "rate", (("lr", "", "solid"),), include=(0,)),
-    Panel("depth slope", "decades/layer", (("depth_slope", "", "solid"),), include=(-0.1, 0.1)),
-)
 #: Curves that are 0 where the optimizer's step was skipped: drawn as a gap, because nothing was clipped there.
 GAP_AT_ZERO = ("clip_coefficient", "grad_norm_clipped")
 #: Share of the values at each end of a panel's axis that may lie outside it.
@@ -210,14 +180,13 @@ def style_axes(figure: go.Figure, layout: FigureLayout) -> None:
 
 def add_panel(figure: go.Figure, view: RunView, panel: Panel, axis: str, span: list[float], theme: Theme) -> None:
     """Draws the curves of one panel, step-shaped: a value holds until the next one."""
-    for (name, title, dash), color in zip(panel.curves, theme.series, strict=False):
-        steps, values = view.curves.get(name, (np.zeros(0, np.int64), np.zeros(0)))
-        x, y = with_gaps(steps, np.where(values == 0, np.nan, values) if name in GAP_AT_ZERO else values)
-        label = title or panel.title
+    for line, color in zip(panel.lines, theme.series, strict=False):
+        steps, values = view.curves.get(line.name, (np.zeros(0, np.int64), np.zeros(0)))
+        x, y = with_gaps(steps, np.where(values == 0, np.nan, values) if line.name in GAP_AT_ZERO else values)
         figure.add_scatter(
-            x=x, y=y, yaxis=axis, mode="lines", name=label, showlegend=False,
-            line={"color": color, "width": 1.5, "dash": dash, "shape": "hv"},
-            hovertemplate=f"step %{{x:,d}}<br>{label} %{{y:.4~g}} ({panel.unit})<extra></extra>",
+            x=x, y=y, yaxis=axis, mode="lines", name=line.title, showlegend=False,
+            line={"color": color, "width": 1.5, "dash": line.dash, "shape": "hv"},
+            hovertemplate=f"step %{{x:,d}}<br>{line.title} %{{y:.4~g}} ({panel.unit})<extra></extra>",
         )  # fmt: skip
     decades: dict[str, Any] = {
         "type": "log",
@@ -263,9 +232,9 @@ def add_titles(figure: go.Figure, titles: Sequence[str], layout: FigureLayout) -
 def panel_title(panel: Panel, theme: Theme) -> str:
     """The panel's title, with the label of each curve in its color and dash."""
     labels = (
-        f'   <span style="color:{color}">{DASHES[dash]} {title}</span>'
-        for (_, title, dash), color in zip(panel.curves, theme.series, strict=False)
-        if title
+        f'   <span style="color:{color}">{DASHES[line.dash]} {line.label}</span>'
+        for line, color in zip(panel.lines, theme.series, strict=False)
+        if line.label
     )
     return f"<b>{panel.title}</b>" + "".join(labels)
 
@@ -275,7 +244,8 @@ def layer_panels(views: Sequence[RunView]) -> list[Panel]:
     query = views[0].query
     title = f"{statistic_title(query.statistic)} of {short_label(query.layer, 60)}"
     unit = UNITS.get(query.statistic, "value")
-    return [Panel(title, unit, (("layer", "", "solid"),), log=True)] if any("layer" in v.curves for v in views) else []
+    line = Line("layer", statistic_title(query.statistic), "")
+    return [Panel(title, unit, (line,), log=True)] if any("layer" in v.curves for v in views) else []
 
 
 def step_range(views: Sequence[RunView]) -> list[float]:
@@ -294,7 +264,7 @@ def value_range(panel: Panel, views: Sequence[RunView], cut: float = CUT) -> lis
         views: The runs.
         cut: Share of the values at each end that may lie outside; 0 shows all of them.
     """
-    curves = [v.curves[name][1] for v in views for name, _, _ in panel.curves if name in v.curves]
+    curves = [v.curves[name][1] for v in views for line in panel.lines if (name := line.name) in v.curves]
     values = np.concatenate([*curves, np.zeros(0)])
     values = values[np.isfinite(values)]
     span = robust_range(np.log10(values[values > 0]) if panel.log else values, cut=cut)

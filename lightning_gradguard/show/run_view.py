@@ -115,6 +115,19 @@ def read_view(reader: RunReader, query: FigureQuery) -> RunView:
     )  # fmt: skip
 
 
+def values_at(reader: RunReader, step: int, query: FigureQuery) -> dict[str, float]:
+    """The last value of every curve up to a step, that of the chosen layer as `"layer"`; only those that are finite."""
+    curves = reader.curves(query.optimizer)
+    layers = reader.layers(query.statistic, query.optimizer) if query.layer else None
+    if layers is not None:
+        at = int(np.searchsorted(layers.steps, step, side="right")) - 1
+        one = replace(layers, steps=layers.steps[at : at + 1], log10=layers.log10[at : at + 1])
+        curves = {**curves, **layer_curve(one, one, query)}
+    places = {name: int(np.searchsorted(x, step, side="right")) - 1 for name, (x, _) in curves.items()}
+    values = {name: float(curves[name][1][at]) for name, at in places.items() if at >= 0}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
 def malformed_view(run: str, query: FigureQuery, error: Exception) -> RunView:
     """A run that cannot be shown, with the reason."""
     reason = f"The run's data cannot be read ({type(error).__name__}: {error})."

@@ -21,11 +21,19 @@ from werkzeug import Request, Response, wrappers
 
 from lightning_gradguard.record.location import Location
 from lightning_gradguard.show import metadata
+from lightning_gradguard.show.panels import PANELS, explanations
 from lightning_gradguard.show.plotly_asset import plotly_js
 from lightning_gradguard.show.recording import find_recordings
 from lightning_gradguard.show.run_reader import Cache, RunReader, list_runs, natural, state_of, trials_of
-from lightning_gradguard.show.run_view import DEFAULT_STATISTIC, FigureQuery, RunView, malformed_view, read_view
-from lightning_gradguard.show.theme import kind_symbols
+from lightning_gradguard.show.run_view import (
+    DEFAULT_STATISTIC,
+    FigureQuery,
+    RunView,
+    malformed_view,
+    read_view,
+    values_at,
+)
+from lightning_gradguard.show.theme import TITLES, kind_symbols
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -54,6 +62,8 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             "/runs": self.runs_route,
             "/figures": self.figures_route,
             "/layers": self.layers_route,
+            "/step": self.step_route,
+            "/help": self.help_route,
             "/plotly.min.js": file_route(plotly_js, "text/javascript", expires=24 * 3600),
             **{f"/{path.name}": file_route(path.read_bytes, TYPES[path.suffix]) for path in files},
         }
@@ -116,6 +126,20 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         paths = (path for run in runs for path in self._reader(context, experiment, run).paths(optimizer))
         return list(dict.fromkeys(paths))
 
+    def step_impl(
+        self, context: Any, experiment: str, runs: Sequence[str], step: int, query: FigureQuery
+    ) -> list[dict[str, Any]]:
+        """The value of each curve of some runs at a step, in the order of the panels."""
+        titles = [(line.name, line.title) for panel in PANELS for line in panel.lines]
+        if query.layer:
+            titles.append(("layer", f"{TITLES.get(query.statistic, query.statistic)} of {query.layer}"))
+        values = [values_at(self._reader(context, experiment, run), step, query) for run in runs]
+        return [
+            {"title": title, "values": [each.get(name) for each in values]}
+            for name, title in titles
+            if any(name in each for each in values)
+        ]
+
     def runs_route(self, environ: dict[str, Any], start: Any) -> Any:
         """`GET /runs`."""
         return respond(environ, start, lambda _, context, experiment: {"runs": self.runs_impl(context, experiment)})
@@ -128,6 +152,20 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             return {"layers": self.layers_impl(context, experiment, runs, optimizer)}
 
         return respond(environ, start, body)
+
+    def step_route(self, environ: dict[str, Any], start: Any) -> Any:
+        """`GET /step?run=...&step=...`."""
+
+        def body(request: Request, context: Any, experiment: str) -> dict[str, Any]:
+            runs, step = request.args.getlist("run")[:MAX_RUNS], int(parse_number(request.args, "step", 0))
+            curves = self.step_impl(context, experiment, runs, step, parse_query(request.args))
+            return {"step": step, "runs": runs, "curves": curves}
+
+        return respond(environ, start, body)
+
+    def help_route(self, environ: dict[str, Any], start: Any) -> Any:
+        """`GET /help`."""
+        return respond(environ, start, lambda *_: {"help": explanations()})
 
     def figures_route(self, environ: dict[str, Any], start: Any) -> Any:
         """`GET /figures?run=...&statistic=...`."""

@@ -386,6 +386,32 @@ def test_the_search_suggests_layers_and_modules_and_says_when_nothing_matches(ta
     tab.until(lambda: tab.heatmap()["labels"] == ["encoder.0", "encoder.2", "head"])
 
 
+def test_hovering_compares_all_runs_at_that_step(tab):
+    tab.choose("cells", "guarded")
+    tab.hover(0, 7)
+    tab.until(lambda: tab.texts("#readout th")[0] == "step 7")
+    rows = [row.split()[0] for row in tab.texts("#readout tr")[1:]]
+    assert rows == ["cells", "guarded"]
+    loss = tab.texts("#readout th").index("loss")
+    assert tab.texts("#readout tr:nth-child(2) td")[loss] == "0.5"
+    own, other = tab.driver.find_elements(By.CSS_SELECTOR, ".crosshair")
+    assert (own.is_displayed(), other.is_displayed()) == (False, True)
+    script = """
+        const plot = document.querySelectorAll('.plot')[1], {xaxis} = plot._fullLayout;
+        return plot.getBoundingClientRect().x + xaxis._offset + xaxis.d2p(7)
+    """
+    assert abs(other.rect["x"] - tab.driver.execute_script(script)) < 2
+    assert tab.errors() == []
+
+
+def test_a_help_panel_explains_what_is_shown(tab):
+    tab.driver.find_element(By.CSS_SELECTOR, "#help_button").click()
+    tab.until(lambda: "heatmap" in tab.texts("#help strong"))
+    assert "depth slope" in tab.texts("#help strong")
+    tab.driver.find_element(By.CSS_SELECTOR, "#help button").click()
+    tab.until(lambda: not tab.texts("#help"))
+
+
 def test_it_follows_the_dark_mode_of_tensorboard(tab):
     tab.choose("guarded")
     colors = (

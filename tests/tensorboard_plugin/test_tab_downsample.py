@@ -150,7 +150,7 @@ def test_one_step_at_1e30_does_not_flatten_the_scale():
 
 
 def test_a_panel_without_finite_values_has_no_range():
-    from lightning_gradguard.show.figures import PANELS
+    from lightning_gradguard.show.panels import PANELS
 
     view = RunView("r", FigureQuery(), None, [], {"loss": (np.arange(3), np.full(3, np.nan))}, [], (0, 2))
     assert value_range(PANELS[1], [view]) is None

@@ -8,6 +8,7 @@ import operator
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from torch.utils.tensorboard import SummaryWriter
 from werkzeug.test import Client
 
 from lightning_gradguard.findings import Finding, Incident, StepReport
+from lightning_gradguard.record.step_format import FOLDER
+from lightning_gradguard.record.step_log import read_steps
 from lightning_gradguard.show import metadata
+from lightning_gradguard.show.panels import PANELS
 from lightning_gradguard.tensorboard_plugin.plugin import STATIC, GradGuardLoader, parse_query
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
-ROOT = "/data/plugin/gradguard"
+ROOT, ROOT_FOLDER = "/data/plugin/gradguard", Path(__file__).parents[2]
 
 
 def figures(client: Client, **query: object) -> list[dict]:
@@ -60,13 +64,22 @@ def test_all_layers_and_modules_are_suggested(trained, client_of):
     assert answer.json == {"layers": ["encoder", "encoder.0", "encoder.2", "head"]}
 
 
-def test_a_chosen_module_has_the_norm_of_its_layers(trained, client_of):
-    client = client_of(trained)
-    layer, module = (
-        next(t for t in figures(client, run="guarded", layer=name)[0]["figure"]["data"] if name in t.get("name", ""))
-        for name in ("encoder.2", "encoder")
-    )
-    assert len(module["x"]) == len(layer["x"])
+def test_a_step_has_the_value_of_every_curve_of_every_run(trained, client_of):
+    query = {"run": ["guarded", "unguarded"], "step": 81, "layer": "encoder"}
+    answer = client_of(trained).get(f"{ROOT}/step", query_string=query).json
+    values = {curve["title"]: curve["values"] for curve in answer["curves"]}
+    assert (answer["step"], answer["runs"]) == (81, ["guarded", "unguarded"])
+    steps = [read_steps(trained / run / FOLDER)[81].stats for run in ("guarded", "unguarded")]
+    assert values["loss"] == pytest.approx([step.loss for step in steps])
+    assert values["gradient norm"] == pytest.approx([step.global_norm for step in steps])
+    norms = [np.hypot(*step.grad_norm[:2]) for step in steps]
+    assert values["gradient norm of encoder"] == pytest.approx(norms, rel=1e-4)
+
+
+def test_everything_that_is_drawn_is_explained_and_the_pages_exist(client_of, trained):
+    explained = client_of(trained).get(f"{ROOT}/help").json["help"]
+    assert {line.title for panel in PANELS for line in panel.lines} < {entry["title"] for entry in explained}
+    assert all(entry["text"].endswith(".") and (ROOT_FOLDER / entry["page"]).exists() for entry in explained)
 
 
 def test_a_chosen_layer_adds_its_panel(trained, client_of):

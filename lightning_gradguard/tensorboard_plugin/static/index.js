@@ -4,11 +4,12 @@ import * as Incidents from "./incidents.js";
 import * as Layers from "./layers.js";
 import * as Link from "./link.js";
 import * as Model from "./model.js";
+import * as Readout from "./readout.js";
 import * as Runs from "./runs.js";
 import * as Views from "./views.js";
 
 const TITLES = {grad_norm: "Gradient norm", update_ratio: "Update-to-weight ratio", param_norm: "Weight norm"};
-const WHOLE = {from: null, to: null, focus: ""};
+const WHOLE = {from: null, to: null, focus: "", step: null};
 // What a link carries, as it is at first.
 const DEFAULTS = {
   chosen: null, statistic: "grad_norm", optimizer: "", depth: "auto", within: "", layer: "", full: false, ...WHOLE,
@@ -63,6 +64,8 @@ function build() {
   button("side", "☰ Runs and incidents", () => document.body.classList.toggle("folded") || refresh(), "Fold or unfold the side bar");
   button("all", "All steps", () => set(WHOLE), "Show every step (Escape)");
   button("full", "All values", () => set({full: !state.full}), "Axes that contain every value, also spikes that flatten the rest");
+  button("help_button", "?", async () => Readout.helpDialog(await Model.getHelp()), "What is shown");
+  page.readout = Views.element("footer", {id: "readout"});
   page.rows = Views.element("datalist", {id: "rows"});
   page.runs = Views.element("div", {id: "runs"});
   page.pages = Views.element("div", {id: "pages"});
@@ -73,14 +76,14 @@ function build() {
   document.body.replaceChildren(
     Views.element("header", {}, [
       page.side, labeled("Statistic", select("statistic", "statistic")), page.optimizerLabel,
-      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.found, page.path, page.full, page.all, page.rows,
+      labeled("Rows", select("depth", "depth")), labeled("Layer", page.layer), page.found, page.path, page.full, page.all, page.help_button, page.rows,
     ]),
     Views.element("aside", {}, [
       Views.element("h2", {textContent: "Runs"}), filters(["run", "verdict"], showRuns), page.runs, page.pages,
       Views.element("h2", {textContent: "Incidents", title: "n: next, p: previous"}),
       filters(["kind", "outcome", "layer"], showIncidents), page.incidents,
     ]),
-    page.main,
+    page.main, page.readout,
   );
   document.body.addEventListener("keydown", pressed);
 }
@@ -149,7 +152,7 @@ async function refresh() {
   const columns = Math.max(1, Math.min(runs.length, Math.floor(page.main.clientWidth / NARROWEST)));
   page.main.style.setProperty("--columns", columns);
   const width = Math.floor(page.main.clientWidth / columns) - 16;
-  const height = Math.max(window.innerHeight - page.main.offsetTop - 80, 560); // below a header of two lines
+  const height = Math.max(page.main.clientHeight - 70, 560); // below a header of two lines
   const {statistic, optimizer, depth, within, layer, from, to, full, theme} = state;
   page.main.setAttribute("aria-busy", "true");
   try {
@@ -157,9 +160,11 @@ async function refresh() {
     const figures = await Model.getFigures(runs, query);
     if (request !== latest) return; // the state has changed since
     state.figures = figures;
+    state.step ??= figures[0].extent[1];
     showControls();
     showIncidents();
     await showFigures();
+    showStep();
   } catch (error) {
     if (request === latest) showError(error);
   } finally {
@@ -262,7 +267,7 @@ function goTo(figure, incident) {
   const margin = Math.max((last - incident.x) * 0.5, length * 0.04, 5);
   opened.delete(incident.kind);
   const from = Math.max(incident.x - margin, Math.min(0, figure.extent[0]));
-  set({from, to: last + margin, focus: Incidents.idOf(figure, incident), layer: incident.layers?.[0] ?? ""});
+  set({from, to: last + margin, focus: Incidents.idOf(figure, incident), layer: incident.layers?.[0] ?? "", step: incident.x});
 }
 
 async function showFigures() {
@@ -292,9 +297,24 @@ async function showFigure(section, figure) {
   plot.dataset.wired = "true";
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", `Heatmap of ${figure.run} by layer and step, and curves; incidents are listed beside it`);
+  plot.on("plotly_hover", (event) => hovered(Math.round(event.xvals?.[0] ?? event.points[0].x), plot));
   plot.on("plotly_click", (event) => clicked(section, event.points[0]));
   plot.on("plotly_relayout", debounced((change) => zoomed(change), 150));
 }
+
+function hovered(step, plot) {
+  Readout.showLine(page.main.querySelectorAll(".plot"), step, plot);
+  state.step = step;
+  showStep();
+}
+
+const showStep = debounced(async () => {
+  if (state.step === null) return;
+  const {step, optimizer, statistic, layer} = state;
+  try {
+    page.readout.replaceChildren(Readout.table(await Model.getStep(shownRuns(), {step, optimizer, statistic, layer})));
+  } catch { /* the next figure tells the error */ }
+}, 60);
 
 // A click opens a row of several layers; it chooses a single layer, or the incident of a marker.
 function clicked(section, point) {

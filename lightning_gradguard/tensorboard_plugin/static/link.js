@@ -7,7 +7,7 @@ const storage = () => window.parent.tensorboard?.tf_storage; // absent where the
 // Runs are separated by commas; those in their names are encoded.
 const encode = (value) => (Array.isArray(value) ? value.map(encodeURIComponent).join(",") : String(value ?? ""));
 const DECODE = {
-  chosen: (text) => text.split(",").map(decodeURIComponent), from: Number, to: Number, full: (text) => text === "true",
+  chosen: (text) => text.split(",").map(decodeURIComponent), from: Number, to: Number, step: Number, full: (text) => text === "true",
 };
 
 export function read(defaults) {

@@ -14,6 +14,11 @@ export async function getLayers(runs, optimizer) {
   return (await getJson("layers", [...runs.map((run) => ["run", run]), ["optimizer", optimizer]])).layers;
 }
 
+// The value of every curve at a step.
+export const getStep = (runs, query) => getJson("step", [...runs.map((run) => ["run", run]), ...Object.entries(query)]);
+
+export const getHelp = async () => (await getJson("help", [])).help;
+
 async function getJson(route, pairs) {
   const url = new URL(route, import.meta.url);
   url.search = new URLSearchParams(pairs).toString();
