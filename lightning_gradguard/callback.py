@@ -579,7 +579,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         metrics[f"{self._prefix}/outcome"] = as_tensor(OUTCOMES.index(report.outcome))
         metrics[f"{self._prefix}/incidents"] = as_tensor(len(report.incidents))
         if report.incidents:
-            metrics_of(trainer, "progress_bar_metrics")[f"{self._prefix}/incidents"] = len(report.incidents)
+            metrics_of(trainer, "progress_bar_metrics")[f"{self._prefix}/incidents"] = Count(len(report.incidents))
 
     def _take_in_restorations(self, trainer: Any) -> None:
         """What the engines have put back since their last step."""
@@ -615,6 +615,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
 def do_nothing() -> None:
     """Before `setup` and after the end."""
+
+
+class Count(int):
+    """A whole number, also in a progress bar that formats its numbers as floats."""
+
+    def __format__(self, spec: str) -> str:
+        return str(int(self))
 
 
 def as_tensor(number: float) -> Tensor:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 from runs import Faults, Net, files, fit, same_state
+from tqdm import tqdm
 
 from lightning_gradguard import GradGuard, Policy
 from lightning_gradguard.findings import Finding, Incident
+from lightning_gradguard.record.console import AboveBars
 from lightning_gradguard.record.incident_log import read_incidents
 from lightning_gradguard.record.logbook import log_incident_table
 from lightning_gradguard.record.report import Report
@@ -103,6 +108,15 @@ def test_the_console_tells_the_beginning_and_the_end_of_every_incident(caplog: A
     assert "skipped the step" in lines[1]
     assert lines[3].startswith("step 26: incident ended: steps 20-21: nonfinite")
     assert "1 incident(s): 1 nonfinite; recovered" in lines[4]
+
+
+def test_a_message_stands_on_a_line_of_its_own_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with tqdm(total=3, file=stream) as bar:
+        AboveBars().emit(logging.makeLogRecord({"msg": "told"}))
+        bar.update()
+    assert re.search(r"0/3.*\r *\rtold\n.*1/3", stream.getvalue(), re.DOTALL)
 
 
 def test_a_finding_that_lasts_is_told_at_every_power_of_two(caplog: Any) -> None:

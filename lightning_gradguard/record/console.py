@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from tqdm import tqdm
+
 from lightning_gradguard.findings import EXHAUSTED, HEALTHY, OPEN, UNRECOVERABLE, Incident, StepReport
 from lightning_gradguard.record.report import Report
+
+
+class AboveBars(logging.Handler):
+    """Writes messages to stderr, each on lines of its own above a progress bar.
+
+    tqdm takes its bar away meanwhile, and rich has replaced the stream while its bar is shown.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
 
 log = logging.getLogger("lightning_gradguard")
 if (
     not log.handlers and not logging.getLogger().handlers
 ):  # as Lightning does: visible unless the user configured logging
-    log.addHandler(logging.StreamHandler())
+    log.addHandler(AboveBars())
     log.setLevel(logging.INFO)
 
 
