@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_gradguard.arguments import warn_switched_off
-from lightning_gradguard.collect.loss_level import INITIAL as NO_LEVEL
 from lightning_gradguard.collect.loss_level import (
+    FEWEST,
     LOSS_LEVEL,
     ended,
     follow_level,
@@ -18,6 +18,7 @@ from lightning_gradguard.collect.loss_level import (
     limit_above,
     standing_of,
 )
+from lightning_gradguard.collect.loss_level import INITIAL as NO_LEVEL
 from lightning_gradguard.collect.loss_trend import INITIAL, LOSS_TREND, follow, judge, renewed
 from lightning_gradguard.collect.stats import Comparison, GradStats
 from lightning_gradguard.detectors import AbstractDetector, LossIncrease, NonFinite, NonFiniteState, State, diagnose
@@ -376,15 +377,21 @@ class StepEngine:
 
     def close_incidents(self) -> list[Incident]:
         """At the end of the run: the outcomes of the incidents that were still open."""
-        self.changed = self.incidents.close(self._outcome_at_end, self.loss)
+        loss = math.nan if self._is_lost(self.steps - FEWEST) else self.loss
+        self.changed = self.incidents.close(self._outcome_at_end, loss)
         return self.changed
 
     def _outcome_at_end(self, incident: Incident) -> str:
         """An incident whose symptom lasts is open; another one is resolved where the loss is at its best."""
         if not self._is_over(incident.kind):
             return OPEN
-        is_degraded = standing_of(self._level, self.steps).is_degraded
+        is_degraded = standing_of(self._level, self.steps).is_degraded or self._is_lost(incident.last_step + 1)
         return RESOLVED if self._is_back(incident) and not is_degraded else DEGRADED
+
+    def _is_lost(self, since: int) -> bool:
+        """Whether steps were left from one on, and none of them had a finite loss."""
+        followed = bool(self._level["errors"])
+        return followed and self.steps - since >= FEWEST and math.isnan(level_since(self._level, since))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, as plain dicts, lists, numbers, strings and tensors."""

@@ -444,6 +444,15 @@ def test_weights_come_back_bit_for_bit_after_a_comparison() -> None:
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
 
 
+@pytest.mark.parametrize("fault", [Faults({60: math.nan}), State(60, lambda m: m.net[0].weight.mul_(1e30))])
+def test_nothing_is_resolved_in_a_run_that_ends_in_nan(fault: pl.Callback) -> None:
+    guard = GradGuard("monitor")
+    fit(plain(), fault, guard, data=loader(batches=120))
+    assert guard.incidents
+    assert "resolved" not in {incident.outcome for incident in guard.incidents}
+    assert guard.report().outcome == "degraded"
+
+
 # ---------------------------------------------------------------- what leaves the run
 
 
