@@ -1,31 +1,35 @@
-"""What the GradGuard tab costs: to write beside the usual ways, and to answer at 1,000 layers and 100,000 steps.
+"""What the GradGuard tab costs: to write beside the usual ways, and to answer at 1,000 layers and 10,000 steps.
 
 python benchmarks/tab.py write      # cost and bytes of a logging step, 10, 100 and 1,000 layers
-python benchmarks/tab.py answer     # size of the event file and time to answer, 1,000 layers x 100,000 logged steps
+python benchmarks/tab.py answer     # CPU time and size of each answer, 1,000 layers x 10,000 recorded steps
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 import torch
-from tensorboard import default
-from tensorboard.program import TensorBoard
+from tensorboard.backend.application import TensorBoardWSGI
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
+from werkzeug.test import Client
 
 from lightning_gradguard.collect.layers import Layers
 from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.findings import Finding, Incident, StepReport
 from lightning_gradguard.record.report import Report
+from lightning_gradguard.record.step_format import FOLDER
+from lightning_gradguard.record.step_log import Recorder
+from lightning_gradguard.tensorboard_plugin.plugin import GradGuardPlugin
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 WIDTH, ROUNDS = 64, 20
@@ -112,49 +116,56 @@ def size(folder: str) -> int:
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
-def answer(count: int = 1000, steps: int = 100_000) -> None:
-    """Writes every one of the steps, then asks the backend through both of TensorBoard's loaders."""
+def answer(count: int = 1000, steps: int = 10_000) -> None:
+    """Writes and records every one of the steps, then asks the backend in this process."""
     layers, rng = layers_of(count), np.random.default_rng(0)
-    noise = rng.lognormal(sigma=0.3, size=(64, count))
     with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(f"{folder}/run/{FOLDER}")
         with SummaryWriter(f"{folder}/run") as board:
             writer, began = RunWriter(board), time.perf_counter()
             for x in range(steps):
-                writer.step(StepReport(stats=GradStats(x, layers, noise[x % 64], loss=0.5, lr=1e-3)), x)
-                if x % 1000 == 500:
+                values = np.full(count, np.nan) if x == steps // 2 else rng.lognormal(sigma=0.3, size=count)
+                report = StepReport(stats=GradStats(x, layers, values, loss=0.5, lr=1e-3))
+                recorder.add(report)
+                writer.step(report, x)
+                if x % 100 == 50:
+                    recorder.flush()
                     writer.incident(Incident.start(Finding("exploding", x, layers.names[:3], 9.0, 3.0)), x)
+            recorder.close()
             writer.close(Report(steps), steps)
             took = time.perf_counter() - began
         print(f"writing: {1e3 * took / steps:.2f} ms a step on average, {size(folder) / 1e6:.1f} MB in all")
-        for loader in ("true", "false"):
-            ask(folder, loader)
+        ask(folder, steps)
 
 
-def ask(folder: str, load_fast: str) -> None:
-    """Seconds from request to the last byte, over HTTP; the first answer after loading is shown apart."""
-    board = TensorBoard(plugins=default.get_plugins())
-    board.configure(argv=["", "--logdir", folder, "--port", "0", "--load_fast", load_fast, "--reload_interval", "3600"])
-    data = f"{board.launch()}data/plugin/gradguard"
-    while not json.loads(urlopen(f"{data}/runs").read())["runs"]:
-        time.sleep(0.2)
-    time.sleep(15)  # the loader is still reading; nothing tells when it is done
-    for what, query in QUERIES.items():
-        times, length = [], 0
-        for _ in range(4):
-            began = time.perf_counter()
-            length = len(urlopen(f"{data}/{query}").read())
-            times.append(time.perf_counter() - began)
-        rest = statistics.median(times[1:])
-        print(f"load_fast={load_fast:5}  {what:42} first {times[0]:.2f} s, then {rest:.2f} s, {length / 1e6:.1f} MB")
-
-
-QUERIES = {
-    "list of runs": "runs",
-    "modules, all steps": "figures?run=run",
-    "every layer, all steps": "figures?run=run&depth=0",
-    "every layer, zoomed to 1,000 steps": "figures?run=run&depth=0&from=50000&to=51000",
-    "modules, all steps, curve of a layer": "figures?run=run&layer=encoder.layer.3.q",
-}
+def ask(folder: str, steps: int) -> None:
+    """CPU time of each answer, the first one (which reads the files) apart; its size, and that of what browsers get."""
+    store = EventMultiplexer(tensor_size_guidance={"gradguard": 0}).AddRunsFromDirectory(folder).Reload()
+    provider = MultiplexerDataProvider(store, folder)
+    plugin = GradGuardPlugin(TBContext(data_provider=provider, logdir=folder))
+    client = Client(TensorBoardWSGI([plugin], data_provider=provider))
+    client.get("/data/plugin/gradguard/figures?run=run")  # imports plotly
+    plugin._cache.clear()
+    middle = steps // 2
+    for what, query in {
+        "list of runs": "runs",
+        "automatic rows, all steps": "figures?run=run",
+        "every layer, all steps": "figures?run=run&depth=0",
+        "every layer, zoomed to 1,000 steps": f"figures?run=run&depth=0&from={middle - 500}&to={middle + 500}",
+        "automatic rows, all steps, curve of a layer": "figures?run=run&layer=encoder.layer.3.q",
+        "names of all layers": "layers?run=run",
+        "values at a step": f"step?run=run&step={middle}&layer=encoder",
+    }.items():
+        times, whole = [], 0
+        for headers in ({}, {}, {}, {"Accept-Encoding": "gzip"}):
+            began = time.process_time()
+            body = client.get(f"/data/plugin/gradguard/{query}", headers=headers).data
+            times.append(1e3 * (time.process_time() - began))
+            whole = max(whole, len(body))
+        first, *again, compressed = times
+        then = statistics.median(again)
+        print(f"{what:44} first {first:4.0f} ms, then {then:4.0f} ms, {whole / 1e6:5.2f} MB; ", end="")
+        print(f"compressed {compressed:4.0f} ms, {len(body) / 1e6:5.2f} MB")
 
 
 if __name__ == "__main__":

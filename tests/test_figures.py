@@ -99,7 +99,7 @@ def test_a_cell_has_the_full_name_the_module_type_and_the_value() -> None:
     assert heatmap.z[2][0] == pytest.approx(0.01)
     assert heatmap.z[1][6] == 0
     assert np.isnan(heatmap.z[0][5])
-    assert np.argwhere(~np.isnan(broken.z)).tolist() == [[0, 5]]
+    assert [(row, broken.x[at]) for row, at in np.argwhere(~np.isnan(broken.z))] == [(0, 5)]
     assert (heatmap.hoverongaps, broken.hoverongaps) == (False, False)
     assert "%{z:.4~g} (L2 norm)" in heatmap.hovertemplate
 

@@ -94,7 +94,7 @@ def is_header(header: dict[str, Any]) -> bool:
     return sound and len(plain["layers"]) == len(plain["numel"]) == len(plain["matrix"])
 
 
-def whole_rows(body: bytes, header: dict[str, Any]) -> NDArray[np.float64]:
+def whole_rows(body: bytes | memoryview, header: dict[str, Any]) -> NDArray[np.float64]:
     """The rows of a file `[N, fields + layers + buffers]`, without a torn last one."""
     width = len(FIELDS) + len(header["layers"]) + len(header["buffers"])
     count = len(body) // (8 * width)
@@ -111,9 +111,10 @@ def sound_rows(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 def tables(folder: Location, optimizer: str = "") -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
     """Header and sound rows of each file of one optimizer; files that cannot be read are left out."""
     for name in recorded_files(folder, optimizer):
-        head, _, body = (folder / name).read().partition(b"\n")
-        header = read_header(head)
+        content = (folder / name).read()
+        end = content.find(b"\n") + 1
+        header = read_header(content[:end])
         if header.get("version") == VERSION and is_header(header):
-            rows = whole_rows(body, header)
+            rows = whole_rows(memoryview(content)[end:], header)
             sound = sound_rows(rows)
             yield header, rows if sound.all() else rows[sound]

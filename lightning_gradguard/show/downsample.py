@@ -15,7 +15,9 @@ from lightning_gradguard.show.layer_series import Curve, LayerSeries
 #: a screen can resolve. Fewer than `MIN_ROWS` modules are divided.
 MAX_ROWS, MIN_ROWS, MAX_COLUMNS, MAX_POINTS = 120, 12, 600, 1200
 #: Most cells of a heatmap: 4 bytes each, in base64, stay below 1 MB.
-MAX_CELLS = 150_000
+MAX_CELLS = 90_000
+#: Steps that are combined at a time. Measured: 32 to 512 take about 0.6 times as long as all at once.
+BLOCK = 256
 #: Between the first and the last of the neighbors in one row: `blocks.0 … 7`.
 SPAN = " \u2026 "
 #: Statistics that are L2 norms, so that a module's value is the L2 norm over its layers. Of others it is the maximum.
@@ -142,7 +144,10 @@ def fold_layers(series: LayerSeries, statistic: str, rows: Mapping[str, str]) ->
     row = np.array([row_of[rows[series.names[i]]] for i in chosen], np.intp)
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=len(row_of))
-    log10 = series.log10[:, np.array(chosen, np.intp)[order]]
+    columns = np.array(chosen, np.intp)[order]
+    first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+    neighbors = bool((np.diff(columns) == 1).all())  # a slice needs no copy
+    log10 = series.log10[:, first:last] if neighbors else series.log10[:, columns]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.intp)
     combined = combine_columns(log10, starts, counts, statistic in NORMS) if len(row_of) else log10
     return replace(series, names=tuple(row_of), log10=combined), counts.tolist()
@@ -159,12 +164,15 @@ def combine_columns(
         counts: Number of columns of each run.
         norm: Whether to take the L2 norm instead of the maximum.
     """
+    if len(log10) > BLOCK:  # in parts that fit into the processor's cache
+        blocks = [log10[i : i + BLOCK] for i in range(0, len(log10), BLOCK)]
+        return np.concatenate([combine_columns(block, starts, counts, norm) for block in blocks])
     peak: NDArray[np.float32] = np.fmax.reduceat(log10, starts, axis=1)
     if not norm:
         return peak
     with np.errstate(invalid="ignore", divide="ignore"):
-        squares = np.power(10.0, 2 * (log10 - np.repeat(peak, counts, axis=1)))
-        norms = peak + 0.5 * np.log10(np.add.reduceat(np.nan_to_num(squares), starts, axis=1))
+        squares = np.exp(np.float32(2 * math.log(10)) * (log10 - np.repeat(peak, counts, axis=1)))
+        norms = peak + 0.5 * np.log10(np.add.reduceat(np.nan_to_num(squares, copy=False), starts, axis=1))
     return np.where(np.isfinite(peak), norms, peak).astype(np.float32)
 
 

@@ -70,8 +70,11 @@ def add_heatmap(
     )  # fmt: skip
     broken = np.isposinf(log10)
     if broken.any():
+        columns = np.flatnonzero(broken.any(axis=0))
+        part = slice(max(int(columns[0]) - 1, 0), int(columns[-1]) + 2)  # a neighbor on each side: plotly needs widths
         figure.add_heatmap(
-            **common, z=np.where(broken, np.float32(1), np.float32(np.nan)), name="NaN or inf",
+            **{**common, "x": steps[part]}, name="NaN or inf",
+            z=np.where(broken[:, part], np.float32(1), np.float32(np.nan)),
             colorscale=[metadata.NONFINITE_COLOR] * 2, hovertemplate=f"%{{y}}<br>{when}<br>NaN or inf<extra></extra>",
         )  # fmt: skip
     add_color_bar(figure, view, theme, scale)

@@ -38,6 +38,12 @@ class Recording:
 
     def __init__(self, run: Location) -> None:
         self.run, self.folder = run, run / FOLDER
+        self._tables: dict[str, list[tuple[dict[str, Any], NDArray[np.float64]]]] = {}
+
+    def _read(self, optimizer: str) -> list[tuple[dict[str, Any], NDArray[np.float64]]]:
+        if optimizer not in self._tables:
+            self._tables[optimizer] = list(tables(self.folder, optimizer))
+        return self._tables[optimizer]
 
     @property
     def optimizers(self) -> list[str]:
@@ -56,14 +62,13 @@ class Recording:
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer at every step that has it; None where no step has."""
         what = STATISTICS.get(statistic, -1)
-        parts = (to_series(header, rows[rows[:, 1] == what]) for header, rows in tables(self.folder, optimizer))
+        parts = (to_series(header, rows[rows[:, 1] == what]) for header, rows in self._read(optimizer))
         return merge_series(list(parts))
 
     def curves(self, optimizer: str = "") -> dict[str, Curve]:
         """Loss, learning rate and global gradient norm of every step."""
         parts = [
-            curves_of(len(header["layers"]), rows[rows[:, 1] == GRADIENT])
-            for header, rows in tables(self.folder, optimizer)
+            curves_of(len(header["layers"]), rows[rows[:, 1] == GRADIENT]) for header, rows in self._read(optimizer)
         ]
         whole = np.concatenate(parts) if parts else np.zeros((0, 4))
         steps, last = last_of_each(whole[:, 0])
@@ -108,11 +113,10 @@ def to_series(header: dict[str, Any], rows: NDArray[np.float64]) -> LayerSeries:
 def curves_of(count: int, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Step, loss, learning rate and global gradient norm of each row, `[N, 4]`."""
     values = rows[:, len(FIELDS) : len(FIELDS) + count]
-    peak = np.max(values, axis=1, initial=0.0, where=np.isfinite(values))
-    unit = np.where(peak > 0, peak, 1.0)[:, None]  # squares stay within float64
-    with np.errstate(invalid="ignore", over="ignore"):
-        norm = unit[:, 0] * np.sqrt(np.square(values / unit).sum(axis=1))
-    norm[~np.isfinite(values).all(axis=1)] = math.nan
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        norm = np.sqrt(np.einsum("ij,ij->i", values, values))
+    for i in np.flatnonzero(~((norm > 1e-140) & (norm < 1e140))):  # squares that do not fit into float64, NaN, inf
+        norm[i] = math.hypot(*values[i].tolist()) if np.isfinite(values[i]).all() else math.nan
     known = rows[:, FIELDS.index("flags")].astype(int) & LOSS_KNOWN
     return np.stack([rows[:, 0], np.where(known, rows[:, 2], math.nan), rows[:, 3], norm], axis=1)
 

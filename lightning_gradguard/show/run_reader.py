@@ -115,15 +115,13 @@ class RunReader:
         return series
 
     def _read_layers(self, tags: Mapping[str, list[str]], statistic: str, optimizer: str) -> LayerSeries | None:
-        data = self._read(list(tags))
-        written = merge_series(
-            [to_series(data.get(tag, []), names, self.index.problems) for tag, names in tags.items()]
-        )
         recording = self._recording_of(optimizer)
         recorded = recording.layers(statistic, optimizer) if recording is not None else None
-        if recorded is None or written is None:
-            return recorded or written
-        return merge_series([recorded, written.after(int(recorded.steps[-1]))])
+        last = int(recorded.steps[-1]) if recorded is not None else -1
+        later = {tag: names for tag, names in tags.items() if self.tags[tag].max_step > last}
+        data = self._read(list(later)) if later else {}
+        parts = [to_series(data.get(tag, []), names, self.index.problems) for tag, names in later.items()]
+        return merge_series([*filter(None, [recorded]), *(part.after(last) for part in parts)])
 
     def curves(self, optimizer: str = "") -> dict[str, Curve]:
         """Each scalar by its name, over all steps that have it."""
