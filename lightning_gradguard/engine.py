@@ -12,6 +12,7 @@ from lightning_gradguard.arguments import warn_switched_off
 from lightning_gradguard.collect.loss_level import (
     FEWEST,
     LOSS_LEVEL,
+    NEAR_BEST,
     ended,
     follow_level,
     level_since,
@@ -44,6 +45,8 @@ from lightning_gradguard.tensors.checkpointing import from_checkpoint, load_part
 #: Shares of the progress so far that the loss may have lost when an incident counts as resolved, and when a snapshot is
 #: taken. Chosen.
 BACK, FAR = 0.05, 0.5
+#: Standard errors by which the loss of the last batches must differ between the final weights and a snapshot's. Chosen.
+ERRORS = 2.0
 #: Steps between the first two comparisons of the present weights with those of a snapshot. Chosen.
 FIRST_PAUSE = 4
 
@@ -346,14 +349,28 @@ class StepEngine:
         step = self.steps - 1
         if layers := self.source.nonfinite_state():
             return NonFiniteState.finding(step, layers)
-        if not (at_end and self._is_above_best(FAR)):
+        if not at_end:
             return None
         compared = self.source.compare(best=True)
         if compared is not None and compared[0] <= compared[1]:  # the objective has changed, not the weights
             return None
         now, best = self.loss, self._level["best"]
-        detail = f"median loss at the end is {now:.3g}, {best:.3g} at its best"
+        if self._is_above_best(FAR):
+            detail = f"median loss at the end is {now:.3g}, {best:.3g} at its best"
+            return Finding(LossIncrease.kind, step, (), now, best, detail)
+        if compared is None or not self._is_surely_worse(*compared):
+            return None
+        now, best, _ = compared
+        detail = f"loss of the last batches is {now:.3g} with the final weights, {best:.3g} with those of a snapshot"
         return Finding(LossIncrease.kind, step, (), now, best, detail)
+
+    def _is_surely_worse(self, now: float, then: float, error: float) -> bool:
+        """Whether the last batches have a far higher loss than with a snapshot, and than the run has had at its best.
+
+        No loss of the run shows what its very last steps have done to the weights.
+        """
+        limit = limit_above(self._level, max(then, self._level["best"]), NEAR_BEST)
+        return now > limit and now - then > ERRORS * error
 
     def take_in(self, restoration: Restoration) -> None:
         """What a restoration means for incidents and detectors."""

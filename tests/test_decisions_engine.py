@@ -483,10 +483,38 @@ def test_a_run_does_not_end_far_above_its_best(losses: Any, at_end: bool, restor
         assert finding.detail == "median loss at the end is 1.6, 0.5 at its best"
 
 
+@pytest.mark.parametrize(
+    ("compared", "restored"),  # of a run that has come from 2.0 to 0.5: a tenth of that are 0.15
+    [
+        ((0.66, 0.5, 0.07), True),
+        ((0.64, 0.5, 0.01), False),
+        ((0.66, 0.5, 0.09), False),  # not by two standard errors
+        ((0.66, 0.5, math.inf), False),
+        ((0.94, 0.8, 0.01), False),
+        ((0.96, 0.8, 0.01), True),
+        ((0.64, 0.3, 0.01), False),  # at its best the run had a higher loss than the last batches in the snapshot
+        ((0.66, 0.3, 0.01), True),
+        (None, False),
+    ],
+)
+def test_a_run_does_not_end_on_what_its_last_steps_have_ruined(compared: Any, restored: bool) -> None:
+    run = stood(*[2.0] * 20, *[0.5] * 50)
+    run.source.losses = compared
+    assert run.put_right() is None
+    restoration = run.put_right(at_end=True)
+    assert run.source.compared_with_best == run.source.compared == 1
+    assert (restoration is not None) == restored
+    if restoration is not None:
+        now, then = compared[:2]
+        finding = restoration.finding
+        assert (finding.kind, finding.step, finding.value, finding.limit) == ("loss_increase", 69, now, then)
+        detail = f"loss of the last batches is {now} with the final weights, {then} with those of a snapshot"
+        assert (finding.detail, run.actor.put_back_best) == (detail, True)
+
+
 def test_a_run_that_ends_near_its_best_is_left_alone() -> None:
     run = stood(*[2.0] * 20, *[0.5] * 30, *[1.2] * 20)
     assert run.put_right(at_end=True) is None
-    assert run.source.compared == 0
 
 
 # ---------------------------------------------------------------- rollbacks

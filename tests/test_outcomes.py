@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Callable
@@ -411,6 +412,28 @@ def test_a_loss_that_is_no_lower_in_the_snapshot_is_no_reason_to_go_back() -> No
     fit(raised, guard, max_epochs=4)
     assert {incident.kind for incident in guard.incidents} & {"diverging", "loss_increase"}
     assert not any(incident.actions for incident in guard.incidents)
+
+
+@pytest.mark.parametrize("ruined", [True, False])
+def test_what_the_very_last_step_has_ruined_is_put_right_and_nothing_else(ruined: bool) -> None:
+    class Ruined(Net):
+        def optimizer_step(self, epoch: int, batch_idx: int, *args: Any) -> None:
+            super().optimizer_step(epoch, batch_idx, *args)
+            if ruined and (epoch, batch_idx) == (3, 39):
+                with torch.no_grad():
+                    self.net[0].weight.mul_(-1.0)
+
+    torch.manual_seed(0)
+    net = Ruined(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)))
+    alone = copy.deepcopy(net)
+    guard = GradGuard(snapshot_every=10)
+    fit(net, guard, max_epochs=4)
+    fit(alone, max_epochs=4)
+    assert guard.last_report is not None
+    assert guard.last_report.stats.step == 159
+    assert [incident.kind for incident in guard.incidents] == ["loss_increase"] * ruined
+    assert guard.report().outcome == ("recovered" if ruined else "healthy")
+    assert same_state(net, alone) != ruined
 
 
 def test_comparisons_become_rarer_while_they_find_nothing() -> None:
