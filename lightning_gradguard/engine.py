@@ -407,8 +407,9 @@ class StepEngine:
 
     def _is_lost(self, since: int) -> bool:
         """Whether steps were left from one on, and none of them had a finite loss."""
-        followed = bool(self._level["errors"])
-        return followed and self.steps - since >= FEWEST and math.isnan(level_since(self._level, since))
+        level = self._level
+        followed = bool(level["errors"]) and self.steps - since >= FEWEST
+        return followed and not any(step >= since for step, _ in level["recent"])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, as plain dicts, lists, numbers, strings and tensors."""

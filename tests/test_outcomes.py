@@ -476,6 +476,13 @@ def test_nothing_is_resolved_in_a_run_that_ends_in_nan(fault: pl.Callback) -> No
     assert guard.report().outcome == "degraded"
 
 
+def test_a_bad_batch_near_the_end_says_nothing_about_what_came_before() -> None:
+    guard = GradGuard()
+    fit(plain(), Faults({60: math.nan, 117: math.nan}), guard, data=loader(batches=120))
+    assert next(incident.outcome for incident in guard.incidents if incident.kind == "nonfinite") == "resolved"
+    assert all(math.isfinite(incident.loss_after) for incident in guard.incidents if incident.outcome == "resolved")
+
+
 # ---------------------------------------------------------------- what leaves the run
 
 
