@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import json
 import math
@@ -88,7 +90,9 @@ def test_the_file_is_self_contained_and_escaped(runs, tmp_path):
     out = tmp_path / "report.html"
     write_html(runs, out)
     page = out.read_text(encoding="utf-8")
-    assert "plotly.js v" in page
+    packed = re.search(r'<script id="plotly" type="text/plain">(.*?)</script>', page)[1]
+    assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed))[:200]
+    assert len(page) < 3e6
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="?http', page)
     assert "<img src=x" not in page
     figures = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)[1])

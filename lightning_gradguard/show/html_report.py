@@ -6,6 +6,8 @@ logger, and the rest from TensorBoard's event files.
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
 import math
 import os
@@ -29,8 +31,8 @@ from lightning_gradguard.show.recording import Recording, find_recordings
 from lightning_gradguard.show.run_reader import RunReader, natural, trials_of, worst_outcome, worst_state
 from lightning_gradguard.show.run_view import FigureQuery, RunView, headline, malformed_view, read_view
 
-#: Size of a figure in pixels: two fit side by side on a wide screen.
-WIDTH, HEIGHT = 900, 760
+#: Size of a figure in pixels, and its width where two stand side by side on a laptop's screen.
+WIDTH, HEIGHT, HALF = 900, 760, 590
 #: A directory, or a URL such as `s3://bucket/runs`.
 Run = str | os.PathLike[str]
 
@@ -67,18 +69,20 @@ def write_html(runs: Sequence[Run], out: Path) -> None:
 
     found = read_runs(runs)
     optimizers = sorted({view.query.optimizer for _, _, views in found for view in views})
+    width = WIDTH if len(found) == 1 else HALF
     figures: list[dict[str, Any]] = []
     sections = []
     for optimizer in optimizers:
         views = [view for _, _, all_views in found for view in all_views if view.query.optimizer == optimizer]
         numbers = range(len(figures), len(figures) + len(views))
-        views, drawn = draw_safely(views, width=WIDTH, height=HEIGHT)
+        views, drawn = draw_safely(views, width=width, height=HEIGHT)
         figures += [figure.to_plotly_json() for figure in drawn]
         title = f"<h2>Optimizer {html.escape(optimizer)}</h2>" if len(optimizers) > 1 else ""
         cards = "".join(run_card(view, number) for view, number in zip(views, numbers, strict=True))
         sections.append(f'{title}<div class="runs">{cards}</div>')
     page = Template((Path(__file__).with_name("report.html")).read_text(encoding="utf-8")).substitute(
-        title="GradGuard report", width=WIDTH, sections="".join(sections), plotly=plotly_js().decode(),
+        title="GradGuard report", width=width, sections="".join(sections),
+        plotly=base64.b64encode(gzip.compress(plotly_js())).decode(),
         figures=to_json_plotly(figures).replace("<", "\\u003c"),
     )  # fmt: skip
     out.write_text(page, encoding="utf-8")

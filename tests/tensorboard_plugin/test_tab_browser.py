@@ -28,6 +28,7 @@ from lightning_gradguard.findings import KEPT, UNDONE, Finding, Incident, StepRe
 from lightning_gradguard.record.report import Report
 from lightning_gradguard.record.step_format import FOLDER
 from lightning_gradguard.record.step_log import Recorder
+from lightning_gradguard.show.html_report import write_html
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -470,3 +471,16 @@ def reloaded(tab: Tab) -> bool:
     button = "app-header-reload button, button.reload-button"
     tab.driver.execute_script("window.parent.document.querySelector(arguments[0]).click()", button)
     return bool(tab.driver.execute_script("return document.querySelectorAll('.plot').length"))
+
+
+def test_the_report_of_two_runs_draws_them_side_by_side(driver, trained, tmp_path):
+    write_html([trained], tmp_path / "report.html")
+    driver.get_log("browser")
+    driver.get((tmp_path / "report.html").as_uri())
+    drawn = "return [...document.querySelectorAll('.js-plotly-plot')].map((plot) => plot.getBoundingClientRect().y)"
+    tops = WebDriverWait(driver, 15, 0.1).until(lambda _: len(found := driver.execute_script(drawn)) == 2 and found)
+    assert tops[0] == tops[1]
+    driver.find_element(By.CSS_SELECTOR, "button[data-from]").click()
+    low, high = driver.execute_script("return document.querySelectorAll('.js-plotly-plot')[1].layout.xaxis.range")
+    assert 0 < low < 80 < high < 160
+    assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
