@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 TIE = "Differs only where two floating-point numbers are exactly equal, and then another condition decides."
+SHARDED = "Differs with sharded parameters alone (`tests/distributed`)."
 
 
 EXPLAINED: dict[str, dict[str, str]] = {
@@ -40,5 +41,11 @@ EXPLAINED: dict[str, dict[str, str]] = {
         "LRFactor.effective_lr: return lr if -math.inf < lr < 1 else math.inf": "Those from 0 on have been returned before.",
         "LRFactor.current_factor: if False:": "A shortcut: no learning rate exceeds an infinite ceiling.",
         "LRFactor.current_factor: return self.factor * (self.ceiling / highest if highest >= self.ceiling else 1.0)": "At equality the quotient is 1.",
+    },
+    "step/snapshots.py": {
+        "Snapshots.of: here = all((p.device.type == 'cpu' for p in optimizer_params(self.optimizer)))": "Without a newest snapshot None is returned anyway.",
+        "local_state: return {k: local(v) for k, v in state.items()}": "`local` returns what is no DTensor as it is.",
+        "local_state: return {k: v for k, v in state.items()}": SHARDED,
+        "put_back: state[key] = copy.deepcopy(value)": "Differs under sharding and on accelerators alone (`tests/distributed`).",
     },
 }

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_gradguard.step.snapshots import Snapshots
+from lightning_gradguard.step.snapshots import Snapshot, Snapshots
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -125,3 +126,101 @@ def test_a_snapshot_of_another_step_or_device_is_not_taken_for_this_one() -> Non
     taken = snapshots.take(3)
     assert snapshots.of(3) is taken
     assert snapshots.of(4) is None
+    assert snapshots.newest is taken
+
+
+@pytest.mark.parametrize(("devices", "found"), [(("cpu", "cpu"), True), (("cpu", "meta"), False), (("meta",), False)])
+def test_a_snapshot_is_where_the_weights_are_only_if_all_of_them_are_on_the_host(
+    devices: tuple[str, ...], found: bool
+) -> None:
+    weights = [nn.Parameter(torch.zeros(2, device=device)) for device in devices]
+    snapshots = Snapshots(nn.ParameterList(weights), torch.optim.SGD(weights, lr=0.1))
+    snapshots.ring = [Snapshot(3, tuple(torch.zeros(2) for _ in weights), {}, {}, {})]
+    assert (snapshots.of(3) is not None) == found
+
+
+# ---------------------------------------------------------------- the best one
+
+
+def taken(*losses: float, keep: int = 2) -> Snapshots:
+    """Snapshots of steps from 0 on with these losses, whose weights are all the number of the step."""
+    net = nn.Linear(2, 2)
+    snapshots = Snapshots(net, torch.optim.SGD(net.parameters(), lr=0.1), keep)
+    for at, loss in enumerate(losses):
+        with torch.no_grad():
+            net.weight.fill_(at)
+        snapshots.take(at, loss)
+    return snapshots
+
+
+@pytest.mark.parametrize(
+    ("losses", "keep", "held", "best"),
+    [
+        ((3.0, 2.0, 1.0), 2, [1, 2], 2),
+        ((1.0, 2.0, 3.0), 2, [0, 2], 0),
+        ((1.0, 2.0, 1.0, 3.0), 2, [2, 3], 2),
+        ((1.0, 2.0, 3.0, 4.0), 3, [0, 2, 3], 0),
+        ((1.0, 2.0), 1, [1], 1),
+        ((math.nan, 1.0), 2, [0, 1], 1),
+        ((1.0, math.inf, math.nan), 2, [0, 2], 0),
+        ((math.nan, math.nan, math.nan), 2, [1, 2], None),
+        ((), 2, [], None),
+    ],
+)
+def test_the_best_is_held_and_put_back(losses: tuple[float, ...], keep: int, held: list[int], best: int | None) -> None:
+    snapshots = taken(*losses, keep=keep)
+    assert [snapshot.step for snapshot in snapshots.ring] == held
+    assert (snapshots.best.step if snapshots.best is not None else None) == best
+    restored = snapshots.restore_best()
+    expected = best if best is not None else (held[-1] if held else None)  # the newest where no loss is known
+    assert (restored.step if restored is not None else None) == expected
+    assert [snapshot.step for snapshot in snapshots.ring] == ([] if expected is None else [expected])
+    assert snapshots.tries == bool(held)
+    assert not held or snapshots.module.weight[0, 0] == expected  # type: ignore[index]
+
+
+def test_two_are_kept_by_default() -> None:
+    net = nn.Linear(2, 2)
+    snapshots = Snapshots(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    assert (snapshots.keep, snapshots.tries, snapshots.newest) == (2, 0, None)
+
+
+def test_losses_are_forgotten_and_snapshots_let_go() -> None:
+    snapshots = taken(1.0, 2.0, 3.0)
+    snapshots.forget_losses()
+    assert snapshots.best is None
+    assert [snapshot.step for snapshot in snapshots.ring] == [0, 2]
+    snapshots.restore()
+    snapshots.clear()
+    assert (snapshots.ring, snapshots.tries) == ([], 0)
+
+
+# ---------------------------------------------------------------- the optimizer's state
+
+SAVED: dict[str, Any] = {"moment": torch.arange(3.0), "count": 3, "past": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("now", "in_place"),
+    [
+        ({"moment": torch.zeros(3), "count": 9, "past": [9.0]}, True),
+        ({"moment": torch.zeros(5), "count": torch.zeros(3), "past": None}, False),  # of other forms
+        ({"moment": 7}, False),
+        ({"born": torch.zeros(3)}, False),
+        ({}, False),
+    ],
+)
+def test_the_optimizers_state_is_what_it_was_whatever_it_is_now(now: dict[str, Any], in_place: bool) -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    optimizer.state[weight] = copy.deepcopy(SAVED)
+    snapshots = Snapshots(nn.ParameterList([weight]), optimizer)
+    assert snapshots.take(0).nbytes == 2 * 3 * 4
+    optimizer.state[weight] = copy.deepcopy(now)
+    before = optimizer.state[weight].get("moment")
+    snapshots.restore()
+    state = optimizer.state[weight]
+    assert state.keys() == SAVED.keys()
+    assert torch.equal(state["moment"], SAVED["moment"])
+    assert (state["count"], state["past"]) == (3, [1.0, 2.0])
+    assert (state["moment"] is before) == in_place
