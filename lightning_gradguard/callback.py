@@ -532,10 +532,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         indices = training_indices(trainer, position)
         return BatchStats(size, indices if len(indices) == len(size) else (), of - 1, of)
 
-    def _first_nonfinite(self, rerun: Rerun) -> str:
+    def _first_nonfinite(self, rerun: Rerun) -> tuple[str, ...]:
         """Where the step first is not finite; of accumulated batches the one whose loss tells, if it is kept."""
         if self._data is None:
-            return ""
+            return ()
         batches = self._window if len(self._window) == len(self._losses) else [(self._data[0], self._batch_idx)]
         pairs = zip(batches, self._losses[-len(batches) :], strict=True)
         bad = [batch for batch, loss in pairs if not math.isfinite(float(loss))]

@@ -35,7 +35,7 @@ class Source(Protocol):
         """The last batches with the present weights and with those of the newest snapshot, or the best."""
         ...
 
-    def first_nonfinite(self) -> str:
+    def first_nonfinite(self) -> tuple[str, ...]:
         """Where loss or gradient first were not finite, asked for on the first step on which they are not."""
         ...
 

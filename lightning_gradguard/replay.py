@@ -69,7 +69,7 @@ class Recording:
         """Mean losses with the weights of then and of the newest snapshot, where the run has compared them."""
         return self.steps[self._at].stats.comparison
 
-    def first_nonfinite(self) -> str:
+    def first_nonfinite(self) -> tuple[str, ...]:
         """The operation in which loss or gradient first were not finite, where the run has looked."""
         return self.steps[self._at].stats.first_nonfinite
 

@@ -84,7 +84,7 @@ class RunContext:
     origin: Callable[[], Origin] = Origin
     recheck: Callable[[], tuple[float, float] | None] = lambda: None
     recent_losses: Callable[[], Sequence[float]] = tuple
-    first_nonfinite: Callable[[], str] = str
+    first_nonfinite: Callable[[], tuple[str, ...]] = tuple
     rerun: Rerun | None = None
     explain: Policy | None = None
     fused_clip: bool = False
@@ -388,7 +388,7 @@ class RunSource:
         with snapshots.installed(snapshot):
             return comparison_of(now, self._recent_losses())
 
-    def first_nonfinite(self) -> str:
+    def first_nonfinite(self) -> tuple[str, ...]:
         """The operation in which loss or gradient first were not finite; empty where that is not known."""
         return self._first_nonfinite()
 

@@ -55,6 +55,8 @@ def test_every_detector_advises_what_exists(detector: AbstractDetector, value: f
         (Stalled(), Finding("stalled", 7), dict(lr=0.0), "last as long as the run"),
         (Stalled(), Finding("stalled", 7), dict(grad_norm=np.zeros(1)), "detach"),
         (NonFinite(), Finding("nonfinite", 7), dict(loss=math.nan), r"log\(0\)"),
+        (NonFinite(), Finding("nonfinite", 7), dict(first_nonfinite=("sqrt", "x")), r"at x: sqrt\(x \+ 1e-8\) stays"),
+        (NonFinite(), Finding("nonfinite", 7), dict(first_nonfinite=("", "x")), "^look at x$"),
         (NonFinite(), Finding("nonfinite", 7), dict(batch_stats=BatchStats(np.array([1.0, math.inf]))), "samples"),
     ],
 )

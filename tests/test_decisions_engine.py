@@ -54,8 +54,8 @@ class Source:
     def batch_stats(self) -> None:
         self.asked += 1
 
-    def first_nonfinite(self) -> str:
-        return ""
+    def first_nonfinite(self) -> tuple[str, ...]:
+        return ()
 
     def nonfinite_state(self) -> tuple[str, ...]:
         return self.broken

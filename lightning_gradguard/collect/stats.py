@@ -63,8 +63,9 @@ class GradStats:
             the loss could lead back to it.
         nonfinite_state: Layers whose weights or optimizer state hold NaN or Inf; only looked for when loss or gradients
             are not finite, and before a snapshot.
-        first_nonfinite: The operation in which loss or gradient first was NaN or Inf, with its module and source line;
-            only on the first step that is not finite, and where the step can be taken once more.
+        first_nonfinite: The operation in which loss or gradient first was NaN or Inf, e.g. `"sqrt"`, and a text that
+            names it with its module and source line; only on the first step that is not finite, where the step can be
+            taken once more.
         weights_known_good: Whether no step was taken since the weights last gave a finite loss and gradient, or were
             restored, so that a symptom now comes from the data.
 
@@ -103,7 +104,7 @@ class GradStats:
     recheck: tuple[float, float] | None = None
     comparison: Comparison | None = None
     nonfinite_state: tuple[str, ...] = ()
-    first_nonfinite: str = ""
+    first_nonfinite: tuple[str, ...] = ()
     weights_known_good: bool = False
     global_norm: float = field(init=False, repr=False)
     finite: bool = field(init=False, repr=False)

@@ -12,6 +12,19 @@ from lightning_gradguard.collect.stats import GradStats
 from lightning_gradguard.detectors.base import AbstractDetector, State, advise_on_samples
 from lightning_gradguard.findings import Finding
 
+#: Operations that leave their domain, by torch's names, and what to write instead.
+STAYS_FINITE = {
+    "acos": "acos(x.clamp(-1 + 1e-6, 1 - 1e-6))",
+    "asin": "asin(x.clamp(-1 + 1e-6, 1 - 1e-6))",
+    "div": "x / (y + 1e-8)",
+    "exp": "exp(x.clamp(max=80))",
+    "log": "log_softmax instead of log(softmax(x)), or log(x.clamp(min=1e-6)),",
+    "pow": "(x + 1e-8) ** y",
+    "reciprocal": "1 / (x + 1e-8)",
+    "rsqrt": "rsqrt(x + 1e-8)",
+    "sqrt": "sqrt(x + 1e-8)",
+}
+
 
 @dataclass(frozen=True)
 class NonFinite(AbstractDetector):
@@ -43,7 +56,9 @@ class NonFinite(AbstractDetector):
         if advice := advise_on_samples(stats):
             return advice
         if stats.first_nonfinite:
-            return f"look at {stats.first_nonfinite}"
+            operation, where = stats.first_nonfinite
+            instead = STAYS_FINITE.get(operation)
+            return f"look at {where}" + (f": {instead} stays finite" if instead else "")
         if not stats.loss_finite:
             return "look for log(0), a division by 0 or exp of a large number on the way to the loss"
         return "look for sqrt or a norm at 0, whose gradient is infinite, and for an overflow in half precision"
@@ -65,5 +80,5 @@ class NonFinite(AbstractDetector):
         clauses = [] if stats.loss_finite else [f"loss is {value}"]
         clauses += ["gradient is not finite"] if bad_gradient else []
         clauses += ["buffer is not finite"] if buffers else []
-        clauses += [f"first in {stats.first_nonfinite}"] if stats.first_nonfinite else []
+        clauses += [f"first in {stats.first_nonfinite[1]}"] if stats.first_nonfinite else []
         return state, (Finding(self.kind, stats.step, layers, value, detail=", ".join(clauses)),)

@@ -18,10 +18,12 @@ class Cause(NamedTuple):
     """Why a tensor is not finite.
 
     Args:
+        operation: torch's name of the operation that made the first NaN or Inf; empty where an input held it.
         where: The operation, with its module and source line.
         has_nan: Whether it made NaN, and not only Inf.
     """
 
+    operation: str
     where: str
     has_nan: bool
 
@@ -38,13 +40,13 @@ class FirstNonFinite(TorchFunctionMode):
     Example:
         >>> with FirstNonFinite({}) as first:
         ...     loss = torch.tensor([0.0, 1.0]).log().mul(0.0).sum()
-        >>> first.of(loss).split(" (")[0]
-        'mul'
+        >>> first.of(loss)[0]
+        'log'
         >>> x = torch.zeros(2, requires_grad=True)
         >>> with FirstNonFinite({}) as first:
         ...     loss = x.sqrt().sum()
         >>> _ = torch.autograd.grad(loss, x)
-        >>> first.of(loss).split(" (")[0]
+        >>> first.of(loss)[1].split(" (")[0]
         'the gradient of sqrt'
     """
 
@@ -53,12 +55,12 @@ class FirstNonFinite(TorchFunctionMode):
         self._modules = modules
         self._causes: dict[int, tuple[Tensor, Cause]] = {}  # by `id`; the tensors are kept, so that none is reused
         self._nodes: set[Any] = set()  # of the graph, each with a hook
-        self._gradient = ""
+        self._gradient: tuple[str, ...] = ()
 
-    def of(self, loss: Any) -> str:
-        """Where the loss first was not finite, or else the gradient; empty where both are finite."""
+    def of(self, loss: Any) -> tuple[str, ...]:
+        """The operation in which the loss first was not finite, or else the gradient, and where; empty if both are."""
         known = self._causes.get(id(loss))
-        return known[1].where if known is not None else self._gradient
+        return known[1][:2] if known is not None else self._gradient
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -82,40 +84,43 @@ class FirstNonFinite(TorchFunctionMode):
         where, cause = self._where(name), None
         if inputs:
             known = self._causes.get(id(inputs[0]))
-            cause = known[1] if known is not None else Cause(f"the input of {where}", has_nan(inputs[0]))
+            cause = known[1] if known is not None else Cause("", f"the input of {where}", has_nan(inputs[0]))
         for tensor in outputs:
             if is_finite(tensor):
                 self._causes.pop(id(tensor), None)
             else:
-                self._causes[id(tensor)] = tensor, self._cause(where, cause, has_nan(tensor))
+                self._causes[id(tensor)] = tensor, self._cause(Cause(name, where, has_nan(tensor)), cause)
             if tensor.grad_fn is not None:
-                self._watch(tensor.grad_fn, where)
+                self._watch(tensor.grad_fn, name, where)
 
-    def _cause(self, where: str, before: Cause | None, makes_nan: bool) -> Cause:
+    def _cause(self, now: Cause, before: Cause | None) -> Cause:
+        """The cause of an output: that of the input, and where NaN was made of Inf, this operation, too."""
         if before is None:
-            return Cause(where, makes_nan)
-        if before.has_nan or not makes_nan:
+            return now
+        if before.has_nan or not now.has_nan:
             return before
-        return Cause(f"{where}, after {before.where}", has_nan=True)
+        return Cause(before.operation, f"{now.where}, after {before.where}", has_nan=True)
 
     def _where(self, name: str) -> str:
         module, line = running_module(self._modules), os.sep.join(user_line().split(os.sep)[-2:])
         return f"{name} of {module} ({line})" if module else f"{name} ({line})"
 
-    def _watch(self, node: Any, where: str) -> None:
+    def _watch(self, node: Any, operation: str, where: str) -> None:
         """Hangs a hook on every new node of the graph: the operation made them."""
         waiting = [node]
         while waiting:
             node = waiting.pop()
             if node is not None and node.next_functions and node not in self._nodes:
                 self._nodes.add(node)
-                node.register_hook(partial(self._gradients, where))
+                node.register_hook(partial(self._gradients, operation, where))
                 waiting += [before for before, _ in node.next_functions]
 
-    def _gradients(self, where: str, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+    def _gradients(
+        self, operation: str, where: str, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]
+    ) -> None:
         """The gradients that a node has received (`outputs`) and passed on (`inputs`)."""
         if not self._gradient and all(map(is_finite, outputs)) and not all(map(is_finite, inputs)):
-            self._gradient = f"the gradient of {where}"
+            self._gradient = operation, f"the gradient of {where}"
 
 
 def is_finite(tensor: Tensor | None) -> bool:

@@ -277,7 +277,7 @@ def _read_extras(path: Location) -> dict[int, Extras]:
 #: Fields of `GradStats` that are more than numbers.
 MEASURED = {
     "activation_stats": ActivationStats, "batch_stats": BatchStats, "nonfinite_state": tuple[str, ...],
-    "first_nonfinite": str, "recheck": tuple[float, float], "comparison": Comparison,
+    "first_nonfinite": tuple[str, ...], "recheck": tuple[float, float], "comparison": Comparison,
 }  # fmt: skip
 
 

@@ -156,8 +156,8 @@ class Rerun:
         value, failed = self.processes.mean([value, loss is None])
         return None if failed else value
 
-    def first_nonfinite(self, batch: Any, batch_idx: int) -> str:
-        """The operation in which loss or gradient of a batch first is NaN or Inf; empty where none is seen.
+    def first_nonfinite(self, batch: Any, batch_idx: int) -> tuple[str, ...]:
+        """The operation in which loss or gradient of a batch first is NaN or Inf, and where; empty if none is seen.
 
         No parameter's `grad` is touched. Code that `torch.compile` holds runs eagerly.
         """
@@ -173,7 +173,7 @@ class Rerun:
             except Exception:  # a step that cannot be repeated tells nothing more
                 pass
         where = seen.of(loss)
-        return next(filter(None, [where] if self.processes.alone else self.processes.from_all(where)), "")
+        return next(filter(None, [where] if self.processes.alone else self.processes.from_all(where)), ())
 
     def losses(self, steps: Sequence[KeptStep]) -> list[float]:
         """The loss of each step at the present weights, within `without_trace`; inf where it cannot be measured."""
