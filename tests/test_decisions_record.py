@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from lightning_gradguard.findings import (
     Action,
     Finding,
     Incident,
+    Origin,
     Response,
     StepOutcome,
     StepReport,
@@ -191,6 +193,47 @@ def test_what_an_experiment_is_about_is_an_incident_of_its_own() -> None:
     skipped, tried = (Finding("a", 1), ("Skip",)), (Finding("b", 1), ())
     tracker.update([skipped, tried], TrialEvent(EXHAUSTED, "b", trials=(Trial("x"),)))
     assert list(tracker.incidents) == ["a", "b"]
+
+
+def test_what_the_action_of_another_has_answered_is_its_symptom() -> None:
+    tracker = IncidentTracker()
+    tracker.update([(Finding("old", 0), ())])
+    step = [(Finding("b", 1), ()), a(1, "Skip"), (Finding("old", 1), ()), (Finding("c", 1), ("Clip",))]
+    changed = tracker.update(step)
+    assert [found.kind for found in changed] == ["a", "c"]
+    assert [symptom.kind for symptom in tracker.incidents["a"].symptoms] == ["b"]
+    assert list(tracker.incidents) == ["old", "a", "c"]
+    assert not tracker.incidents["c"].symptoms
+    tracker.update([(Finding("b", 2), ())])  # answered by nothing
+    assert "b" in tracker.incidents
+
+
+def test_the_origin_is_asked_for_once_where_incidents_begin() -> None:
+    asked = iter(Origin(batch=number) for number in (7, 8))
+    tracker = IncidentTracker(origin=lambda: next(asked))
+    tracker.update([a(1), (Finding("b", 1), ())])
+    tracker.update([a(2)])
+    tracker.update([])
+    tracker.update([(Finding("c", 3), ())])
+    assert {kind: found.origin.batch for kind, found in tracker.incidents.items()} == {"a": 7, "b": 7, "c": 8}
+
+
+def test_a_copy_asks_no_run_for_the_origin() -> None:
+    tracker = IncidentTracker("1", origin=lambda: Origin(batch=7))
+    tracker.update([a(1)])
+    other = copy.deepcopy(tracker)
+    other.update([(Finding("b", 2), ())])
+    assert (other.optimizer, other.incidents["a"].origin.batch, other.incidents["b"].origin) == ("1", 7, Origin())
+
+
+def test_the_end_closes_what_was_open_and_what_stays_open_is_kept() -> None:
+    tracker = IncidentTracker()
+    tracker.update([a(1), (Finding("b", 1), ()), (Finding("c", 1), ())], stopped_by="c", now=1.0)
+    ended = tracker.close(lambda incident: OPEN if incident.kind == "a" else RESOLVED, now=0.5)
+    assert [(found.kind, found.outcome, found.loss_after) for found in ended] == [
+        ("a", OPEN, 0.5), ("b", RESOLVED, 0.5),
+    ]  # fmt: skip
+    assert list(tracker.incidents) == ["a"]
 
 
 def test_open_incidents_survive_a_checkpoint() -> None:
