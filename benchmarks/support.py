@@ -17,10 +17,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "support.md"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- printed by benchmarks/support.py -->", "<!-- end of what benchmarks/support.py prints -->"
 MARK = "<!-- from here on printed by benchmarks/support.py -->"
 COLUMNS = ("statistics", "clip", "skip", "LR", "rollback", "resume")
+HEAD = [f"|  | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
 REMEDIES = ("test_statistics", "test_clip", "test_skip", "test_learning_rate", "test_rollback", "test_resume")
 MANY = (
     "test_numbers_are_those_of_one_process", "test_clipping_reaches_every_piece",
@@ -132,40 +131,23 @@ def row_of(name: str, cells: list[str], passed: Callable[[str], bool]) -> str:
     return f"| {name} | {' | '.join(shown)} |"
 
 
-def head(first: str) -> list[str]:
-    return [f"| {first} | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
-
-
 def page(passed: Callable[[str], bool]) -> str:
     """The page, for the tests that pass."""
     lines = [PAGE.read_text().partition(MARK)[0] + MARK]
     for heading, rows in TABLE.items():
-        lines += ["", f"## {heading}", "", *head(""), *(row_of(name, cells, passed) for name, cells in rows.items())]
+        lines += ["", f"## {heading}", "", *HEAD, *(row_of(name, cells, passed) for name, cells in rows.items())]
     return "\n".join(lines) + "\n"
-
-
-def readme(passed: Callable[[str], bool]) -> str:
-    """README with the same rows in one table."""
-    rows = [row_of(name, cells, passed) for rows in TABLE.values() for name, cells in rows.items()]
-    before, _, rest = README.read_text().partition(BEGIN)
-    return "\n".join([before + BEGIN, *head("where"), *rows, END + rest.partition(END)[2]])
-
-
-def write(passed: Callable[[str], bool]) -> dict[Path, str]:
-    """Path -> contents, for the tests that pass."""
-    return {PAGE: page(passed), README: readme(passed)}
 
 
 def main(check: bool) -> int:
     if check:
-        return int(any(path.read_text() != text for path, text in write(lambda test: True).items()))
+        return int(PAGE.read_text() != page(lambda test: True))
     outcomes = Outcomes()
     pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *tests()], plugins=[outcomes])
-    texts = write(outcomes.passed.__contains__)
-    for path, text in texts.items():
-        path.write_text(text)
-    print(texts[PAGE])
-    return int("its test fails" in texts[PAGE])
+    text = page(outcomes.passed.__contains__)
+    PAGE.write_text(text)
+    print(text)
+    return int("its test fails" in text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from lightning_gradguard.remedies import AbstractRemedy
 
 ROOT = Path(__file__).parent.parent
 PAGES = (".md", ".ipynb")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PATHS = "README.md", "docs/symptoms/index.md", "docs/reference/remedies.md"
+README, SYMPTOMS, REMEDIES = ((ROOT / path).read_text(encoding="utf-8") for path in PATHS)
 
 
 def exported(package: object, base: type) -> list[type]:
@@ -24,14 +25,23 @@ def exported(package: object, base: type) -> list[type]:
 
 def test_every_detector_and_remedy_has_its_row() -> None:
     for cls in exported(detectors, AbstractDetector):
-        assert re.search(rf"^\| `{cls.__name__}` \| `{cls.kind}` \| \S", README, re.M), f"no row for {cls.__name__}"  # type: ignore[attr-defined]
+        assert re.search(rf"^\| `{cls.__name__}` \| `{cls.kind}` \| \S", SYMPTOMS, re.M), f"no row for {cls.__name__}"  # type: ignore[attr-defined]
     for cls in exported(remedies, AbstractRemedy):
-        assert re.search(rf"^\| `{cls.__name__}` \| \S", README, re.M), f"no row for {cls.__name__}"
+        assert re.search(rf"^\| `{cls.__name__}` \| \S", REMEDIES, re.M), f"no row for {cls.__name__}"
 
 
 def test_rows_name_things_that_exist() -> None:
     known = {*detectors.__all__, *remedies.__all__}
-    assert set(re.findall(r"^\| `([A-Z]\w+)` \|", README, re.M)) <= known
+    assert set(re.findall(r"^\| `([A-Z]\w+)` \|", SYMPTOMS + REMEDIES, re.M)) <= known
+
+
+def test_readme_counts_detectors_and_remedies() -> None:
+    counted = len(exported(detectors, AbstractDetector)), len(exported(remedies, AbstractRemedy))
+    assert re.findall(r"(\d+) \[(?:detectors|remedies)\]", README) == list(map(str, counted))
+
+
+def test_readme_can_be_read_to_the_end() -> None:
+    assert len(README.split()) <= 900
 
 
 def test_commands_in_readme_exist() -> None:
@@ -46,21 +56,41 @@ def test_the_two_commands_stand_in_readme() -> None:
     assert (ROOT / "constraints.txt").read_text().split() == ["torch==2.13.0"]
 
 
-def test_readme_example_runs(tmp_path: Path) -> None:
-    import pytorch_lightning as pl
-    from runs import Net, loader
+def test_readme_example_prints_what_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.S).groups()  # type: ignore[union-attr]
+    exec(code, {})
+    assert capsys.readouterr().out.endswith(printed)
 
-    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "Policy(" in block)
 
-    def trainer(callbacks: list[object]) -> pl.Trainer:
-        return pl.Trainer(
-            callbacks=callbacks, max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, enable_progress_bar=False,
-            enable_model_summary=False, logger=False,
-        )  # fmt: skip
+def cells_of(text: str) -> dict[str, list[str]]:
+    """The rows of all tables in a text, by their first cell."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:2] == "| "]
+    return {first: cells for first, *cells in rows}
 
-    names: dict[str, object] = {"Trainer": trainer, "module": Net(), "loader": loader()}
-    exec(code, names)
-    assert names["guard"].incidents == ()  # type: ignore[attr-defined]
+
+#: Rows of README, and the section and row of RESULTS.md with their figures.
+FIGURES = {
+    "ten NaN batches": ("faults", "ten NaN batches"),
+    "LR x1000 from then on": ("faults", "LR x1000 from then on"),
+    "BatchNorm, inputs x1e4, one batch": ("faults", "BatchNorm, inputs x1e4, one batch"),
+    "published, curable inside: repaired": ("field", "curable inside: repaired"),
+    "published, fixed versions: harmed": ("field", "fixed versions: harmed"),
+    "mutants that ruin their run: repaired": ("mutants", "killed: repaired"),
+    "mutants that do not: harmed": ("mutants", "survivors: harmed"),
+    "GPT, learning rate x 30": ("language model", "learning rate x 30"),
+}
+
+
+def test_figures_in_readme_are_those_of_the_results() -> None:
+    results, readme = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8"), cells_of(README)
+    for row, (section, label) in FIGURES.items():
+        measured = cells_of(results.partition(f"<!-- {section} -->\n")[2].partition("<!-- end of")[0])[label]
+        shown = readme[row]
+        for cell, figure in zip(shown[::-1], measured[::-1], strict=False):
+            assert cell in ("-", "0") or re.search(rf"(^|\s){re.escape(cell)}(\s|$)", figure), (row, cell, figure)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name)
