@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +29,11 @@ from lightning_gradguard import GradGuard
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 STEPS, FAULTY = 600, range(300, 308)
-#: Name of the file: the runs shown, whether dark, whether zoomed to the first incident.
+#: Name of the file: the runs shown, whether dark, whether zoomed to the last incident, width and height of the screen.
 SCREENSHOTS = {
-    "guarded_unguarded": (("guarded", "unguarded"), False, False),
-    "rescued": (("guarded",), True, True),
+    "guarded_unguarded": (("guarded", "unguarded"), False, False, 1280, 800),
+    "rescued": (("guarded",), True, True, 1280, 800),
+    "phone": (("guarded",), False, True, 400, 860),
 }
 
 
@@ -86,31 +88,34 @@ def serve(logdir: Path) -> Iterator[str]:
             process.terminate()
 
 
+def shown(driver: webdriver.Chrome) -> list[str]:
+    """The runs that are drawn; none while the tab is busy."""
+    idle = driver.execute_script("return document.querySelector('main').getAttribute('aria-busy') === 'false'")
+    return [found.text for found in driver.find_elements(By.CSS_SELECTOR, ".figure h2")] if idle else []
+
+
 def take_screenshots(address: str, out: Path) -> None:
     options = webdriver.ChromeOptions()
     for flag in [*FLAGS.split(), f"--user-data-dir={tempfile.mkdtemp()}"]:
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options)
     wait = WebDriverWait(driver, 60, 0.2, ignored_exceptions=[Exception])
-    idle = "return document.querySelector('main').getAttribute('aria-busy') === 'false'"
-    screen = {"width": 1280, "height": 720, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    for name, (runs, dark, focus) in SCREENSHOTS.items():
+    for name, (runs, dark, focus, width, height) in SCREENSHOTS.items():
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         driver.get("about:blank")
         driver.get(f"{address}?darkMode={str(dark).lower()}#gradguard")
         wait.until(lambda d: d.switch_to.frame(d.find_element(By.CSS_SELECTOR, "iframe[src*='gradguard']")) or True)
-        wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, ".run")) == 2 and d.execute_script(idle))
+        wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, ".run")) == 2 and shown(d))
         for run in ("guarded", "unguarded"):
-            box = f"//label[contains(@class, 'run')][.//span[text()='{run}']]/input"
-            if driver.find_element(By.XPATH, box).is_selected() != (run in runs):
-                driver.find_element(By.XPATH, box).click()
+            box = driver.find_element(By.XPATH, f"//label[contains(@class, 'run')][.//span[text()='{run}']]/input")
+            if box.is_selected() != (run in runs):
+                driver.execute_script("arguments[0].click()", box)  # the side bar may be folded
+        wait.until(lambda d, runs=runs: shown(d) == [*runs])
         if focus:
-            driver.find_element(By.CSS_SELECTOR, ".incident").click()
-        wait.until(
-            lambda d, runs=runs: (
-                len(d.find_elements(By.CSS_SELECTOR, ".figure")) == len(runs) and d.execute_script(idle)
-            )
-        )
+            driver.find_element(By.TAG_NAME, "body").send_keys("p")
+            wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, "[aria-pressed='true'].incident") and shown(d))
+        time.sleep(1)  # for the table of values
         driver.save_screenshot(str(out / f"{name}.png"))
         Image.open(out / f"{name}.png").convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
             out / f"{name}.png", optimize=True

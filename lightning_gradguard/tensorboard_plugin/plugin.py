@@ -309,7 +309,7 @@ def describe_view(view: RunView, symbols: Mapping[str, tuple[str, str]]) -> dict
         "steps_per_column": view.steps_per_column,
         "extent": list(view.extent),
         "incidents": [
-            {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers", "advice")}
+            {key: incident.get(key) for key in ("kind", "x", "x_last", "outcome", "text", "layers")}
             | {"symbol": symbols[incident["kind"]][1], "trials": trials_of(incident)}
             for incident in view.incidents
         ],

@@ -257,6 +257,11 @@ def test_the_keyboard_walks_through_the_incidents_and_selects_step_and_layer(tab
     tab.until(lambda: tab.texts(chosen) == [] and layer.get_attribute("value") == "")
 
 
+def test_the_keys_work_before_the_first_click(tab):
+    tab.driver.find_element(By.TAG_NAME, "body").send_keys("n")
+    tab.until(lambda: tab.texts(".incident[aria-pressed='true']"))
+
+
 def test_a_link_shows_the_same_runs_incident_and_layer_again(tab):
     tab.choose("guarded", "nasty")
     tab.driver.find_element(By.CSS_SELECTOR, "#full").click()

@@ -51,7 +51,6 @@ function entry({figure, incident}, pressed, several, onChoose) {
     element("strong", {textContent: several ? `${steps} of ${figure.run}` : steps}),
     element("span", {className: "outcome", textContent: incident.outcome}),
     element("span", {className: "text", textContent: incident.text}),
-    ...(pressed && incident.advice ? [element("span", {className: "advice", textContent: `Advice: ${incident.advice}`})] : []),
   ]);
   button.setAttribute("aria-pressed", String(pressed));
   return element("li", {}, pressed && incident.trials.length ? [button, trialTable(incident.trials)] : [button]);

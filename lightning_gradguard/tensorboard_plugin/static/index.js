@@ -40,6 +40,7 @@ export async function render() {
   });
   Model.onReload(reload);
   window.addEventListener("resize", debounced(refresh, 200));
+  window.focus(); // so that the keys work before the first click
   await reload();
 }
 
@@ -103,7 +104,7 @@ function filters(names, show) {
 }
 
 function pressed(event) {
-  if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input[type=search], select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") set({...WHOLE, layer: "", within: ""});
   const direction = {n: 1, p: -1}[event.key];
   if (!direction) return;
