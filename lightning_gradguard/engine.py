@@ -49,6 +49,9 @@ BACK, FAR = 0.05, 0.5
 ERRORS = 2.0
 #: Steps between the first two comparisons of the present weights with those of a snapshot. Chosen.
 FIRST_PAUSE = 4
+#: Skipped steps in one incident after which the weights from before it are looked at; a second time, because at the
+#: first another comparison may be due. Chosen.
+AGAIN = (4, 5)
 
 
 class StepEngine:
@@ -117,7 +120,7 @@ class StepEngine:
         if findings or self.ladders:
             ladders = self.ladders
             self.ladders, chosen = decide(ladders, findings, self.policy, stats.weights_known_good)
-            stats, chosen = self._doubt(stats, chosen, ladders)
+            stats, chosen = self._look_behind(*self._doubt(stats, chosen, ladders))
         wanted = self._wants_snapshot() and not self.source.nonfinite_state()
         if wanted:
             self.actor.ask_for_snapshot(stats.step)
@@ -152,6 +155,32 @@ class StepEngine:
         for kind in doubted:
             self.ladders[kind] = before.get(kind, LadderState())._replace(healthy_steps=0)
         return stats, tuple((f, () if f.kind in doubted else rung) for f, rung in chosen)
+
+    def _look_behind(
+        self, stats: GradStats, chosen: tuple[tuple[Finding, Rung], ...]
+    ) -> tuple[GradStats, tuple[tuple[Finding, Rung], ...]]:
+        """With a rollback where steps are skipped again and again and the weights from before did far better.
+
+        Damage that only some batches show lets the last healthy batch look as it did, and a healthy step between two
+        skipped ones brings the ladder back to its first rung.
+        """
+        again = {f.kind: incident.first_step for f, rung in chosen if (incident := self._skipped_again(f, rung))}
+        if not again or stats.comparison is not None or not self.policy.uses_snapshots:
+            return stats, chosen
+        since = min(again.values())
+        stats = replace(stats, comparison=self.source.compare(until=since))
+        if not is_far_above(stats.comparison):
+            return stats, chosen
+        self.actor.suspect_weights(since)
+        return replace(stats, weights_known_good=False), tuple(
+            (f, (Rollback(),) if f.kind in again else rung) for f, rung in chosen
+        )
+
+    def _skipped_again(self, finding: Finding, rung: Rung) -> Incident | None:
+        """The incident of a finding that would be skipped like those of the four or five steps before it."""
+        incident = self.incidents.incidents.get(finding.kind)
+        skips = bool(rung) and all(remedy.only_skips for remedy in rung)
+        return incident if skips and incident is not None and incident.count in AGAIN else None
 
     @property
     def _level(self) -> dict[str, Any]:

@@ -31,8 +31,13 @@ class Source(Protocol):
         """The loss of the last healthy batch when it was new and now, asked for when a detector wants it."""
         ...
 
-    def compare(self, best: bool = False) -> Comparison | None:
-        """The last batches with the present weights and with those of the newest snapshot, or the best."""
+    def compare(self, best: bool = False, until: int | None = None) -> Comparison | None:
+        """The last batches with the present weights and with those of a snapshot.
+
+        Args:
+            best: Whether it is the best snapshot; otherwise the newest.
+            until: No later one than of this step.
+        """
         ...
 
     def first_nonfinite(self) -> tuple[str, ...]:
@@ -69,8 +74,8 @@ class Acting(Protocol):
         """The weights are known to be good: whatever is wrong with the step comes from its data."""
         ...
 
-    def suspect_weights(self) -> None:
-        """The weights are not good, whatever was thought of them before."""
+    def suspect_weights(self, since: int | None = None) -> None:
+        """The weights are not good, whatever was thought of them before; nor are snapshots after the step `since`."""
         ...
 
     def put_back(self, best: bool) -> int | None:

@@ -65,8 +65,8 @@ class Recording:
         """The loss of the last healthy batch when it was new and then, where the run has measured it again."""
         return self.steps[self._at].stats.recheck
 
-    def compare(self, best: bool = False) -> Comparison | None:
-        """Mean losses with the weights of then and of the newest snapshot, where the run has compared them."""
+    def compare(self, best: bool = False, until: int | None = None) -> Comparison | None:
+        """Mean losses with the weights of then and of a snapshot, where the run has compared them."""
         return self.steps[self._at].stats.comparison
 
     def first_nonfinite(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class Recording:
     def confirm_weights(self) -> None:
         """Nothing: what the run did is recorded."""
 
-    def suspect_weights(self) -> None:
+    def suspect_weights(self, since: int | None = None) -> None:
         """Nothing: what the run did is recorded."""
 
     def put_back(self, best: bool) -> int | None:

@@ -379,10 +379,10 @@ class RunSource:
         """The loss of the last healthy batch when it was new and now; None where it cannot be measured again."""
         return self._recheck()
 
-    def compare(self, best: bool = False) -> Comparison | None:
-        """The last batches with the present weights and with those of the newest snapshot, or the best."""
+    def compare(self, best: bool = False, until: int | None = None) -> Comparison | None:
+        """The last batches with the present weights and with those of a snapshot: the best, or the newest then."""
         snapshots = self._actor.snapshots
-        snapshot = (snapshots.best if best else None) or snapshots.newest
+        snapshot = (snapshots.best if best else None) or snapshots.newest_until(until)
         if snapshot is None or not (now := self._recent_losses()):
             return None
         with snapshots.installed(snapshot):

@@ -43,6 +43,7 @@ class Source:
     losses: tuple[float, ...] | None = None
     compared: int = 0
     compared_with_best: int = 0
+    compared_until: int | None = None
 
     def collect(self, *inputs: Any) -> dict[str, Any]:
         plain = {"layers": STATS.layers, "grad_norm": STATS.grad_norm, "loss": 1.0, "lr": 0.1, "activation_stats": None}
@@ -64,9 +65,10 @@ class Source:
         self.rechecked += 1
         return self.again
 
-    def compare(self, best: bool = False) -> tuple[float, ...] | None:
+    def compare(self, best: bool = False, until: int | None = None) -> tuple[float, ...] | None:
         self.compared += 1
         self.compared_with_best += best
+        self.compared_until = until
         return self.losses
 
 
@@ -81,6 +83,7 @@ class Actor:
     held_snapshots: Sequence[int] | None = None
     confirmed: int = 0
     suspected: int = 0
+    suspected_since: int | None = None
     snapshot: int | None = None
     put_back_best: bool | None = None
     due: bool = True
@@ -100,8 +103,9 @@ class Actor:
     def confirm_weights(self) -> None:
         self.confirmed += 1
 
-    def suspect_weights(self) -> None:
+    def suspect_weights(self, since: int | None = None) -> None:
         self.suspected += 1
+        self.suspected_since = since
 
     def put_back(self, best: bool) -> int | None:
         self.put_back_best = best
@@ -341,6 +345,50 @@ def test_weights_that_do_worse_than_a_snapshot_are_not_known_to_be_good(losses: 
     assert [report.stats.comparison for report in reports] == [None, losses, None]
     assert [report.stats.weights_known_good for report in reports] == [True, not suspected, True]
     assert (run.source.compared, run.actor.suspected) == (1, suspected)
+
+
+@pytest.mark.parametrize(
+    ("losses", "rung", "looked", "goes_back"),
+    [
+        ((2.0, 0.9, 1.0), (SkipStep(),), [9], [9]),
+        ((2.0, 1.1, 0.1), (SkipStep(),), [9, 11], []),
+        (None, (SkipStep(),), [9, 11], []),
+        ((2.0, 0.9, 1.0), (SkipStep(), ReduceLR()), [], []),
+    ],
+)
+def test_after_many_skips_in_one_incident_the_weights_from_before_it_are_looked_at(
+    losses: Any, rung: Any, looked: list[int], goes_back: list[int]
+) -> None:
+    policy = Policy({"counted": [rung], "other": [Rollback()]})
+    run = engine(Counter(at=tuple(range(1, 40, 2))), policy=policy)  # every other step
+    run.source.losses, run.source.measured = losses, {"weights_known_good": True}
+    compared, back = [], []
+    for step in range(40):
+        report = run.step()
+        compared += [step] if report.stats.comparison is not None or run.source.compared > len(compared) else []
+        back += [step] if [action.name for action in report.actions] == ["Rollback"] else []
+        assert report.stats.weights_known_good == (step not in goes_back)
+        if step in goes_back:
+            assert (run.source.compared_until, run.actor.suspected_since) == (1, 1)
+            run.source.losses = None
+    assert (compared[: len(looked)], back) == (looked, goes_back)
+    assert run.source.compared == len(looked) + bool(goes_back)
+    assert run.actor.suspected == len(goes_back)
+
+
+def test_without_rollbacks_or_after_another_comparison_nothing_is_looked_at() -> None:
+    at = tuple(range(1, 40, 2))
+    run = engine(Counter(at=at), policy=Policy({"counted": [SkipStep()]}))
+    for _ in range(40):
+        run.step()
+    assert run.source.compared == 0
+    run = engine(
+        Counter(at=at),
+        Comparing(at=(9,), name="comparing"),
+        policy=Policy({"counted": [SkipStep()], "other": [Rollback()]}),
+    )
+    run.source.losses = 2.0, 0.9, 1.0
+    assert [step for step in range(40) if [a.name for a in run.step().actions] == ["Rollback"]] == [11]
 
 
 @pytest.mark.parametrize(("broken", "asked_at"), [((), [0]), (("a",), [])])

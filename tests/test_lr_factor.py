@@ -232,6 +232,7 @@ def test_closed_within_a_step_it_leaves_the_users_rate() -> None:
         ((0.5, math.inf), math.inf),
         ((0.5, math.nan), math.inf),
         ((0.5, -math.inf), math.inf),
+        ((math.inf, -2.0), math.inf),
         ((-2.0, math.nan), -2.0),
     ],
 )

@@ -414,6 +414,29 @@ def test_a_loss_that_is_no_lower_in_the_snapshot_is_no_reason_to_go_back() -> No
     assert not any(incident.actions for incident in guard.incidents)
 
 
+@pytest.mark.parametrize("fault", ["weights", "data"])
+def test_damage_that_every_other_batch_shows_is_rolled_back_and_bad_data_are_skipped(fault: str) -> None:
+    class Feature(Net):
+        """One of its inputs is 1 in every other batch, otherwise 0."""
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            (x, y), odd = batch, batch_idx % 2
+            if batch_idx == 101 and fault == "weights" and self.current_epoch == 1:
+                with torch.no_grad():
+                    self.net[0].weight[:, 7] = 300.0
+            bad = batch_idx > 100 and fault == "data" and self.current_epoch == 1
+            x = torch.cat([x[:, :7], torch.full((len(x), 1), float(odd))], 1) * (1e4 if odd and bad else 1.0)
+            return super().training_step((x, y), batch_idx)
+
+    torch.manual_seed(0)
+    guard = GradGuard(record=False)
+    fit(Feature(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))), guard, data=loader(160), max_epochs=2)
+    actions = {action for incident in guard.incidents for action in incident.actions}
+    assert actions == ({"SkipStep", "Rollback"} if fault == "weights" else {"SkipStep"})
+    (standing,) = guard.report().standings
+    assert standing.lost <= 50 if fault == "weights" else standing.lost >= 25
+
+
 @pytest.mark.parametrize("ruined", [True, False])
 def test_what_the_very_last_step_has_ruined_is_put_right_and_nothing_else(ruined: bool) -> None:
     class Ruined(Net):

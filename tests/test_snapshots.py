@@ -195,6 +195,17 @@ def test_losses_are_forgotten_and_snapshots_let_go() -> None:
     assert (snapshots.ring, snapshots.tries) == ([], 0)
 
 
+@pytest.mark.parametrize(("step", "newest", "held"), [(5, 2, [0, 2]), (2, 2, [0, 2]), (1, 0, [0]), (-1, None, [])])
+def test_snapshots_up_to_a_step(step: int, newest: int | None, held: list[int]) -> None:
+    snapshots = taken(1.0, 2.0, 3.0)
+    found = snapshots.newest_until(step)
+    assert (found.step if found is not None else None) == newest
+    assert snapshots.newest_until() is snapshots.newest
+    snapshots.restore()
+    snapshots.forget_after(step)
+    assert ([snapshot.step for snapshot in snapshots.ring], snapshots.tries) == (held, 0)
+
+
 # ---------------------------------------------------------------- the optimizer's state
 
 SAVED: dict[str, Any] = {"moment": torch.arange(3.0), "count": 3, "past": [1.0, 2.0]}

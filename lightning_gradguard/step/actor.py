@@ -333,9 +333,11 @@ class Actor:
         """The weights are known to be good: whatever is wrong with the step comes from its data."""
         self.weights_changed = False
 
-    def suspect_weights(self) -> None:
-        """The weights are not good, whatever was thought of them before."""
+    def suspect_weights(self, since: int | None = None) -> None:
+        """The weights are not good, whatever was thought of them before; nor are snapshots after the step `since`."""
         self.weights_changed = True
+        if since is not None:
+            self.snapshots.forget_after(since)
 
     def put_back(self, best: bool) -> int | None:
         """Puts a snapshot back between two steps, the newest or the best; its step, None without one."""

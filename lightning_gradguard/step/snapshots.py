@@ -75,6 +75,14 @@ class Snapshots:
         lowest = min((s.loss for s in self.ring if math.isfinite(s.loss)), default=math.nan)
         return next((s for s in reversed(self.ring) if s.loss == lowest), None)
 
+    def newest_until(self, step: int | None = None) -> Snapshot | None:
+        """The latest of those not taken after a step; None without one."""
+        return next((s for s in reversed(self.ring) if step is None or s.step <= step), None)
+
+    def forget_after(self, step: int) -> None:
+        """Lets the snapshots go that were taken after a step."""
+        self.ring, self.tries = [s for s in self.ring if s.step <= step], 0
+
     def forget_losses(self) -> None:
         """The losses of the snapshots no longer compare with those of later ones."""
         self.ring = [replace(snapshot, loss=math.nan) for snapshot in self.ring]
