@@ -51,7 +51,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._provider = context.data_provider
-        self._root = Location(context.logdir) if context.logdir else None
+        self._root = context.logdir
         self._cache: Cache = {}
         self._found: tuple[float, dict[str, Location]] = (-math.inf, {})
 
@@ -85,8 +85,15 @@ class GradGuardPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _recordings(self) -> dict[str, Location]:
         """The runs with recorded steps; the log directory is searched again after some seconds."""
-        if self._root is not None and time.monotonic() - self._found[0] > SEARCH_EVERY:
-            self._found = time.monotonic(), find_recordings(self._root)
+        if self._root and time.monotonic() - self._found[0] > SEARCH_EVERY:
+            try:
+                found = find_recordings(Location(self._root))
+            except Exception as error:  # TensorBoard may read a file system that fsspec does not
+                logger.warning(
+                    "GradGuard's tab shows event files alone: %s cannot be searched (%s).", self._root, error
+                )
+                self._root, found = "", {}
+            self._found = time.monotonic(), found
         return self._found[1]
 
     def _reader(self, context: Any, experiment: str, run: str) -> RunReader:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tab_runs import stats
+from tensorboard.backend.application import TensorBoardWSGI
+from tensorboard.plugins.base_plugin import TBContext
 from torch.utils.tensorboard import SummaryWriter
 from werkzeug.test import Client
 
@@ -21,7 +23,7 @@ from lightning_gradguard.record.step_format import FOLDER
 from lightning_gradguard.record.step_log import read_steps
 from lightning_gradguard.show import metadata
 from lightning_gradguard.show.panels import PANELS
-from lightning_gradguard.tensorboard_plugin.plugin import STATIC, GradGuardLoader, parse_query
+from lightning_gradguard.tensorboard_plugin.plugin import STATIC, GradGuardLoader, GradGuardPlugin, parse_query
 from lightning_gradguard.tensorboard_plugin.summary import RunWriter
 
 ROOT, ROOT_FOLDER = "/data/plugin/gradguard", Path(__file__).parents[2]
@@ -177,6 +179,14 @@ def test_a_log_directory_without_gradguard(tmp_path, client_of):
 def test_tensorboard_shows_the_tab_when_there_is_data(trained, client_of):
     listed = client_of(trained).get("/data/plugins_listing").json["gradguard"]
     assert (listed["enabled"], listed["tab_name"]) == (True, "GradGuard")
+
+
+def test_a_log_directory_that_only_tensorboard_can_read_has_its_event_files(trained, open_provider):
+    provider = open_provider(trained)
+    plugin = GradGuardPlugin(TBContext(data_provider=provider, logdir="nowhere://logs"))
+    assert plugin.is_active() is False
+    client = Client(TensorBoardWSGI([plugin], data_provider=provider))
+    assert [run["run"] for run in client.get(f"{ROOT}/runs").json["runs"]] == ["guarded", "unguarded"]
 
 
 def test_a_truncated_event_file_is_read_up_to_the_end(trained, tmp_path, client_of):
