@@ -393,6 +393,16 @@ def test_gains_are_shares_of_the_untrained_loss_also_where_the_run_has_failed() 
     assert verdict(1.5, untrained=2.0).progress(0.5) == 0.75
 
 
+def test_beside_a_run_that_has_diverged_arms_are_compared_with_an_untrained_model() -> None:
+    good, better = arm(0.5), arm(0.01, name="y")
+    assert verdict(1e5, good, better).best is better
+    assert verdict(math.nan, good, better).best is better
+    close = arm(0.09)
+    assert verdict(1e5, close, better).best is close  # a lead of 1.91 of 1.99
+    assert verdict(1e5, arm(0.11), better).best is better  # eleven times its loss
+    assert verdict(1e5, arm(math.nan), arm(math.inf)).best is None
+
+
 def test_an_arm_must_be_ahead_beyond_chance() -> None:
     noisy = Verdict(2.0, Arm(None, losses=[2.0] * 30), [arm(1.5, noise=0.4)])
     assert noisy.is_certain(noisy.arms[0])

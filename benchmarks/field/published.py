@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -111,8 +111,9 @@ def train(program: Program, variant: str, seed: int, callbacks: list[Any], optio
         enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
         **{**(setup.options or {}), **options},
     )  # fmt: skip
-    trainer.fit(Learner(setup), loader)
-    return setup
+    learner = Learner(setup)
+    trainer.fit(learner, loader)
+    return replace(setup, net=learner.net)  # a remedy may have exchanged it
 
 
 # ---------------------------------------------------------------- Keras's ways

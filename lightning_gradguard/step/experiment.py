@@ -30,8 +30,11 @@ MOST_BYTES = 4 * 2**30
 FURTHER_PASSES = 3
 #: Standard errors by which an arm must be ahead of the control: the one-sided 2 % point for 32 arms.
 SURELY = 3.2
-#: An arm that has this share of the best arm's gain is as good; the simplest of them is taken. Chosen.
+#: An arm that has this share of the best arm's lead is as good; the simplest of them is taken. Chosen.
 AS_GOOD = 0.9
+#: An arm whose loss is more than so many times the lowest one is not as good, however far an untrained model is off (a
+#: regression on targets far from 0). Chosen.
+AS_LOW = 10.0
 #: Kept steps on which an arm that changes the model is measured before its first step. Chosen.
 UNTRAINED = 8
 
@@ -112,9 +115,17 @@ class Verdict:
 
     @property
     def best(self) -> Arm | None:
-        """The first of the arms that are about as good as the best one; None when all failed."""
-        ahead = max((self.gain(arm) for arm in self.arms if not arm.failed), default=math.nan)
-        return next((a for a in self.arms if not a.failed and self.gain(a) >= AS_GOOD * ahead), None)
+        """The first of the arms that are about as good as the best one; None when all failed.
+
+        Beside a run that has diverged every arm is far ahead: there they are compared by their lead over an untrained
+        model.
+        """
+        left = [arm for arm in self.arms if not arm.failed]
+        base, lowest = min(self.control.loss, self.untrained), min((arm.loss for arm in left), default=math.nan)
+        limit = base - AS_GOOD * (base - lowest)
+        if lowest > 0:
+            limit = min(limit, AS_LOW * lowest)
+        return next((arm for arm in left if arm.loss <= limit), None)
 
     def gain(self, arm: Arm) -> float:
         """How far an arm's loss is below the control's, as a share of the untrained loss; inf beside one that failed.
