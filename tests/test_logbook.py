@@ -102,7 +102,7 @@ def test_the_console_tells_the_beginning_and_the_end_of_every_incident(caplog: A
         fit(Net(), Faults({20: float("nan"), 21: float("nan")}), GradGuard())
     lines = [record.getMessage() for record in caplog.records if record.name == "lightning_gradguard"]
     assert [line.partition(":")[0] for line in lines] == [
-        "GradGuard watches 3 layers, policy 'protect', no log, because the Trainer has no logger.",
+        "GradGuard watches 3 layers, policy 'protect', no log, because there is no logger.",
         "step 20", "step 21", "step 26", "GradGuard",
     ]  # fmt: skip
     assert "skipped the step" in lines[1]

@@ -52,7 +52,7 @@ class Console:
             policy: Its name.
             home: Where its files are; empty when none are written.
         """
-        where = f"log in {home}" if home else "no log, because the Trainer has no logger"
+        where = f"log in {home}" if home else "no log, because there is no logger"
         log.info("GradGuard watches %d layers, policy %r, %s.", layers, policy, where)
 
     def step(self, report: StepReport, changed: Sequence[Incident] = ()) -> None:
