@@ -275,11 +275,11 @@ class Rerun:
             self._state.restore()
 
     def _other_tensors(self) -> list[tuple[Tensor, Tensor]]:
-        """Tensors that no optimizer holds, with copies: a step may change them by hand, as a teacher's weights.
+        """Tensors that no optimizer changes, with copies: a step may change them by hand, as a teacher's weights.
 
         Small ones first, as many as `MOST_OTHERS` allows.
         """
-        held = {id(p) for optimizer in self.trainer.optimizers for p in optimizer_params(optimizer)}
+        held = {id(p) for optimizer in self.trainer.optimizers for p in optimizer_params(optimizer) if p.requires_grad}
         held |= {id(buffer) for buffer in self.module.buffers()}
         others = (t for t in reachable_tensors(self.module) if id(t) not in held and can_change(t))
         room, kept = MOST_OTHERS, []

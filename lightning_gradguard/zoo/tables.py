@@ -29,8 +29,8 @@ def cases_text(cases: Iterable[Case], width: int) -> str:
     Example:
         >>> from lightning_gradguard.zoo import get_case
         >>> print(cases_text([get_case("nan_log")], width=60))
-        nan_log (nonfinite): logarithm of a softmax that underflows
-            log_softmax, lr_down
+        nan_log (nonfinite): log(0) in a custom cross-entropy
+            log_softmax, he, clip_norm, lr_down
     """
     lines = []
     for case in cases:
