@@ -121,7 +121,7 @@ class StepEngine:
             ladders = self.ladders
             self.ladders, chosen = decide(ladders, findings, self.policy, stats.weights_known_good)
             stats, chosen = self._look_behind(*self._doubt(stats, chosen, ladders))
-        wanted = self._wants_snapshot() and not self.source.nonfinite_state()
+        wanted = self._wants_snapshot(stats) and not self.source.nonfinite_state()
         if wanted:
             self.actor.ask_for_snapshot(stats.step)
         due = self.actor.snapshot_is_due(stats.step)
@@ -145,7 +145,8 @@ class StepEngine:
         if not (doubted or (returning and stats.weights_known_good)):
             return stats, chosen
         if stats.step >= self._next_look:
-            stats = replace(stats, comparison=self.source.compare())
+            if stats.comparison is None:
+                stats = replace(stats, comparison=self.source.compare())
             if stats.comparison is None or not stats.comparison[0] <= stats.comparison[1]:
                 self._pause, self._next_look = FIRST_PAUSE, 0
                 if is_far_above(stats.comparison):
@@ -267,9 +268,9 @@ class StepEngine:
         self.actor.suspect_weights()
         return replace(stats, weights_known_good=False)
 
-    def _wants_snapshot(self) -> bool:
+    def _wants_snapshot(self, stats: GradStats) -> bool:
         """Whether a detector wants to keep the weights from before this step."""
-        return any(self.states[d.name].get("take_snapshot") for d in self._rechecking)
+        return self._any(self._rechecking, lambda d: d.wants_snapshot(self.states[d.name], stats))
 
     def _any(self, detectors: Sequence[AbstractDetector], says_so: Callable[[AbstractDetector], bool]) -> bool:
         """Whether one of the detectors says so."""

@@ -326,13 +326,16 @@ class Comparing(Counter):
     asks_for_recheck: ClassVar[bool] = True
 
     def init(self) -> Any:
-        return {"step": 0, "hold_snapshots": True, "take_snapshot": True}
+        return {"hold_snapshots": True}
 
     def wants_comparison(self, state: Any, stats: GradStats) -> bool:
         return stats.step in self.at
 
+    def wants_snapshot(self, state: Any, stats: GradStats) -> bool:
+        return stats.step == 0
+
     def update(self, state: Any, stats: GradStats) -> tuple[Any, tuple[Finding, ...]]:
-        return {**state, "take_snapshot": stats.step == 0}, ()
+        return state, ()
 
 
 @pytest.mark.parametrize(
@@ -389,6 +392,13 @@ def test_without_rollbacks_or_after_another_comparison_nothing_is_looked_at() ->
     )
     run.source.losses = 2.0, 0.9, 1.0
     assert [step for step in range(40) if [a.name for a in run.step().actions] == ["Rollback"]] == [11]
+
+
+def test_a_step_compares_with_a_snapshot_once() -> None:
+    run = engine(Comparing(at=(0,)), Doubtful(at=(0,)), policy=Policy({"counted": [Rollback()]}))
+    run.source.losses = 2.0, 1.0, 0.1
+    assert [action.name for action in run.step().actions] == ["Rollback"]
+    assert run.source.compared == 1
 
 
 @pytest.mark.parametrize(("broken", "asked_at"), [((), [0]), (("a",), [])])

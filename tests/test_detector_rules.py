@@ -381,8 +381,19 @@ def test_a_rise_keeps_the_weights_from_before_it(loss: float, rises: bool, good:
     assert DAMAGED.wants_recheck(state, stats) is rises
     after, found = DAMAGED.update(state, stats)
     assert found == ()
-    assert (after["since_rise"] == 0, after["take_snapshot"]) == (rises, rises and good)
+    assert (after["since_rise"] == 0, DAMAGED.wants_snapshot(after, stats)) == (rises, rises and good)
     assert after["hold_snapshots"] is (rises and not good)
+
+
+def test_the_weights_after_a_rise_are_not_kept_where_they_are_damaged_or_nothing_is_finite() -> None:
+    _, state = reported(DAMAGED, [*BEFORE_RISE, *losses(5.0)])
+    for stats in (
+        GradStats.of({"a": 1.0}, loss=90.0, recheck=(5.0, 90.0)),
+        GradStats.of({"a": 1.0}, loss=math.nan, weights_known_good=True),
+    ):
+        after, _ = DAMAGED.update(state, stats)
+        assert after == state
+        assert not DAMAGED.wants_snapshot(after, stats)
 
 
 def test_a_rise_that_undoes_little_of_the_progress_or_comes_early_is_none() -> None:

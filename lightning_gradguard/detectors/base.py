@@ -41,7 +41,7 @@ class AbstractDetector(ABC):
         ignore_cancelled: Whether a cancelled step leaves the state as it was before.
         only_on_extra_stats: Whether `update` need only be called on steps with `GradStats.has_extra_stats`.
         asks_for_batch_stats: Whether `wants_batch_stats` need be called at every step.
-        asks_for_recheck: Whether `wants_recheck` and `wants_comparison` need be called at every step.
+        asks_for_recheck: Whether `wants_recheck`, `wants_comparison` and `wants_snapshot` need be called at every step.
         only_about_loss: Whether a finding says no more than that the loss is too high, so that a snapshot is only worth
             going back to if the loss of the same batches is lower there.
         page: The page of `docs/symptoms` about the symptom; empty for none.
@@ -90,6 +90,10 @@ class AbstractDetector(ABC):
         """Whether `GradStats.recheck` shows that the weights are good, so that the data are at fault."""
         return False
 
+    def wants_snapshot(self, state: State, stats: GradStats) -> bool:
+        """Whether the weights from before this step should be kept, with the state after `update`."""
+        return False
+
     @abstractmethod
     def update(self, state: State, stats: GradStats) -> tuple[State, tuple[Finding, ...]]:
         """The state after one more step, and the findings of this step.
@@ -98,9 +102,8 @@ class AbstractDetector(ABC):
         flagged step never enters a baseline. When the number of layers changes (a layer was unfrozen), baselines of
         single layers start over.
 
-        Three keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the
-        gradient norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone
-        wrong; a detector that asks for rechecks gets a snapshot of the weights from before a step by `"take_snapshot"`.
+        Two keys of a state are read by others: `"limit"`, present from `init` on, is the present limit of the gradient
+        norm, for plots; while `"hold_snapshots"` is true, no snapshot is taken, because the run may have gone wrong.
         """
 
     def advise(self, finding: Finding, stats: GradStats) -> str:

@@ -83,7 +83,7 @@ class DamagedWeights(AbstractDetector):
         return f"if it comes again, {lower_lr(stats)}; {back}"
 
     def init(self) -> State:
-        rise = {"since_rise": None, "margin": 0.0, "hold_snapshots": False, "take_snapshot": False}
+        rise = {"since_rise": None, "margin": 0.0, "hold_snapshots": False}
         return {"losses": [], "first": 0.0, **rise}
 
     def wants_recheck(self, state: State, stats: GradStats) -> bool:
@@ -139,14 +139,16 @@ class DamagedWeights(AbstractDetector):
         since = state["since_rise"]
         if since is not None:
             since = since + 1 if since < UNTIL else None
-            return {**state, "since_rise": since, "hold_snapshots": since is not None, "take_snapshot": False}
+            return {**state, "since_rise": since, "hold_snapshots": since is not None}
         if stats.loss is None or not self._rises(state, stats.loss):
             return state
         progress = state["first"] - median(state["losses"])
         margin = max(self._spread(state), 2 / 3 * self.share * progress)
         # Where the last healthy batch shows that the weights are good, they are the best to come back to.
-        good = stats.weights_known_good
-        return {**state, "since_rise": 0, "margin": margin, "hold_snapshots": not good, "take_snapshot": good}
+        return {**state, "since_rise": 0, "margin": margin, "hold_snapshots": not stats.weights_known_good}
+
+    def wants_snapshot(self, state: State, stats: GradStats) -> bool:
+        return state["since_rise"] == 0 and stats.clean and stats.weights_known_good
 
     def confirms_weights(self, state: State, stats: GradStats) -> bool:
         if stats.recheck is None or not state["losses"]:

@@ -83,8 +83,8 @@ LEGEND = (
     ("weight norm", "L2 norm of the weights of a layer.", "docs/symptoms/exploding.md"),
     ("incidents", "A symptom from its first to its last finding: a symbol on the worst layer, a dotted line at its "
      "start, shading while it lasts.", "docs/symptoms/index.md"),
-    ("outcomes", "Resolved: the symptom has ended; degraded: it has ended, but the loss stays higher; open: it goes "
-     "on; unrecoverable: nothing helped, and the run was given up.", "docs/outcomes.md"),
+    ("outcomes", "Resolved: the symptom has ended, and the loss is back where it was; degraded: the loss stays "
+     "higher; open: the symptom goes on; unrecoverable: nothing helped, and the run was given up.", "docs/outcomes.md"),
 )  # fmt: skip
 
 
