@@ -172,10 +172,8 @@ class StepEngine:
         stats = replace(stats, comparison=self.source.compare(until=since))
         if not is_far_above(stats.comparison):
             return stats, chosen
-        self.actor.suspect_weights(since)
-        return replace(stats, weights_known_good=False), tuple(
-            (f, (Rollback(),) if f.kind in again else rung) for f, rung in chosen
-        )
+        chosen = tuple((f, (Rollback(),) if f.kind in again else rung) for f, rung in chosen)
+        return self._suspect(stats, since), chosen
 
     def _skipped_again(self, finding: Finding, rung: Rung) -> Incident | None:
         """The incident of a finding that would be skipped like those of the four or five steps before it."""
@@ -234,10 +232,12 @@ class StepEngine:
     def _with_nonfinite_state(self, stats: GradStats) -> GradStats:
         """The statistics with the layers whose weights or optimizer state are not finite: then nothing is good."""
         layers = self.source.nonfinite_state()
-        if not layers:
-            return stats
-        self.actor.suspect_weights()
-        return replace(stats, nonfinite_state=layers, weights_known_good=False)
+        return self._suspect(replace(stats, nonfinite_state=layers)) if layers else stats
+
+    def _suspect(self, stats: GradStats, since: int | None = None) -> GradStats:
+        """The statistics without trust in the weights, nor in snapshots after a step."""
+        self.actor.suspect_weights(since)
+        return replace(stats, weights_known_good=False)
 
     def _with_first_nonfinite(self, stats: GradStats) -> GradStats:
         """The statistics with the operation that made NaN or Inf: once an incident, if batch and weights are fine."""
@@ -265,8 +265,7 @@ class StepEngine:
         stats = replace(stats, comparison=self.source.compare())
         if stats.comparison is None or stats.comparison[0] <= stats.comparison[1]:
             return stats
-        self.actor.suspect_weights()
-        return replace(stats, weights_known_good=False)
+        return self._suspect(stats)
 
     def _wants_snapshot(self, stats: GradStats) -> bool:
         """Whether a detector wants to keep the weights from before this step."""
