@@ -62,14 +62,12 @@ class Recording:
     def layers(self, statistic: str, optimizer: str = "") -> LayerSeries | None:
         """A statistic of every layer at every step that has it; None where no step has."""
         what = STATISTICS.get(statistic, -1)
-        parts = (to_series(header, rows[rows[:, 1] == what]) for header, rows in self._read(optimizer))
+        parts = (to_series(header, rows_about(rows, what)) for header, rows in self._read(optimizer))
         return merge_series(list(parts))
 
     def curves(self, optimizer: str = "") -> dict[str, Curve]:
         """Loss, learning rate and global gradient norm of every step."""
-        parts = [
-            curves_of(len(header["layers"]), rows[rows[:, 1] == GRADIENT]) for header, rows in self._read(optimizer)
-        ]
+        parts = [curves_of(len(header["layers"]), rows_about(rows, GRADIENT)) for header, rows in self._read(optimizer)]
         whole = np.concatenate(parts) if parts else np.zeros((0, 4))
         steps, last = last_of_each(whole[:, 0])
         return {
@@ -98,13 +96,20 @@ def find_recordings(root: Location) -> dict[str, Location]:
     return {path[start:] or ".": run for path, run in runs.items()}
 
 
+def rows_about(rows: NDArray[np.float64], what: int) -> NDArray[np.float64]:
+    """The rows that hold one statistic; the table itself, which may be large, where all do."""
+    chosen = rows[:, 1] == what
+    return rows if chosen.all() else rows[chosen]
+
+
 def to_series(header: dict[str, Any], rows: NDArray[np.float64]) -> LayerSeries:
     """Rows of one statistic as a series; of a step that was taken twice the later row counts."""
     steps, last = last_of_each(rows[:, 0])
     values = rows[:, len(FIELDS) : len(FIELDS) + len(header["layers"])]
     values = values if len(last) == len(values) and (last[1:] > last[:-1]).all() else values[last]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        log10 = np.log10(values, dtype=np.float64).astype(np.float32)
+        log10 = np.empty(values.shape, np.float32)
+        np.log10(values, out=log10, dtype=np.float64, casting="same_kind")  # in parts: no second table of float64
     log10[np.isnan(log10)] = math.inf
     types = header.get("types")
     return LayerSeries(tuple(header["layers"]), steps, log10, types if isinstance(types, dict) else {})

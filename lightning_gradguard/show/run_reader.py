@@ -26,9 +26,9 @@ OUTCOMES = ("healthy", "resolved", "recovered", "open", "degraded", "unrecoverab
 #: State of a run whose data cannot be read.
 MALFORMED = "malformed"
 STATES = (*OUTCOMES, MALFORMED)
-#: Layer statistics and sets of curves kept in memory: as many as runs are shown side by side. A statistic takes 40 MB
-#: for 1,000 layers and 10,000 steps.
-CACHE_SIZE = 12
+#: Layer statistics and sets of curves kept in memory: four of each run, for as many runs as are shown side by side. A
+#: statistic takes 40 MB for 1,000 layers and 10,000 steps.
+CACHE_SIZE = 16
 #: What the tab reads of an incident.
 INCIDENT = {
     "kind": str, "optimizer": str, "x": int, "x_last": int | None, "outcome": str, "text": str,
@@ -140,6 +140,11 @@ class RunReader:
         tag, names = self.index.curves.get(optimizer, ("", []))
         if not tag:
             return {}
+        state, read = self.tags[tag].max_wall_time, lambda: self._read_written_curves(tag, names)
+        curves: dict[str, Curve] = self._cached(state, read, "written", optimizer)
+        return curves
+
+    def _read_written_curves(self, tag: str, names: list[str]) -> dict[str, Curve]:
         steps, rows = unique_steps(self._read([tag]).get(tag, []), len(names), self.index.problems)
         return {name: (steps, column) for name, column in zip(names, rows.astype(np.float64).T, strict=True)}
 

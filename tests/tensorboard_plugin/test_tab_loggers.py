@@ -65,6 +65,20 @@ def test_a_recording_equals_the_event_file_where_both_have_a_step(trained, open_
     )  # fmt: skip
 
 
+def test_the_curves_of_the_event_files_are_decoded_once(trained, open_run, monkeypatch):
+    written, decoded = open_run(trained, "guarded"), []
+    read = written.provider.read_tensors
+    monkeypatch.setattr(
+        written.provider, "read_tensors",
+        lambda *args, **options: decoded.extend(options["run_tag_filter"].tags) or read(*args, **options),
+    )  # fmt: skip
+    both = RunReader(written.provider, written.context, "", "guarded", folder=Location(trained / "guarded"))
+    assert both.layers("grad_norm") is not None and both.curves()
+    assert both.layers("update_ratio") is not None
+    (tag, _) = both.index.curves[""]
+    assert decoded.count(tag) == 1
+
+
 def test_steps_that_are_counted_in_another_way_are_not_mixed_up(trained, tmp_path, open_run):
     shutil.copytree(trained / "guarded", tmp_path / "run")
     (recording,) = (tmp_path / "run" / FOLDER).glob("*.f64")
