@@ -389,7 +389,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         engine = self._engines.get(id(optimizer))
         if engine is None or not (self._acts or steps_now(trainer)):  # DeepSpeed calls for every micro-batch
             return
-        divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        by_hand = len(self._losses) if getattr(trainer, "divided_by_hand", False) else 1
+        divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else by_hand
         if self._histograms:
             self._histograms[engine.name].begin(engine.steps, log_step(trainer), engine.source.collector.grad_scale)
         report = self._reports[engine.name] = engine.before_step(self._losses, divisor)
@@ -523,7 +524,10 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         if self._data is None:
             return None
         batch, position = self._data
-        of = len(self._losses) if pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1 else 1
+        count = len(self._losses)
+        by_hand = getattr(trainer, "divided_by_hand", False) and trainer.accumulate_grad_batches == count
+        accumulates = trainer.accumulate_grad_batches > 1 and (pl_module.automatic_optimization or by_hand)
+        of = count if accumulates else 1
         micro = find_bad_micro_batch([float(loss) for loss in self._losses]) if of > 1 else -1
         if 0 <= micro < of - 1:
             indices = training_indices(trainer, position - (of - 1 - micro))

@@ -34,6 +34,8 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
         logger: A logger of Lightning, such as `TensorBoardLogger("lightning_logs")`; without one no files are written.
         log_every_n_steps: Steps between two written ones. Default as in Lightning's Trainer.
         fabric: The Fabric that has set up model and optimizer, if one has.
+        read_later: Whether something reads or clips the gradients between `judge` and the optimizer's step, so that a
+            clip of the guard has to be in them by then.
 
     Raises:
         ValueError: If `guard` is no `GradGuard`, if a count is not positive, if Fabric scales the loss (`16-mixed`), or
@@ -69,6 +71,7 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
         logger: Any = None,
         log_every_n_steps: int = 50,
         fabric: Any = None,
+        read_later: bool = False,
     ) -> None:
         require(isinstance(guard, GradGuard), "GuardedLoop(guard=...)", "must be a GradGuard", guard)
         if total_steps is not None:
@@ -82,6 +85,10 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
         self.model: nn.Module = getattr(model, "_forward_module", model) if fabric is not None else model
         inner: Optimizer = getattr(optimizer, "optimizer", optimizer) if fabric is not None else optimizer
         self._trainer = LoopTrainer(guard, self.model, inner, total_steps, logger, log_every_n_steps)
+        self._batch: Any = None
+        self._loaded: dict[str, Any] = {}
+        if read_later:
+            self._trainer.callbacks.append(SimpleNamespace(on_before_optimizer_step=self.judge))
 
     @property
     def global_step(self) -> int:
@@ -94,6 +101,8 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
     def __enter__(self) -> GuardedLoop:
         vars(self.model)[MANUAL] = False
         self.guard.setup(self._trainer, self.model, "fit")
+        if self._loaded:  # `setup` forgets what it had before
+            self.guard.load_state_dict(self._loaded)
         self.guard.on_train_start(self._trainer, self.model)
         self._trainer.running = True
         return self
@@ -118,17 +127,40 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
             RuntimeError: Outside of the `with` block.
         """
         self._check_running()
-        trainer = self._trainer
-        trainer.fit_loop.epoch_loop.batch_idx = -1
         for index, batch in enumerate(loader):
-            trainer.fit_loop.epoch_loop.batch_idx = index
-            self.guard.on_train_batch_start(trainer, self.model, batch, index)
+            self.begin_batch(batch, index)
             try:
                 yield batch
             finally:
-                if trainer.running:
-                    self.guard.on_train_batch_end(trainer, self.model, None, batch, index)
-        trainer.current_epoch += 1
+                if self._trainer.running:
+                    self.end_batch()
+        self.end_epoch()
+
+    def begin_batch(self, batch: Any, index: int) -> None:
+        """Before the forward pass of the batch with this index in its epoch, in a loop that cannot use `batches`.
+
+        Raises:
+            RuntimeError: Outside of the `with` block.
+        """
+        self._check_running()
+        self._trainer.accumulate_grad_batches += 1
+        self._batch, self._trainer.fit_loop.epoch_loop.batch_idx = batch, index
+        self.guard.on_train_batch_start(self._trainer, self.model, batch, index)
+
+    def end_batch(self) -> None:
+        """After the batch, and after the step if one was taken with it.
+
+        Raises:
+            RuntimeError: Outside of the `with` block.
+        """
+        self._check_running()
+        index = self._trainer.fit_loop.epoch_loop.batch_idx
+        self.guard.on_train_batch_end(self._trainer, self.model, None, self._batch, index)
+        self._batch = None
+
+    def end_epoch(self) -> None:
+        """After the last batch of an epoch."""
+        self._trainer.current_epoch += 1
 
     def backward(self, loss: Tensor) -> None:
         """Computes the gradients of a loss, and adds them to those that are there.
@@ -136,9 +168,17 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
         Raises:
             RuntimeError: Outside of the `with` block.
         """
+        self.take_loss(loss)
+        self.fabric.backward(loss) if self.fabric is not None else loss.backward()
+
+    def take_loss(self, loss: Tensor) -> None:
+        """Before the backward pass of a loss that something else calls.
+
+        Raises:
+            RuntimeError: Outside of the `with` block.
+        """
         self._check_running()
         self.guard.on_before_backward(self._trainer, self.model, loss)
-        self.fabric.backward(loss) if self.fabric is not None else loss.backward()
 
     def step(self) -> None:
         """Judges the gradients, lets the optimizer step unless the guard skips it, and clears the gradients.
@@ -146,11 +186,20 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
         Raises:
             RuntimeError: Outside of the `with` block.
         """
-        self._check_running()
-        self.guard.on_before_optimizer_step(self._trainer, self.model, self._trainer.optimizers[0])
+        self.judge()
         self._steps_with.step()
         self._steps_with.zero_grad()
+
+    def judge(self) -> None:
+        """Judges the gradients for an optimizer that something else steps; a skipped step has no effect then.
+
+        Raises:
+            RuntimeError: Outside of the `with` block.
+        """
+        self._check_running()
+        self.guard.on_before_optimizer_step(self._trainer, self.model, self._trainer.optimizers[0])
         self._trainer.global_step += 1
+        self._trainer.accumulate_grad_batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, to be saved with model and optimizer; weights that are ruined are put right before."""
@@ -160,7 +209,7 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`, before the `with` block."""
-        self.guard.load_state_dict(state["guard"])
+        self._loaded = state["guard"]
         self._trainer.global_step, self._trainer.current_epoch = state["step"], state["epoch"]
 
     def _check_running(self) -> None:
@@ -176,13 +225,16 @@ class LoopTrainer:
     ) -> None:
         device = next((p.device for p in model.parameters()), None)
         self.strategy = LoopStrategy(model, device)
-        self.optimizers, self.callbacks, self.loggers = [optimizer], [guard], [] if logger is None else [logger]
+        self.optimizers, self.loggers = [optimizer], [] if logger is None else [logger]
+        self.callbacks: list[Any] = [guard]
         self.estimated_stepping_batches = math.inf if total_steps is None else total_steps
         self.precision_plugin = SimpleNamespace(scaler=None)
         self.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_idx=0, val_loop=None))
         self.log_every_n_steps = every
         self.log_dir = getattr(logger, "log_dir", None)
-        self.gradient_clip_val, self.accumulate_grad_batches = None, 1
+        self.gradient_clip_val = None
+        self.accumulate_grad_batches = 0  # batches since the last step
+        self.divided_by_hand = True  # a step's losses add up to its mean
         self.world_size, self.global_rank, self.is_global_zero, self.fast_dev_run = 1, 0, True, False
         self.global_step = self.current_epoch = 0
         self.should_stop = self.running = False

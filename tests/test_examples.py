@@ -26,6 +26,11 @@ SCRIPTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "transformer": ("torch", (), (r"50 steps, 1 incident\(s\): 1 nonfinite; recovered", r"micro-batch 3 of 4")),
     "plain_pytorch": ("torch", (), (r"200 steps, 2 incident\(s\): 2 nonfinite; recovered", r"last loss 0\.0")),
     "fabric": ("lightning", (), (r"100 steps, ", r"last loss 0\.[0-2]")),
+    "transformers_trainer": (
+        "transformers",
+        (),
+        (r"200 steps, 2 incident\(s\): 2 nonfinite; recovered", r"micro-batch 1 of 2"),
+    ),
     "gan": ("torch", (), (r"optimizer 1, step 50: nonfinite in critic\.0", r"2 incident\(s\): 2 nonfinite; recovered")),
     "resume_after_kill": ("torch", (), (r"ended with exit code 9", r"ends with the same weights: True")),
     "optuna_search": ("optuna", (), (r"[1-5] trials pruned, best",)),

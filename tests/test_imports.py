@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lightning_gradguard"
 ORDER = (
     "arguments", "extras", "renamed", "tensors", "modules", "plugins", "findings", "collect", "detectors", "fixes",
     "step", "checkpoints", "remedies", "policy", "record", "protocols", "engine", "replay", "run_engine", "show",
-    "tensorboard_plugin", "trainer", "alerts", "callback", "loops", "examine", "zoo", "cli", "__main__",
+    "tensorboard_plugin", "trainer", "alerts", "callback", "loops", "transformers", "examine", "zoo", "cli", "__main__",
 )  # fmt: skip
 #: Who may import Lightning, and which files must import neither torch nor Lightning.
 LIGHTNING = {"trainer", "callback", "examine", "zoo", "cli"}

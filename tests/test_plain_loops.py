@@ -78,6 +78,19 @@ def test_a_bad_batch_leaves_no_trace(name: str, fabric: bool) -> None:
     assert (first.kind, first.steps, first.actions) == ("nonfinite", "20-21", ("SkipStep",))
 
 
+def test_the_loss_of_a_step_is_the_sum_of_its_parts() -> None:
+    guard, model, losses = GradGuard(), net(), []
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    with GuardedLoop(guard, model, optimizer) as loop:
+        for index, (x, y) in enumerate(loop.batches(batches()[:4])):
+            losses.append(nn.functional.cross_entropy(model(x), y) / 4)
+            loop.backward(losses[-1])
+            if index == 3:
+                loop.step()
+    assert guard.last_report is not None
+    assert guard.last_report.stats.loss == pytest.approx(sum(map(float, losses)))
+
+
 def test_an_explosion_is_survived() -> None:
     model, _, guard = guarded("sgd", batches((20,), scale=1e6))
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
@@ -119,9 +132,13 @@ def test_a_resumed_loop_goes_on_as_if_it_had_not_ended() -> None:
                 loop.backward(nn.functional.cross_entropy(model(x), y))
                 loop.step()
             state = loop.state_dict()
-        guard = GradGuard()
-    assert same_state(model, guarded("adamw", data)[0])
-    assert loop.global_step == 40
+        last, guard = guard, GradGuard()
+    expected, _, whole = guarded("adamw", data)
+    assert same_state(model, expected)
+    assert loop.global_step == last.report().steps == 40
+    assert [(i.kind, i.steps, i.actions) for i in last.incidents] == [
+        (i.kind, i.steps, i.actions) for i in whole.incidents
+    ]
 
 
 def test_an_exception_ends_the_loop_and_leaves_the_model_as_it_was() -> None:
