@@ -27,7 +27,7 @@ from lightning_gradguard.findings import PREFIX, Finding, Incident, StepReport
 from lightning_gradguard.policy import MONITOR, REPAIR, Policy, check_policy
 from lightning_gradguard.record.bad_batches import BadBatches
 from lightning_gradguard.record.histograms import Histograms
-from lightning_gradguard.record.homes import home_of
+from lightning_gradguard.record.homes import home_of, warn_about_another_run
 from lightning_gradguard.record.incident_table import Incidents
 from lightning_gradguard.record.location import location_of
 from lightning_gradguard.record.logbook import Logbook
@@ -82,7 +82,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     Put it last among the callbacks that change gradients. Each step, before the optimizer (and before Lightning's
     own clipping) uses the gradients, it measures one norm for each layer, runs the detectors, and applies the remedies
     that the policy chooses for their findings. A healthy run ends with bit-identical weights with and without it.
-    Without a logger it writes no files.
+    Without a logger it writes no files, unless it is given a `log_dir`.
 
     Libraries that train with deep copies of their callbacks: a guard that has not run itself shows the run of the copy
     that began last. Each guard that has run shows its own run.
@@ -110,6 +110,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             every process: one callable or several, such as those of `lightning_gradguard.alerts`.
         histograms_every: Steps between two histograms of each layer's gradients (before any clipping) and updates, in
             TensorBoard and W&B; by default there are none.
+        log_dir: The directory of this run's recording and incidents, which may be remote, in place of the logger's.
+            With it they are written without a logger, too. A resumed run goes on in it; other runs need their own.
 
     Raises:
         ValueError: If `policy` is unknown or names a kind that no detector reports, if two detectors share a name, if
@@ -140,6 +142,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         save_bad_batches: str | Path | None = None,
         on_incident: Alert | Sequence[Alert] | None = None,
         histograms_every: int | None = None,
+        log_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
         join_namespaces()
@@ -156,12 +159,9 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             clip,
         )
         require(name is None or isinstance(name, str), "GradGuard(name=...)", "must be text", name)
-        require(
-            save_bad_batches is None or (isinstance(save_bad_batches, (str, Path)) and str(save_bad_batches) != ""),
-            "GradGuard(save_bad_batches=...)",
-            "must be a directory",
-            save_bad_batches,
-        )
+        for field, folder in {"save_bad_batches": save_bad_batches, "log_dir": log_dir}.items():
+            fits = folder is None or (isinstance(folder, (str, Path)) and str(folder) != "")
+            require(fits, f"GradGuard({field}=...)", "must be a directory", folder)
         require(isinstance(explain, bool), "GradGuard(explain=...)", "must be True or False", explain)
         given = () if on_incident is None else on_incident
         alerts = tuple(given) if isinstance(given, Sequence) else (given,)
@@ -172,7 +172,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
         self._prefix = f"{PREFIX}/{name}" if name else PREFIX
         self.sample_every, self.snapshot_every, self.snapshots = sample_every, snapshot_every, snapshots
-        self.histograms_every = histograms_every
+        self.histograms_every, self.log_dir = histograms_every, log_dir
         self._record: RunRecord | None = None  # of its own latest run
         self._shared = SharedRecord(RunRecord(FINDINGS_KEPT))
         self._reset()
@@ -236,7 +236,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def plot(self, optimizer: str = "", dark: bool = False) -> go.Figure:
         """The figure of the TensorBoard tab, as a plotly figure: layers by step, and the curves with the incidents.
 
-        It is drawn from the files in the run's directory, so the Trainer needs a logger.
+        It is drawn from the files in the run's directory, so it needs a logger or `GradGuard(log_dir=...)`.
 
         Args:
             optimizer: The optimizer's index, e.g. `"0"`, when there are several.
@@ -252,7 +252,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
     def to_pandas(self, optimizer: str = "") -> pandas.DataFrame:
         """Loss, learning rate, gradient norm, and one column `grad_norm/<layer>` for each layer, by step.
 
-        It is read from the files in the run's directory, so the Trainer needs a logger.
+        It is read from the files in the run's directory, so it needs a logger or `GradGuard(log_dir=...)`.
 
         Args:
             optimizer: The optimizer's index, e.g. `"0"`, when there are several.
@@ -489,14 +489,24 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- behind the hooks
 
+    def _directory(self, trainer: Any) -> str | Path | None:
+        """The run's directory; None where no files are written."""
+        if trainer.fast_dev_run:
+            return None
+        if self.log_dir is not None:
+            return self.log_dir
+        return trainer.log_dir if trainer.loggers else None  # a collective call
+
     def _open_logbook(self, trainer: Any) -> Logbook | None:
-        directory = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # a collective call
+        directory = self._directory(trainer)
         if not trainer.is_global_zero:
             return None
         run, guard = location_of(directory) if directory else None, self.name or ""
         recorded = [engine.name for engine in self._engines.values()] if self.record else []
         boards = split_loggers(trainer, guard)
         home = None if run is None else home_of(run, guard)
+        if home is not None and self.log_dir is not None and not trainer.global_step:
+            warn_about_another_run(home)
         self._seen.home = "" if home is None else str(home)
         logbook = Logbook(home, *boards, recorded, guard, versions())
         layers = sum(len(engine.table.layers) for engine in self._engines.values())

@@ -31,7 +31,8 @@ class GuardedLoop(AbstractContextManager["GuardedLoop"]):
         model: The model, also as `fabric.setup` returns it.
         optimizer: Its optimizer, also as `fabric.setup` returns it.
         total_steps: Optimizer steps that the run is meant to take; None when that is not known.
-        logger: A logger of Lightning, such as `TensorBoardLogger("lightning_logs")`; without one no files are written.
+        logger: A logger of Lightning, such as `TensorBoardLogger("lightning_logs")`; without one no files are
+            written, unless the guard has a `log_dir`.
         log_every_n_steps: Steps between two written ones. Default as in Lightning's Trainer.
         fabric: The Fabric that has set up model and optimizer, if one has.
         read_later: Whether something reads or clips the gradients between `judge` and the optimizer's step, so that a

@@ -39,15 +39,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kill-at", type=int, default=-1)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--own", action="store_true", help="no logger: the guard writes into the folder itself")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pl.seed_everything(0, verbose=False)
     faults = Faults({30: torch.nan, 31: torch.nan, 128: torch.inf, 165: torch.nan, 166: torch.nan, 170: torch.nan})
     # Lightning restarts a plain loader from its first batch, so checkpoints lie at the ends of epochs.
     checkpoints = ModelCheckpoint(options.folder, every_n_train_steps=40, save_top_k=-1, filename="{step}")
+    guard = GradGuard(log_dir=options.folder if options.own else None)
     trainer = pl.Trainer(
-        max_steps=200, accelerator="cpu", devices=1, logger=files(options.folder),
-        callbacks=[Night(options.kill_at), faults, GradGuard(), checkpoints],
+        max_steps=200, accelerator="cpu", devices=1, logger=not options.own and files(options.folder),
+        callbacks=[Night(options.kill_at), faults, guard, checkpoints],
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     module = Net()

@@ -67,7 +67,9 @@ def test_without_a_recording_the_message_says_what_is_needed(tmp_path: Path) -> 
     guard = GradGuard()
     fit(Net(), guard, limit_train_batches=2)
     for show in (GradGuard().plot, guard.plot, guarded(tmp_path, record=False).plot):
-        with pytest.raises(ValueError, match=r"needs a run with a logger and GradGuard\(record=True\)"):
+        with pytest.raises(
+            ValueError, match=r"a logger or GradGuard\(log_dir=...\), and with GradGuard\(record=True\)"
+        ):
             show()
     with pytest.raises(ValueError, match=r"`GradGuard.plot\(optimizer=...\)` must be one of \[''\], got '1'"):
         guarded(tmp_path / "recorded").plot("1")

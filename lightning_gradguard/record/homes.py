@@ -7,6 +7,7 @@ guard with a name has a directory of its own in that folder, so that several gua
 from __future__ import annotations
 
 import os
+import warnings
 from urllib.parse import quote, unquote
 
 from lightning_gradguard.record.location import Location
@@ -35,3 +36,17 @@ def recorded_guards(run: str | os.PathLike[str]) -> dict[str, Location]:
     named = {unquote(name, errors="surrogatepass"): folder / name for name in folder.names() if "." not in name}
     guards = {"": Location(run), **named}
     return {guard: home for guard, home in guards.items() if recorded_optimizers(home / FOLDER)}
+
+
+def warn_about_another_run(home: Location) -> None:
+    """Warns where the steps of an earlier run are in the directory of a guard whose run begins at its first step."""
+    try:
+        known = recorded_optimizers(home / FOLDER)
+    except Exception:  # who cannot read there is told so when writing fails
+        return
+    if known:
+        warnings.warn(
+            f"`GradGuard(log_dir=...)` must be another directory for each run, got {str(home)!r}, which has the steps "
+            "of an earlier run: both will be shown as one. Remove it, choose another one, or resume that run.",
+            stacklevel=2,
+        )

@@ -68,6 +68,8 @@ def read_table(home: str, optimizer: str = "") -> pandas.DataFrame:
 def recorded(call: str, home: str, optimizer: str) -> Location:
     """A guard's directory, in which the steps of this optimizer are recorded."""
     known = recorded_optimizers(Location(home) / FOLDER) if home else []
-    require(bool(known), call, "needs a run with a logger and GradGuard(record=True)", home)
+    require(
+        bool(known), call, "needs a run with a logger or GradGuard(log_dir=...), and with GradGuard(record=True)", home
+    )
     require(optimizer in known, f"{call[:-1]}optimizer=...)", f"must be one of {known}", optimizer)
     return Location(home)

@@ -73,7 +73,8 @@ def test_the_curves_of_the_event_files_are_decoded_once(trained, open_run, monke
         lambda *args, **options: decoded.extend(options["run_tag_filter"].tags) or read(*args, **options),
     )  # fmt: skip
     both = RunReader(written.provider, written.context, "", "guarded", folder=Location(trained / "guarded"))
-    assert both.layers("grad_norm") is not None and both.curves()
+    assert both.layers("grad_norm") is not None
+    assert both.curves()
     assert both.layers("update_ratio") is not None
     (tag, _) = both.index.curves[""]
     assert decoded.count(tag) == 1
