@@ -606,7 +606,8 @@ def test_an_increase_lasts_and_is_above_every_recent_loss() -> None:
         ((2.6, 2.6, 2.4, 2.4), False),  # it recovers
         ((2.4, 2.4, 2.4, 2.4), True),
         ((2.4, 2.4, 2.6, 2.6), True),
-        ((2.4, 2.6, 2.6, 2.4), True),
+        ((2.4, 2.6, 2.4, 2.6), True),
+        ((2.4, 2.6, 2.6, 2.4), False),  # its peak is behind it
         ((2.4, 2.8, 2.4, 2.4), False),
     ],
 )

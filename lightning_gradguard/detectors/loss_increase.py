@@ -19,8 +19,8 @@ class LossIncrease(AbstractDetector):
     1 in 10^15 for losses in random order; the second makes the increase relevant. A learning rate that is too high
     has this effect: no single loss is a spike, but the run is back at its start.
 
-    A run that already recovers is not reported: the later half of the high losses must not be lower than the earlier
-    half. New data (another task, another domain) raise the loss too, but the run learns them.
+    A run that already recovers is not reported: neither the later half of the high losses may be lower than the earlier
+    one, nor the last quarter lower than the one before it, which shows that a rise has ended. New data (another task, another domain) raise the loss too, but the run learns them.
 
     When the loss is as high right after a rollback has restored the weights, the data have changed and not the weights.
     The new level is then accepted.
@@ -77,9 +77,16 @@ class LossIncrease(AbstractDetector):
             return self.init(), ()
         high = [*high, stats.loss][-self.sustained :]
         state = {**state, "high": high, "hold_snapshots": len(high) < self.sustained}
-        half, level = len(high) // 2, median(high)
-        if len(high) < self.sustained or not level > limit > usual or median(high[half:]) < median(high[:half]):
+        level = median(high)
+        if len(high) < self.sustained or not level > limit > usual or recovers(high):
             return state, ()
         last = f"median loss of the last {self.sustained} steps"
         detail = f"{last} is {level:.3g}, up from {usual:.3g} (limit {limit:.3g})"
         return state, (Finding(self.kind, stats.step, (), level, limit, detail),)
+
+
+def recovers(high: list[float]) -> bool:
+    """Whether the later losses are lower than the earlier ones: of all, or of their later half."""
+    half, quarter = len(high) // 2, len(high) // 4
+    later, before, last = high[half:], high[half : half + quarter], high[-quarter or None :]
+    return median(later) < median(high[:half]) or (quarter > 0 and median(last) < median(before))
