@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from html import escape
@@ -21,6 +21,7 @@ from lightning_gradguard.arguments import require, require_number
 from lightning_gradguard.collect.activation_probe import ActivationProbe
 from lightning_gradguard.collect.batch_stats import BatchStats, find_bad_micro_batch, sample_sizes
 from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.collect.groups import check_groups, check_matches, parameter_names
 from lightning_gradguard.collect.loss_level import LOSS_LEVEL
 from lightning_gradguard.detectors import AbstractDetector, list_detectors
 from lightning_gradguard.findings import PREFIX, Finding, Incident, StepReport
@@ -34,6 +35,7 @@ from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import OUTCOMES, Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
+from lightning_gradguard.remedies.group_clip import GroupClip, as_clip
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
 from lightning_gradguard.step.rerun import Indexed, RecentBatches, Rerun
@@ -73,7 +75,7 @@ WITHOUT_GRADIENTS = ("nonfinite", "loss_spike", "exploding_buffer")
 
 
 class GradGuard(*callback_classes()):  # type: ignore[misc]
-    """Watches every training step's gradients, repairs the run, and logs everything to TensorBoard.
+    r"""Watches every training step's gradients, repairs the run, and logs everything to TensorBoard.
 
     Example::
 
@@ -92,7 +94,8 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             the learning rate, rolls back and stops; `"repair"` may also change the model; or a `Policy`.
         detectors: What to look for; when None the built-in detectors (`detectors.DETECTORS`), then those that other
             installed packages offer (`docs/extending.md`).
-        clip: Adaptive clipping for every step (`AutoClip`, `ZClip` or `AGC`); none by default.
+        clip: Adaptive clipping for every step (`AutoClip`, `ZClip` or `AGC`); none by default. A mapping has a clip for
+            each regular expression, over the parameters whose names match it: `{r"^encoder\.": ZClip()}`.
         name: Distinguishes several guards in one Trainer, in checkpoints and on disk, where a guard with a name writes
             into `gradguard/NAME/` of the logger's directory.
         sample_every: Steps between two samples of the update-to-weight ratio and of activation statistics. Default
@@ -112,11 +115,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
             TensorBoard and W&B; by default there are none.
         log_dir: The directory of this run's recording and incidents, which may be remote, in place of the logger's.
             With it they are written without a logger, too. A resumed run goes on in it; other runs need their own.
+        groups: Groups of parameters whose gradient norms are logged as `gradguard/grad_norm/NAME`: a regular expression
+            for each name, searched for in the names of the parameters, e.g. `{"head": r"^head\."}`.
 
     Raises:
         ValueError: If `policy` is unknown or names a kind that no detector reports, if two detectors share a name, if
             `clip` is no `AbstractClip`, if a count is not a positive whole number, or if what `on_incident` holds
-            cannot be called.
+            cannot be called; before training, if a regular expression matches no parameter, or the same as another.
 
     Attributes:
         findings: The last 10,000 findings.
@@ -132,7 +137,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self,
         policy: Literal["monitor", "protect", "repair"] | Policy = "protect",
         detectors: Sequence[AbstractDetector] | None = None,
-        clip: AbstractClip | None = None,
+        clip: AbstractClip | Mapping[str, AbstractClip] | None = None,
         name: str | None = None,
         sample_every: int = 50,
         snapshot_every: int = 50,
@@ -143,6 +148,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         on_incident: Alert | Sequence[Alert] | None = None,
         histograms_every: int | None = None,
         log_dir: str | Path | None = None,
+        groups: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         join_namespaces()
@@ -152,12 +158,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         counts |= {} if histograms_every is None else {"histograms_every": histograms_every}
         for field, value in counts.items():
             require_number(f"GradGuard({field}=...)", value, at_least=1, whole=True)
-        require(
-            clip is None or isinstance(clip, AbstractClip),
-            "GradGuard(clip=...)",
-            "must be a clip such as ZClip()",
-            clip,
-        )
+        self.clip, self.groups = as_clip("GradGuard(clip=...)", clip), check_groups("GradGuard(groups=...)", groups)
         require(name is None or isinstance(name, str), "GradGuard(name=...)", "must be text", name)
         for field, folder in {"save_bad_batches": save_bad_batches, "log_dir": log_dir}.items():
             fits = folder is None or (isinstance(folder, (str, Path)) and str(folder) != "")
@@ -167,7 +168,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         alerts = tuple(given) if isinstance(given, Sequence) else (given,)
         require(all(map(callable, alerts)), "GradGuard(on_incident=...)", "must be callable, or several", on_incident)
         self.explain, self.on_incident = explain, alerts
-        self.clip, self.name, self.record, self.save_bad_batches = clip, name, record, save_bad_batches
+        self.name, self.record, self.save_bad_batches = name, record, save_bad_batches
         # Depends on the name alone, so that a changed threshold keeps the state. Lightning asks for it at every hook.
         self.state_key = f"GradGuard{{'name': {name!r}}}" if name else "GradGuard"
         self._prefix = f"{PREFIX}/{name}" if name else PREFIX
@@ -281,6 +282,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         self._acts = not owns_the_step(trainer)
         if not self._acts:
             rank_zero_warn("DeepSpeed owns the gradients and the step: GradGuard only watches the loss here.")
+        self._check_groups(pl_module)
         processes, self._planned = processes_of(trainer, pl_module), planned_steps(trainer)
         self._forward_state = ForwardState(pl_module, partial(logged_metrics, trainer))
         self._engines = {
@@ -344,6 +346,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
                 policy=policy,
                 forward_state=self._forward_state,
                 clip=clip,
+                groups=self.groups,
                 name=str(index) if several else "",
                 total_steps=self._planned,
                 multiple_optimizers=several,
@@ -554,6 +557,13 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
         pairs = zip(batches, self._losses[-len(batches) :], strict=True)
         bad = [batch for batch, loss in pairs if not math.isfinite(float(loss))]
         return rerun.first_nonfinite(*(bad or batches)[-1])
+
+    def _check_groups(self, pl_module: Any) -> None:
+        """Every group has parameters, and shares none with another."""
+        clips = {regex: regex for regex in self.clip.clips} if isinstance(self.clip, GroupClip) else {}
+        names = parameter_names(pl_module) if clips or self.groups else []
+        check_matches("GradGuard(groups=...)", self.groups, names)
+        check_matches("GradGuard(clip=...)", clips, names)
 
     def _clip_for(self, processes: ProcessGroupInfo) -> AbstractClip | None:
         if self.clip is not None and self.clip.unitwise and processes.flattened:

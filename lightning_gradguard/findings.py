@@ -478,12 +478,13 @@ class StepReport:
             "update_ratio": self.stats.global_update_ratio,
             "weight_norm": self.stats.global_param_norm,
         }
+        groups = {f"{self.prefix}/grad_norm/{name}": norm for name, norm in self.stats.group_norm.items()}
         usable = self.stats.grad_norm[np.isfinite(self.stats.grad_norm)]
         if len(usable):
             bands = np.percentile(usable, PERCENTILES)
             curves |= {f"layer_norm/p{p}": float(v) for p, v in zip(PERCENTILES, bands, strict=True)}
         measured = ("grad_norm", "loss")
-        return {f"{self.prefix}/{k}": v for k, v in curves.items() if k in measured or math.isfinite(v)}
+        return {f"{self.prefix}/{k}": v for k, v in curves.items() if k in measured or math.isfinite(v)} | groups
 
 
 def layers_of(findings: Iterable[Finding]) -> Sequence[str]:

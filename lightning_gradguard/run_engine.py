@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from lightning_gradguard.policy import Policy
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
 from lightning_gradguard.remedies import AbstractClip, TryEach
+from lightning_gradguard.remedies.group_clip import GroupClip
 from lightning_gradguard.step.actor import Actor
 from lightning_gradguard.step.rerun import Indexed, Rerun
 from lightning_gradguard.step.snapshot_state import load_snapshots, save_snapshots
@@ -44,6 +45,7 @@ class RunContext:
         policy: What to do about it.
         forward_state: What a forward pass changes; shared by all optimizers of a module. The module's own by default.
         clip: Clipping for every step, beside the policy's.
+        groups: Groups of parameters whose gradient norms are measured: regular expressions by name.
         name: The optimizer's index when there are several; otherwise empty.
         total_steps: Optimizer steps that the run is meant to take; None when it has no end.
         multiple_optimizers: Whether other optimizers train the same module, so that its loss is not an objective.
@@ -73,6 +75,7 @@ class RunContext:
     policy: Policy
     forward_state: ForwardState | None = None
     clip: AbstractClip | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
     total_steps: int | None = None
     multiple_optimizers: bool = False
@@ -129,7 +132,10 @@ class RunEngine(StepEngine):
         state = context.forward_state if context.forward_state is not None else ForwardState(context.module)
         self.forward_state = state
         scaler = context.scaler if context.gradients_scaled else None
-        collector = Collector(context.module, context.optimizer, state, context.processes, scaler)
+        clipped = tuple(context.clip.clips) if isinstance(context.clip, GroupClip) else ()
+        collector = Collector(
+            context.module, context.optimizer, state, context.processes, scaler, context.groups, clipped
+        )
         actor = Actor(
             context.module,
             context.optimizer,
@@ -147,6 +153,7 @@ class RunEngine(StepEngine):
             total_steps=context.total_steps,
             name=context.name,
             model_changed=self._look_up_modules,
+            parts=lambda: {regex: part.params for regex, part in collector.parts.items()},
         )
         self._averaged, self._explain = context.averaged, context.explain
         self.restoration: Restoration | None = None  # the latest since the last step began

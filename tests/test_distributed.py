@@ -19,6 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "distributed"))
 
+import groups
 import repair
 from story import EXPLOSION_STEP, NAN_STEP, SAVED, SPIKE_STEP, STEPS, Story, tell
 
@@ -216,3 +217,24 @@ def test_what_fails_in_one_process_fails_in_all(repaired: dict[str, list[Told]])
 def test_a_healthy_run_is_left_alone(repaired: dict[str, list[Told]]) -> None:
     assert repaired["healthy"][0]["incidents"] == []
     assert repaired["healthy"][0]["weights"] == repaired["unguarded"][0]["weights"]
+
+
+@pytest.mark.parametrize("cell", ["ddp", "fsdp1", "fsdp2", "tp"])
+def test_groups_are_measured_and_clipped_as_in_one_process(cell: str, tmp_path: Path) -> None:
+    alone = groups.run(Story(width=WIDTH.get(cell, 16)), {})
+    told = launch(tmp_path, 2, (cell,), "groups.py")[cell]
+    for rank in told:
+        assert "error" not in rank, rank["error"]
+    for ours, reference, *ranks in zip(told[0]["rows"], alone, *(rank["rows"] for rank in told), strict=True):
+        assert ours["norms"] == pytest.approx(reference["norms"], rel=1e-5)
+        assert ours["clip"] == pytest.approx(reference["clip"], rel=1e-5)
+        for part in ("first", "middle", "last.weight"):
+            squares = [rank[part] for rank in ranks]
+            norm = math.sqrt(sum(squares) if cell == "fsdp1" else squares[0])
+            expected = {"first": 0.01, "middle": reference["norms"]["middle"], "last.weight": 0.02}[part]
+            assert norm == pytest.approx(expected, rel=1e-4)
+
+
+def test_names_that_fsdp1_has_flattened_are_refused(tmp_path: Path) -> None:
+    for rank in launch(tmp_path, 2, ("fsdp1_flat",), "groups.py")["fsdp1_flat"]:
+        assert "must match the name of a parameter" in rank["error"]

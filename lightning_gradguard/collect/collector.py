@@ -9,7 +9,7 @@ may start before the backward pass (`announce`), which then hides it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.collect.forward_state import ForwardState
+from lightning_gradguard.collect.groups import Part
 from lightning_gradguard.collect.layers import ParamTable, clean_parameters, module_types
 from lightning_gradguard.tensors.copies import chunk_slices, copied, optimizer_params
 from lightning_gradguard.tensors.norms import Floats, foreach_norm, read_norms
@@ -34,6 +35,8 @@ class Collector:
         forward_state: Knows which buffers training changes.
         processes: The processes that train together.
         scaler: A GradScaler that leaves the gradients multiplied by its scale (with a fused optimizer); else None.
+        groups: Groups of parameters whose norms are measured: regular expressions by name.
+        clipped: Regular expressions of the groups with a clip of their own.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Collector:
         forward_state: ForwardState,
         processes: ProcessGroupInfo,
         scaler: Any = None,
+        groups: Mapping[str, str] | None = None,
+        clipped: Sequence[str] = (),
     ) -> None:
         self.module, self.optimizer, self.forward_state, self.processes, self.scaler = (
             module,
@@ -51,6 +56,7 @@ class Collector:
             processes,
             scaler,
         )
+        self._regexes, self._clipped = dict(groups or {}), tuple(clipped)
         self.sample: tuple[Floats, Floats] | None  # (param norm, update ratio) of the last sampled step, [L]
         self._before: list[Tensor] | None
         self._local_norms: Floats | None  # this process's part of a sample: norms of weights and updates, [2T]
@@ -63,6 +69,9 @@ class Collector:
         types = module_types(self.module)
         self.table = ParamTable(clean_parameters(self.module), owned, self.processes.shapes, types)
         self.sharded = self.processes.sharded(self.table.params)
+        groups = {name: Part(self.table, regex, self.processes.shapes) for name, regex in self._regexes.items()}
+        self.groups = {name: part for name, part in groups.items() if part.params}
+        self.parts = {regex: Part(self.table, regex, self.processes.shapes) for regex in self._clipped}
         self.sample = self._before = self._local_norms = None  # of other layers
         order = {id(p): i for i, p in enumerate(owned)}
         self._order = [order[id(p)] for p in self.table.params]
@@ -88,9 +97,12 @@ class Collector:
         one = self._alone if self.processes.alone else self._together
         norms, loss, buffers, buffer_norm = one(losses, divisor)
         sample, self.sample = self.sample, None
+        scale = self.grad_scale
         measured = {
-            "layers": self.table.layers, "grad_norm": self.table.per_layer(norms, self.grad_scale), "loss": loss,
+            "layers": self.table.layers, "grad_norm": self.table.per_layer(norms, scale), "loss": loss,
             "buffers": buffers, "buffer_norm": buffer_norm,
+            "group_norm": {name: part.norm(norms, scale) for name, part in self.groups.items()},
+            "parts": {regex: part.per_layer(norms, scale) for regex, part in self.parts.items()},
         }  # fmt: skip
         if sample is None:
             return measured

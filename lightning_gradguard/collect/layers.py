@@ -141,7 +141,7 @@ class ParamTable:
         named += [(f"param_{i}", p) for i, p in enumerate(owned) if id(p) not in known]
         position: dict[str, int] = {}
         self.owned_count = len(owned)
-        self.params = [p for _, p in named]
+        self.names, self.params = [n for n, _ in named], [p for _, p in named]
         self.layer_of = np.array([position.setdefault(layer_name(n), len(position)) for n, _ in named], dtype=np.intp)
         numel, matrix = np.zeros(len(position), np.int64), np.zeros(len(position), bool)
         self.filled = [any(shape.numel() for shape in shapes(p)) for p in self.params]

@@ -68,6 +68,8 @@ class GradStats:
             taken once more.
         weights_known_good: Whether no step was taken since the weights last gave a finite loss and gradient, or were
             restored, so that a symptom now comes from the data.
+        group_norm: L2 norm of the gradients of each group of `GradGuard(groups=...)`; NaN where one is not finite.
+        parts: Layers and `grad_norm` of each group with a clip of its own, by the group's regular expression.
 
     Attributes:
         global_norm: L2 norm of all gradients as one vector; NaN where one is not finite.
@@ -106,6 +108,8 @@ class GradStats:
     nonfinite_state: tuple[str, ...] = ()
     first_nonfinite: tuple[str, ...] = ()
     weights_known_good: bool = False
+    group_norm: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, tuple[Layers, Floats]] = field(default_factory=dict)
     global_norm: float = field(init=False, repr=False)
     finite: bool = field(init=False, repr=False)
     loss_finite: bool = field(init=False, repr=False)

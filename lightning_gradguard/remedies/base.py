@@ -87,6 +87,11 @@ class AbstractClip(ABC):
 
     unitwise: ClassVar[bool] = False
 
+    @property
+    def label(self) -> str:
+        """What its state in a checkpoint belongs to."""
+        return type(self).__name__
+
     @abstractmethod
     def init(self) -> dict[str, Any]:
         """The state before the first step."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from lightning_gradguard.arguments import require_number
 from lightning_gradguard.remedies.base import AbstractClip
 from lightning_gradguard.step.pending_step import PendingStep
-from lightning_gradguard.tensors.copies import optimizer_params
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class AutoClip(AbstractClip):
         norm = step.stats.global_norm
         if not math.isfinite(norm):
             return state
-        norms = [*state["norms"][1 - self.window :], norm]
+        norms = [*state["norms"], norm][-self.window :]
         step.clip_to(float(np.percentile(norms, self.percentile)))
         return {"norms": norms}
 
@@ -125,7 +124,7 @@ class AGC(AbstractClip):
 
     @torch.no_grad()
     def apply(self, state: dict[str, Any], step: PendingStep) -> dict[str, Any]:
-        for p in optimizer_params(step.optimizer):
+        for p in step.params:
             if p.grad is None or p.grad.is_sparse:
                 continue
             limit = self.clipping * unitwise_norm(p).clamp(min=self.eps) * step.grad_scale

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gradguard.arguments import warn_switched_off
@@ -48,6 +48,7 @@ class Actor:
         explains: Whether what is better beside the run is only told.
         name: The optimizer's index when there are several; otherwise empty.
         model_changed: Called whenever modules may have been exchanged.
+        parts: The parameters of each group with a clip of its own.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Actor:
         explains: bool = False,
         name: str = "",
         model_changed: Callable[[], None] = lambda: None,
+        parts: Callable[[], Mapping[str, Sequence[Tensor]]] = dict,
     ) -> None:
         self.module, self.optimizer, self.forward_state, self.name = module, optimizer, forward_state, name
         self.clip, self.scaler, self._gradients_scaled = clip, scaler, gradients_scaled
@@ -78,7 +80,7 @@ class Actor:
         self.guarded_step = GuardedStep(optimizer)
         self.snapshots = Snapshots(module, optimizer, snapshots, scaler)
         self.adam = AdamUpdate(optimizer)
-        self._model_changed = model_changed
+        self._model_changed, self._parts = model_changed, parts
         self.checkup: Checkup | None = None
         if rerun is not None:
             self.checkup = Checkup(
@@ -171,6 +173,7 @@ class Actor:
             module=self.module,
             adam=self.adam,
             optimizer_name=self.name,
+            parts=self._parts(),
             **more,
         )
 
@@ -363,7 +366,10 @@ class Actor:
     def state_dict(self) -> dict[str, Any]:
         """Everything that later actions depend on, as plain values."""
         return {
-            "clip": {"of": type(self.clip).__name__, "state": to_checkpoint(self.clip_state)},
+            "clip": {
+                "of": self.clip.label if self.clip is not None else "NoneType",
+                "state": to_checkpoint(self.clip_state),
+            },
             "lr_factor": self.lr_factor.state_dict(),
             "snapshot_due": self.snapshot_due,
             "weights_changed": self.weights_changed,
@@ -390,7 +396,7 @@ class Actor:
     def _load_clip(self, saved: dict[str, Any]) -> None:
         if self.clip is None:
             return
-        state, now = from_checkpoint(saved["state"]), type(self.clip).__name__
+        state, now = from_checkpoint(saved["state"]), self.clip.label
         if saved["of"] != now or state.keys() != self.clip_state.keys():
             raise ValueError(f"it is of {saved['of']}, the run has {now}")
         self.clip_state = state

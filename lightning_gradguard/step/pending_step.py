@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -55,6 +56,8 @@ class PendingStep:
         optimizer_name: The optimizer's index when there are several; otherwise empty.
         fused_clip: Whether a fused optimizer may scale the gradients itself as it reads them: nobody else reads or
             clips them before, and no GradScaler owns the optimizer's `grad_scale`.
+        parts: The parameters of each group with a clip of its own, by the group's regular expression.
+        only: The parameters that the handle is for, of a part; None for all of the optimizer.
 
     Attributes:
         cancelled: The step will not happen.
@@ -82,6 +85,8 @@ class PendingStep:
     activation_stats: ActivationStats | None = None
     optimizer_name: str = ""
     fused_clip: bool = False
+    parts: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    only: Sequence[Tensor] | None = None
     cancelled: bool = field(default=False, init=False)
     clip_coefficient: float = field(default=1.0, init=False)
     restored: Snapshot | None = field(default=None, init=False)
@@ -93,14 +98,39 @@ class PendingStep:
     # ---------------------------------------------------------------- the step and its gradients
 
     @property
+    def params(self) -> Sequence[Tensor]:
+        """The optimizer's parameters; of a part, the part's."""
+        return optimizer_params(self.optimizer) if self.only is None else self.only
+
+    @property
     def grads(self) -> list[Tensor]:
-        """The gradients of this optimizer's parameters that have one; this process's pieces, under sharding.
+        """The gradients of the parameters that have one; this process's pieces, under sharding.
 
         Empty once the step is cancelled. A remedy may change them in place; they are still multiplied by `grad_scale`.
         """
         if self.cancelled:
             return []
-        return [local(p.grad) for p in optimizer_params(self.optimizer) if p.grad is not None]
+        return [local(p.grad) for p in self.params if p.grad is not None]
+
+    def part(self, regex: str) -> PendingStep:
+        """The same step as a clip of one group of parameters sees it: `stats`, `params` and `grads` are the group's."""
+        layers, norms = self.stats.parts[regex]
+        stats = replace(
+            self.stats, layers=layers, grad_norm=norms, param_norm=None, update_ratio=None, trainable=None, parts={}
+        )
+        part = replace(self, stats=stats, only=self.parts[regex], fused_clip=False, parts={})
+        part.cancelled, part.clip_coefficient = self.cancelled, self.clip_coefficient
+        return part
+
+    def join(self, parts: Iterable[PendingStep]) -> None:
+        """Takes in what was done to parts of the step that have no parameter in common."""
+        before, whole = self.clip_coefficient, self.norm
+        clipped = [part for part in parts if part.changes]
+        self.changes += sum(part.changes for part in clipped)
+        if not clipped or not 0 < whole < math.inf:
+            return
+        lost = sum((part.stats.global_norm * before / whole) ** 2 - (part.norm / whole) ** 2 for part in clipped)
+        self.clip_coefficient *= math.sqrt(max(0.0, 1.0 - lost))
 
     def cancel(self) -> None:
         """Makes the step an exact no-op: weights, optimizer state, buffers and metrics stay as before the batch."""
