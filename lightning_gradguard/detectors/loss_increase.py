@@ -20,7 +20,8 @@ class LossIncrease(AbstractDetector):
     has this effect: no single loss is a spike, but the run is back at its start.
 
     A run that already recovers is not reported: neither the later half of the high losses may be lower than the earlier
-    one, nor the last quarter lower than the one before it, which shows that a rise has ended. New data (another task, another domain) raise the loss too, but the run learns them.
+    one, nor the last quarter lower than the one before it, which shows that a rise has ended. New data (another task,
+    another domain) raise the loss too, but the run learns them.
 
     When the loss is as high right after a rollback has restored the weights, the data have changed and not the weights.
     The new level is then accepted.
