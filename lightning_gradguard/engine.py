@@ -137,8 +137,9 @@ class StepEngine:
         """Without the rungs that lead back to earlier weights for a high loss alone, where it is no lower there.
 
         The last healthy batch may have told that the weights are good though they are damaged for other batches: where
-        the last ones do far better with earlier weights, it was wrong. A comparison that shows no better snapshot
-        doubles the wait for the next one.
+        the last ones do far better with earlier weights, it was wrong. A comparison that shows no better snapshot, or
+        that cannot be made (manual optimization, a loop of your own), doubles the wait for the next one: the objective
+        may have changed, as while the weight of a penalty grows, and then earlier weights do worse.
         """
         returning = [f.kind for f, rung in chosen if leads_back(rung)]
         doubted = [kind for kind in returning if kind in self._only_about_loss]
@@ -147,7 +148,7 @@ class StepEngine:
         if stats.step >= self._next_look:
             if stats.comparison is None:
                 stats = replace(stats, comparison=self.source.compare())
-            if stats.comparison is None or not stats.comparison[0] <= stats.comparison[1]:
+            if stats.comparison is not None and not stats.comparison[0] <= stats.comparison[1]:
                 self._pause, self._next_look = FIRST_PAUSE, 0
                 if is_far_above(stats.comparison):
                     self.actor.suspect_weights()

@@ -54,6 +54,7 @@ class Finding:
         limit: The limit it crossed, in the same unit as `value`.
         detail: One clause for people, with the number, its unit and the limit.
         samples: Indices in the dataset of the samples meant; empty when none are meant or they are not known.
+        is_notice: Whether it is about the program and tells nothing of how the run stands.
 
     Example:
         >>> print(Finding("exploding", 412, ("net.2",), 9.1e5, 24.0, "gradient norm is 9.1e+05 (limit 24)"))
@@ -67,6 +68,7 @@ class Finding:
     limit: float = math.nan
     detail: str = ""
     samples: tuple[int, ...] = ()
+    is_notice: bool = False
 
     @property
     def summary(self) -> str:
@@ -216,6 +218,7 @@ class Incident:
         detail: The clause of the finding with that value.
         optimizer: Which optimizer, by index, when there are several; otherwise empty.
         samples: Indices in the dataset of the samples meant, at most a thousand.
+        is_notice: As in `Finding`: the outcome of the run does not depend on it.
         origin: When and where it began. Two incidents that differ in nothing else are equal.
 
     Example:
@@ -242,6 +245,7 @@ class Incident:
     detail: str = ""
     optimizer: str = ""
     samples: tuple[int, ...] = ()
+    is_notice: bool = False
     origin: Origin = field(default=Origin(), compare=False, repr=False)
 
     @classmethod
@@ -257,7 +261,7 @@ class Incident:
         return cls(
             finding.kind, finding.step, finding.step, finding.layers, tuple(actions), loss_before=loss_before,
             value=finding.value, limit=finding.limit, detail=finding.detail, optimizer=optimizer,
-            samples=finding.samples, advice=advice,
+            samples=finding.samples, is_notice=finding.is_notice, advice=advice,
         )  # fmt: skip
 
     def extended(self, finding: Finding, actions: Iterable[str] = ()) -> Incident:

@@ -36,7 +36,11 @@ def guarded(module: Net, **options: Any) -> GradGuard:
 
 
 def test_one_open_incident_names_the_layer_that_forward_never_calls() -> None:
-    (incident,) = guarded(Extra()).incidents
+    guard = guarded(Extra())
+    (incident,) = guard.incidents
+    assert guard.report().outcome == "healthy"  # the run is none the worse for it
+    assert guard.report().headline == "GradGuard: 250 steps, 1 incident(s): 1 unused; healthy."
+    assert Incident.from_dict(incident.to_dict()).is_notice
     assert (incident.kind, incident.layers, incident.outcome) == ("unused", ("spare",), "open")
     assert (incident.first_step, incident.last_step) == (99, 249)
 

@@ -26,7 +26,8 @@ class Unused(AbstractDetector):
 
     A gradient of zero at a layer's output means that a later layer blocks it, which `DeadUnits` and `Stalled` report;
     an activation sample with such a layer resets all counts. The finding is repeated as long as a layer is unused, so
-    there is one incident, open to the end of the run. A replay reports nothing, because frozen layers are not recorded.
+    there is one incident, open to the end of the run. The run is none the worse for it: its outcome does not depend on
+    this incident. A replay reports nothing, because frozen layers are not recorded.
 
     Args:
         steps: Steps without a gradient; a tenth of the planned steps if that is fewer, but at least `min_steps`. 1,000
@@ -89,7 +90,7 @@ class Unused(AbstractDetector):
             return state, ()
         names, most = stats.layers.pick(unused, by=missed), float(missed.max())
         detail = f"received no gradient in {most:,.0f} steps (limit {limit:,})"
-        return state, (Finding(self.kind, stats.step, names, most, limit, detail),)
+        return state, (Finding(self.kind, stats.step, names, most, limit, detail, is_notice=True),)
 
 
 def mark_reached(missed: Floats, names: tuple[str, ...], sample: ActivationStats) -> Floats:

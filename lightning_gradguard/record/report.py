@@ -46,9 +46,10 @@ class Report:
         """The outcome of the run.
 
         "unrecoverable" when the guard gave it up, "degraded" when it stands above its own best or an incident has not
-        ended well, "recovered" when all incidents have, "healthy" without any.
+        ended well, "recovered" when all incidents have, "healthy" without any. Notices, as of a layer that is never
+        used, do not count.
         """
-        outcomes = {incident.outcome for incident in self.incidents}
+        outcomes = {incident.outcome for incident in self.incidents if not incident.is_notice}
         if UNRECOVERABLE in outcomes:
             return UNRECOVERABLE
         if outcomes & {OPEN, DEGRADED} or any(standing.is_degraded for standing in self.standings):
@@ -74,7 +75,7 @@ class Report:
     @property
     def headline(self) -> str:
         """Steps, number of incidents of each kind, and outcome."""
-        if self.outcome == HEALTHY:
+        if self.outcome == HEALTHY and not self.incidents:
             return f"GradGuard: {self.steps} steps, no incident."
         kinds = Counter(incident.kind for incident in self.incidents)
         total = ": " + ", ".join(f"{times} {kind}" for kind, times in kinds.most_common()) if kinds else ""

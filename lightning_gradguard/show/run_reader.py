@@ -334,7 +334,7 @@ def worst_outcome(incidents: Sequence[Mapping[str, Any]]) -> str:
 def state_of(incidents: Sequence[Mapping[str, Any]], end: Mapping[str, Any] | None) -> str:
     """The outcome of a run: as it was written at its end; the worst outcome of its incidents while it goes on."""
     written = (end or {}).get("outcome")
-    return str(written) if written in OUTCOMES else worst_outcome(incidents)
+    return str(written) if written in OUTCOMES else worst_outcome([i for i in incidents if not i.get("is_notice")])
 
 
 def worst_state(states: Sequence[str]) -> str:
