@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gradguard import GradGuard, GradStats
 from lightning_gradguard.detectors import Unused
+from lightning_gradguard.findings import Incident
 
 
 class Extra(Net):
