@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 #: The lower bound in pyproject.toml. Older versions repeat a batch when they resume within an epoch.
@@ -40,3 +42,16 @@ def docs(session: nox.Session) -> None:
     """The documentation, with every link checked, in `build/site`."""
     session.install("-c", "constraints.txt", "-e", ".[docs]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+#: Libraries built on Lightning, each with programs of its own in `benchmarks/libraries/programs`.
+LIBRARIES = sorted(file.stem for file in Path("benchmarks/libraries/programs").glob("[!_]*.py"))
+
+
+@nox.session(python="3.11")
+@nox.parametrize("library", LIBRARIES, ids=LIBRARIES)
+def libraries(session: nox.Session, library: str) -> None:
+    """Does a guard change healthy models of a library? Each library has its own environment: their pins conflict."""
+    session.install(f"torch=={TORCH}")
+    session.install("-c", "constraints.txt", library.replace("_", "-"), "lightning", "-e", ".[cli,zoo]")
+    session.run("python", "benchmarks/libraries", library, *session.posargs, env={"OMP_NUM_THREADS": "1"})
