@@ -179,11 +179,14 @@ class Logbook:
 
 
 def log_incident_table(logger: Any, report: Report) -> None:
-    """Gives an experiment tracker the list of incidents: MLflow as an artifact, W&B as a table."""
+    """Gives an experiment tracker the list of incidents: W&B and Comet as a table, MLflow as an artifact."""
     if not report.incidents:
         return
+    columns = ["steps", "kind", "done", "outcome", "incident"]
+    rows = [[i.steps, i.kind, ", ".join(i.actions), i.outcome, i.message] for i in report.incidents]
     if hasattr(logger, "log_text"):
-        rows = [[i.steps, i.kind, ", ".join(i.actions), i.outcome, i.message] for i in report.incidents]
-        logger.log_text(key="gradguard/incidents", columns=["steps", "kind", "done", "outcome", "incident"], data=rows)
+        logger.log_text(key="gradguard/incidents", columns=columns, data=rows)
     elif hasattr(logger, "run_id") and hasattr(logger.experiment, "log_text"):
         logger.experiment.log_text(logger.run_id, f"{report}\n", "gradguard/incidents.txt")
+    elif hasattr(getattr(logger, "experiment", None), "log_table"):
+        logger.experiment.log_table("gradguard_incidents.csv", tabular_data=rows, headers=columns)
