@@ -10,6 +10,7 @@ from lightning_gradguard.remedies.adaptive_clip import AdaptiveClip
 from lightning_gradguard.remedies.base import AbstractClip, AbstractRemedy
 from lightning_gradguard.remedies.cap_lr import CapLR
 from lightning_gradguard.remedies.clips import AGC, AutoClip, ZClip
+from lightning_gradguard.remedies.group_clip import GroupClip
 from lightning_gradguard.remedies.increase_weight_decay import IncreaseWeightDecay
 from lightning_gradguard.remedies.insert_norm import InsertNorm
 from lightning_gradguard.remedies.normalize_input import NormalizeInput
@@ -40,6 +41,7 @@ __all__ = [
     "AdaptiveClip",
     "AutoClip",
     "CapLR",
+    "GroupClip",
     "IncreaseWeightDecay",
     "InsertNorm",
     "NormalizeInput",
