@@ -100,7 +100,8 @@ def test_the_table_of_an_experiment_is_kept_by_its_incident() -> None:
 def test_an_incident_is_read_back_as_it_was_written() -> None:
     event = TrialEvent(EXHAUSTED, "a", trials=(Trial("x", UNDONE, math.inf),))
     found = incident(math.inf, actions=(("A",),)).tried(event).closed(RESOLVED)
-    assert Incident.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    # Compared as text: from Python 3.13 on, NaN in two objects makes them differ.
+    assert repr(Incident.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))) == repr(found)
     assert (found.to_dict()["value"], found.to_dict()["trials"]) == (
         "inf",
         [{"remedies": "x", "outcome": "undone", "loss": "inf"}],
@@ -176,7 +177,7 @@ def test_experiments_in_words() -> None:
     assert str(kept) == ("kept Swap (swapped): beside the run its loss was 0.5 over the same steps, the run's 1")
     tried = TrialEvent(EXHAUSTED, trials=(Trial("a"), Trial("b")))
     assert str(tried) == "tried 2 sets of remedies beside the run, none was clearly better"
-    assert TrialEvent.from_dict(asdict(tried)) == tried
+    assert repr(TrialEvent.from_dict(asdict(tried))) == repr(tried)
 
 
 def test_an_experiment_is_news_for_the_incident_that_it_is_about() -> None:
@@ -184,7 +185,7 @@ def test_an_experiment_is_news_for_the_incident_that_it_is_about() -> None:
     tracker.update([a(1), (Finding("b", 1), ())])
     event = TrialEvent(EXHAUSTED, "b", trials=(Trial("x"),))
     (changed,) = tracker.update([], event)
-    assert (changed.kind, changed.trials) == ("b", (Trial("x"),))
+    assert (changed.kind, changed.trials) == ("b", event.trials)
     assert tracker.update([], TrialEvent(EXHAUSTED, "c", trials=(Trial("x"),))) == []
 
 

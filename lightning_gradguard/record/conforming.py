@@ -20,6 +20,8 @@ def conforms(value: Any, hint: Any) -> bool:
         (True, False, True)
     """
     origin, parts = get_origin(hint), get_args(hint)
+    if (meant := getattr(origin or hint, "__value__", None)) is not None:  # numpy 2.5 gives its array types so
+        return conforms(value, meant)
     if origin in (Union, types.UnionType):
         return any(conforms(value, part) for part in parts)
     if origin in (tuple, list):
