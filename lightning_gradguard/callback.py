@@ -35,7 +35,7 @@ from lightning_gradguard.record.logbook import Logbook
 from lightning_gradguard.record.report import OUTCOMES, Report
 from lightning_gradguard.record.run_record import RunRecord, SharedRecord
 from lightning_gradguard.remedies import AbstractClip
-from lightning_gradguard.remedies.group_clip import GroupClip, as_clip
+from lightning_gradguard.remedies.group_clip import as_clip
 from lightning_gradguard.run_engine import RunContext, RunEngine
 from lightning_gradguard.step.model_changes import CodeChange, changes_of, follow_changes
 from lightning_gradguard.step.rerun import Indexed, RecentBatches, Rerun
@@ -560,7 +560,7 @@ class GradGuard(*callback_classes()):  # type: ignore[misc]
 
     def _check_groups(self, pl_module: Any) -> None:
         """Every group has parameters, and shares none with another."""
-        clips = {regex: regex for regex in self.clip.clips} if isinstance(self.clip, GroupClip) else {}
+        clips = {} if self.clip is None else {regex: regex for regex in self.clip.groups}
         names = parameter_names(pl_module) if clips or self.groups else []
         check_matches("GradGuard(groups=...)", self.groups, names)
         check_matches("GradGuard(clip=...)", clips, names)

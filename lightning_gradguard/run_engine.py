@@ -26,7 +26,6 @@ from lightning_gradguard.policy import Policy
 from lightning_gradguard.record.packing import pack, unpack
 from lightning_gradguard.record.step_log import activation_stats_of
 from lightning_gradguard.remedies import AbstractClip, TryEach
-from lightning_gradguard.remedies.group_clip import GroupClip
 from lightning_gradguard.step.actor import Actor
 from lightning_gradguard.step.rerun import Indexed, Rerun
 from lightning_gradguard.step.snapshot_state import load_snapshots, save_snapshots
@@ -132,7 +131,7 @@ class RunEngine(StepEngine):
         state = context.forward_state if context.forward_state is not None else ForwardState(context.module)
         self.forward_state = state
         scaler = context.scaler if context.gradients_scaled else None
-        clipped = tuple(context.clip.clips) if isinstance(context.clip, GroupClip) else ()
+        clipped = () if context.clip is None else context.clip.groups
         collector = Collector(
             context.module, context.optimizer, state, context.processes, scaler, context.groups, clipped
         )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 from transformers.trainer_callback import TrainerCallback
 
@@ -201,7 +202,7 @@ def check_run(args: Any, optimizer: Any) -> None:
 
 def packed(state: dict[str, Any]) -> str:
     """A guard's state as text, for a file of JSON; without its snapshots if they are large."""
-    size = sum(t.numel() * t.element_size() for t in tensors_of(state))
+    size = sum(t.numel() * t.element_size() for t in tree_leaves(state) if isinstance(t, Tensor))
     if size > LARGEST_STATE:
         engines = state["guard"]["engines"]
         without = {name: {**engine, "snapshots": {}, "states_at": {}} for name, engine in engines.items()}
@@ -215,11 +216,3 @@ def unpacked(text: str) -> dict[str, Any]:
     """The reverse of `packed`."""
     state: dict[str, Any] = torch.load(io.BytesIO(base64.b64decode(text)), weights_only=True, map_location="cpu")
     return state
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """Every tensor in nested dicts, lists and tuples."""
-    if isinstance(value, Tensor):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return [tensor for item in inner for tensor in tensors_of(item)]

@@ -92,6 +92,11 @@ class AbstractClip(ABC):
         """What its state in a checkpoint belongs to."""
         return type(self).__name__
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Regular expressions of the groups of parameters that are clipped apart; empty for all together."""
+        return ()
+
     @abstractmethod
     def init(self) -> dict[str, Any]:
         """The state before the first step."""

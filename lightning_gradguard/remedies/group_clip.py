@@ -31,6 +31,10 @@ class GroupClip(AbstractClip):
     def label(self) -> str:
         return ", ".join(f"{regex}: {clip.label}" for regex, clip in self.clips.items())
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(self.clips)
+
     def init(self) -> dict[str, Any]:
         return {regex: clip.init() for regex, clip in self.clips.items()}
 
